@@ -1,0 +1,235 @@
+"""Every setting of a training run, checked when it is made."""
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from distributed_pg.errors import ConfigError
+
+Preset = Literal["default", "karpathy"]
+NumWorkers = int | Literal["auto"]
+Action = Literal["NOOP", "FIRE", "UP", "DOWN", "UPFIRE", "DOWNFIRE"]
+
+_MAY_CHANGE = {"may_change": True}
+
+
+def _free(default: Any) -> Any:
+    """A field that may differ when a run is resumed: it does not change what the run computes."""
+    return field(default=default, metadata=_MAY_CHANGE)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of a training run.
+
+    Raises:
+        ConfigError: a value is out of range; the message names the field and what is allowed.
+    """
+
+    preset: Preset = "default"
+    """Where the settings not given come from. default: learning rate 1e-3, batch size 4, policy
+    lag 1. karpathy: the classic script's 1e-4, 10 and 0. The rest is the same in both."""
+
+    seed: int = 0
+    """The run's random numbers, weights and games follow from it."""
+    batch_size: int = 4
+    """Episodes summed in one update."""
+    learning_rate: float = 1e-3
+    """RMSProp's step size."""
+    gamma: float = 0.99
+    """Discount of the rewards, per step."""
+    decay: float = 0.99
+    """RMSProp's decay of the mean squared gradient."""
+    policy_lag: int = 1
+    """How many updates old the weights are that play an episode. 0: all workers wait for each
+    update; 1: they go on meanwhile."""
+    hidden_units: int = 200
+    """Units of the hidden layer."""
+    actions: tuple[Action, ...] = ("UP", "DOWN")
+    """Actions the policy chooses from, at least two."""
+    crop: tuple[int, int] = (35, 195)
+    """First screen row the policy sees and the row after the last, of 210."""
+    frame_skip: int = 4
+    """Emulated frames in one step."""
+    repeat_action_probability: float = 0.25
+    """How likely an emulated frame repeats the action before (sticky actions)."""
+    frame_limit: int = 108_000
+    """Emulated frames after which a game is cut off."""
+
+    stop_episodes: int | None = _free(None)
+    """Stop after this many episodes, rounded up to whole updates."""
+    stop_minutes: float | None = _free(None)
+    """Stop after this many minutes of training, those before a resume included."""
+    stop_reward: float | None = _free(None)
+    """Stop when the mean reward of the last 100 episodes reaches this."""
+
+    num_workers: NumWorkers = _free("auto")
+    """Workers, one CPU each. auto: the CPUs of the machine or cluster."""
+    address: str | None = _free(None)
+    """HOST:PORT of a running Ray cluster, or auto to find one. Without it Ray is started here."""
+    run_dir: Path | None = _free(None)
+    """Where the run is kept. Default: a new folder in runs/, named by date and preset."""
+    resume: Path | None = _free(None)
+    """Go on with the run in this folder, with its settings."""
+    checkpoint_every: int = _free(25)
+    """Updates between two checkpoints."""
+    keep: int = _free(3)
+    """How many of the latest checkpoints to keep, beside the best one."""
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        _check_types(self)
+        _in(self, "preset", typing.get_args(Preset))
+        _whole(self, "seed", 0, 2**63 - 1)
+        _whole(self, "batch_size", 1, 100_000)
+        _real(self, "learning_rate", 0.0, 1.0, open_low=True)
+        _real(self, "gamma", 0.0, 1.0)
+        _real(self, "decay", 0.0, 1.0, open_high=True)
+        _whole(self, "policy_lag", 0, 1000)
+        _whole(self, "hidden_units", 1, 100_000)
+        _check_actions(self.actions)
+        _check_crop(self.crop)
+        _whole(self, "frame_skip", 1, 60)
+        _real(self, "repeat_action_probability", 0.0, 1.0, open_high=True)
+        _whole(self, "frame_limit", 1, 10_000_000)
+        _whole(self, "stop_episodes", 1, 2**53)
+        _real(self, "stop_minutes", 0.0, 1e9, open_low=True)
+        _real(self, "stop_reward", -21.0, 21.0)
+        if self.num_workers != "auto":
+            _whole(self, "num_workers", 1, 100_000, note=', or "auto"')
+        _check_address(self.address)
+        _whole(self, "checkpoint_every", 1, 2**53)
+        _whole(self, "keep", 1, 2**53)
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as JSON values, without ``run_dir`` and ``resume``, which say where."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        del values["run_dir"], values["resume"]
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "TrainConfig":
+        """The config that :meth:`to_json` described.
+
+        Raises:
+            ConfigError: a field is unknown, missing, of the wrong type or out of range.
+        """
+        known = {f.name for f in dataclasses.fields(cls)} - {"run_dir", "resume"}
+        unknown, missing = sorted(set(values) - known), sorted(known - set(values))
+        if unknown:
+            raise ConfigError(f"{unknown[0]}: no such setting")
+        if missing:
+            raise ConfigError(f"{missing[0]}: the setting is missing")
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+    def env_settings(self) -> dict[str, Any]:
+        """The arguments of :class:`distributed_pg.env.PongEnv`."""
+        names = ("actions", "crop", "frame_skip", "repeat_action_probability", "frame_limit")
+        return {name: getattr(self, name) for name in names}
+
+    def changed_settings(self, saved: "TrainConfig") -> list[str]:
+        """Names of the fields that make this another run than ``saved`` was."""
+        return [
+            f.name
+            for f in dataclasses.fields(self)
+            if not f.metadata.get("may_change") and getattr(self, f.name) != getattr(saved, f.name)
+        ]
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "karpathy": {"batch_size": 10, "learning_rate": 1e-4, "policy_lag": 0},
+}
+"""Named starting points: what each sets. ``karpathy`` has the classic script's values."""
+
+
+def preset(name: str, **changes: Any) -> TrainConfig:
+    """The preset ``name`` with some fields changed.
+
+    Raises:
+        ConfigError: there is no such preset, or a value is out of range.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"preset: {name!r} is not one of {', '.join(PRESETS)}")
+    return TrainConfig(**{"preset": name, **PRESETS[name], **changes})
+
+
+def _check_types(config: TrainConfig) -> None:
+    for name, hint in typing.get_type_hints(TrainConfig).items():
+        value, allowed = getattr(config, name), _runtime_types(hint)
+        if isinstance(value, bool) or not isinstance(value, allowed):
+            names = " or ".join("none" if t is type(None) else t.__name__ for t in allowed)
+            raise ConfigError(f"{name}: {value!r} is not of type {names}")
+
+
+def _runtime_types(hint: Any) -> tuple[type, ...]:
+    """The classes a value of type ``hint`` can have."""
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        return tuple(t for part in typing.get_args(hint) for t in _runtime_types(part))
+    if origin is Literal:
+        return (str,)
+    if hint is float:
+        return (int, float)
+    return (origin or hint,)
+
+
+def _in(config: TrainConfig, name: str, allowed: tuple[str, ...]) -> None:
+    if getattr(config, name) not in allowed:
+        raise ConfigError(f"{name}: {getattr(config, name)!r} is not one of {', '.join(allowed)}")
+
+
+def _whole(config: TrainConfig, name: str, low: int, high: int, note: str = "") -> None:
+    value = getattr(config, name)
+    if value is None:
+        return
+    if not isinstance(value, int) or not low <= value <= high:
+        raise ConfigError(f"{name}: {value!r} is not a whole number from {low} to {high}{note}")
+
+
+def _real(
+    config: TrainConfig,
+    name: str,
+    low: float,
+    high: float,
+    *,
+    open_low: bool = False,
+    open_high: bool = False,
+) -> None:
+    value = getattr(config, name)
+    if value is None:
+        return
+    above = value > low if open_low else value >= low
+    below = value < high if open_high else value <= high
+    if not (above and below and math.isfinite(value)):
+        low_word = "above" if open_low else "from"
+        high_word = "to below" if open_high else "to"
+        raise ConfigError(f"{name}: {value!r} is not {low_word} {low:g} {high_word} {high:g}")
+
+
+def _check_actions(actions: tuple[Any, ...]) -> None:
+    allowed = typing.get_args(Action)
+    for action in actions:
+        if action not in allowed:
+            raise ConfigError(f"actions: {action!r} is not one of {', '.join(allowed)}")
+    if len(actions) < 2 or len(set(actions)) < len(actions):
+        raise ConfigError(f"actions: {', '.join(actions)!r} is not two or more different actions")
+
+
+def _check_crop(crop: tuple[Any, ...]) -> None:
+    whole = len(crop) == 2 and all(type(row) is int for row in crop)
+    if not whole or not 0 <= crop[0] < crop[1] <= 210:
+        raise ConfigError(f"crop: {crop!r} is not two rows TOP BOTTOM with 0 <= TOP < BOTTOM <= 210")
+
+
+def _check_address(address: str | None) -> None:
+    if address is None or address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    if not host or "/" in address or not port.isdecimal() or not 1 <= int(port) <= 65535:
+        raise ConfigError(f'address: {address!r} is not HOST:PORT or "auto"')

@@ -1,0 +1,208 @@
+"""Atari Pong as difference frames, with an episode that is a function of its seed alone."""
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import ale_py
+import gymnasium
+import numpy as np
+from ale_py import Action, ALEInterface, roms
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from distributed_pg.errors import ConfigError, RomNotFoundError
+
+PONG_ACTIONS = {
+    "NOOP": Action.NOOP,
+    "FIRE": Action.FIRE,
+    "UP": Action.RIGHT,
+    "DOWN": Action.LEFT,
+    "UPFIRE": Action.RIGHTFIRE,
+    "DOWNFIRE": Action.LEFTFIRE,
+}
+"""Pong's six actions. ALE calls them by the paddle's knob: turned right, the paddle goes up."""
+
+SCREEN_HEIGHT, SCREEN_WIDTH = 210, 160
+
+# Palette index -> 1 where the classic script keeps the pixel, 0 where it erases it. The script
+# erases red values 144, 109 and 0; in Pong these are palette indices 34 (the field), 228 (the field
+# in the two frames after a reset) and 0 (the border).
+_BACKGROUND = (34, 228, 0)
+_FOREGROUND = np.ones(256, np.float32)
+_FOREGROUND[list(_BACKGROUND)] = 0.0
+
+
+def observation_shape(crop: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of a difference frame: every second pixel of the screen rows ``crop``."""
+    top, bottom = crop
+    return (bottom - top + 1) // 2, SCREEN_WIDTH // 2
+
+
+class PongEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
+    """Pong from raw pixels, seen as the change between two frames.
+
+    The game is that of ``ALE/Pong-v5``: 4 emulated frames a step, each of which repeats the last
+    applied action with probability 0.25. An observation is an int8 array (80, 80) in -1..1: this
+    frame minus the previous one, after rows 35 to 195 are cropped, every second pixel is kept and
+    the background is erased. The first observation of an episode is all zeros.
+
+    ``reset`` restores the emulator's state kept after its first reset, and every random number
+    comes from ``np_random``; so ``reset(seed=s)`` costs well under a millisecond and the episode
+    that follows depends on ``s`` and the actions alone.
+
+    Args:
+        actions: the names of the actions 0, 1, ...; a subset of :data:`PONG_ACTIONS`.
+        crop: first screen row seen and the row after the last.
+        frame_skip: emulated frames in one step.
+        repeat_action_probability: how likely an emulated frame repeats the last applied action.
+        frame_limit: emulated frames after which an episode is truncated.
+        render_mode: ``"rgb_array"``, ``"human"`` (ALE's own window) or None.
+
+    Raises:
+        ConfigError: an action or the render mode is unknown.
+        RomNotFoundError: ale-py has no Pong ROM.
+    """
+
+    metadata = {"render_modes": ["human", "rgb_array"], "render_fps": 15}  # noqa: RUF012
+
+    def __init__(
+        self,
+        *,
+        actions: Sequence[str] = ("UP", "DOWN"),
+        crop: tuple[int, int] = (35, 195),
+        frame_skip: int = 4,
+        repeat_action_probability: float = 0.25,
+        frame_limit: int = 108_000,
+        render_mode: str | None = None,
+    ) -> None:
+        unknown = [name for name in actions if name not in PONG_ACTIONS]
+        if unknown:
+            raise ConfigError(f"actions: {unknown[0]!r} is not one of {', '.join(PONG_ACTIONS)}")
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise ConfigError(f"render_mode: {render_mode!r} is not one of human, rgb_array, None")
+        self.render_mode = render_mode
+        self.frame_skip = frame_skip
+        self.repeat_action_probability = repeat_action_probability
+        self.emulator_seconds = 0.0
+        """Time spent inside the emulator since this environment was made."""
+
+        shape = observation_shape(crop)
+        self.action_space = spaces.Discrete(len(actions))
+        self.observation_space = spaces.Box(-1, 1, shape, np.int8)
+        self._actions = [PONG_ACTIONS[name] for name in actions]
+        self._ale = _load_pong(frame_limit, display=render_mode == "human")
+
+        self._ale.reset_game()
+        self._start = self._ale.cloneState()
+        self._start_rgb = self._ale.getScreenRGB()
+        # The emulator writes into _screen; _visible is the part of it that is observed.
+        self._screen = self._ale.getScreen()
+        self._visible = self._screen[crop[0] : crop[1] : 2, ::2]
+        self._start_frame = self._visible.copy()
+        self._frame = np.empty(shape, np.uint8)
+        self._previous_frame = np.empty(shape, np.uint8)
+        self._applied = Action.NOOP
+        self._repeats = self._sticky_draws()
+        self._at_start = True
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.int8], dict[str, Any]]:
+        """Begin an episode; see :meth:`gymnasium.Env.reset`. ``options`` are not used."""
+        super().reset(seed=seed, options=options)
+        if seed is not None:
+            self._repeats = self._sticky_draws()
+        self._ale.restoreState(self._start)
+        self._applied = Action.NOOP
+        np.copyto(self._frame, self._start_frame)
+        self._at_start = True
+        return np.zeros(self.observation_space.shape, np.int8), self._info()
+
+    def step(
+        self, action: np.int64 | int
+    ) -> tuple[NDArray[np.int8], float, bool, bool, dict[str, Any]]:
+        """Apply ``action`` for one step; see :meth:`gymnasium.Env.step`. Reward: points scored."""
+        pixels, signs, reward, terminated, truncated = self.step_sparse(int(action))
+        observation = np.zeros(self.observation_space.shape, np.int8)
+        observation.reshape(-1)[pixels] = signs
+        return observation, reward, terminated, truncated, self._info()
+
+    def step_sparse(
+        self, action: int
+    ) -> tuple[NDArray[np.intp], NDArray[np.float32], float, bool, bool]:
+        """:meth:`step` for a policy that reads only the pixels that changed.
+
+        Returns:
+            ``pixels``: positions in the flattened observation, ascending, intp (n,).
+            ``signs``: the observation there, float32 (n,), each -1 or 1; elsewhere it is 0.
+            Then reward, terminated, truncated.
+        """
+        reward = self._emulate(self._actions[action])
+        self._frame, self._previous_frame = self._previous_frame, self._frame
+        self._ale.getScreen(self._screen)
+        np.copyto(self._frame, self._visible)
+        # Looking up only the changed pixels is what makes this cheap: about 30 of 6400 change.
+        frame, previous = self._frame.reshape(-1), self._previous_frame.reshape(-1)
+        pixels = (frame != previous).nonzero()[0]
+        signs = _FOREGROUND[frame[pixels]] - _FOREGROUND[previous[pixels]]
+        if np.count_nonzero(signs) < len(signs):  # some only changed their colour
+            pixels, signs = pixels[signs != 0.0], signs[signs != 0.0]
+        truncated = self._ale.game_truncated()
+        return pixels, signs, reward, self._ale.game_over(with_truncation=False), truncated
+
+    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
+        """The screen as RGB, uint8 (210, 160, 3); None in the other modes (ALE draws by itself)."""
+        if self.render_mode != "rgb_array":
+            return None
+        # restoreState does not redraw the emulator's screen.
+        return self._start_rgb.copy() if self._at_start else self._ale.getScreenRGB()
+
+    @property
+    def emulated_frames(self) -> int:
+        """Frames emulated since the episode began."""
+        return self._ale.getEpisodeFrameNumber()
+
+    def _emulate(self, action: Action) -> float:
+        """Run ``frame_skip`` frames, each with ``action`` or the last applied one: points scored."""
+        begin = time.perf_counter()
+        points = 0
+        for _ in range(self.frame_skip):
+            if not next(self._repeats):
+                self._applied = action
+            points += self._ale.act(self._applied)
+        self._at_start = False
+        self.emulator_seconds += time.perf_counter() - begin
+        return float(points)
+
+    def _sticky_draws(self) -> Iterator[bool]:
+        """For each emulated frame, whether it repeats the last applied action."""
+        while True:
+            yield from (self.np_random.random(1024) < self.repeat_action_probability).tolist()
+
+    def _info(self) -> dict[str, Any]:
+        return {"emulated_frames": self.emulated_frames}
+
+
+def _load_pong(frame_limit: int, *, display: bool) -> ALEInterface:
+    """An emulator with Pong in it, at one frame an action and no randomness of its own."""
+    ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
+    ale = ALEInterface()
+    ale.setInt("random_seed", 0)
+    ale.setFloat("repeat_action_probability", 0.0)
+    ale.setInt("frame_skip", 1)
+    ale.setInt("max_num_frames_per_episode", frame_limit)
+    ale.setBool("display_screen", display)
+    ale.setBool("sound", display)
+    ale.loadROM(_pong_rom())
+    return ale
+
+
+def _pong_rom() -> str:
+    try:
+        path = roms.get_rom_path("pong")
+    except OSError as error:  # the folder or the file is missing, or the file is another ROM
+        raise RomNotFoundError(f"Pong ROM: {error}; reinstall ale-py, unset ALE_ROMS_DIR") from None
+    if path is None:
+        raise RomNotFoundError("Pong ROM: this ale-py does not support pong; reinstall ale-py")
+    return str(path)

@@ -1,0 +1,21 @@
+"""The errors a user can cause. The command line prints each as one line."""
+
+
+class UsageError(Exception):
+    """The command or the config asks for something that is not allowed (exit code 2)."""
+
+
+class ConfigError(UsageError, ValueError):
+    """A config field has a value outside its range. The message names the field and the range."""
+
+
+class RunError(Exception):
+    """The run cannot go on, or a file or a machine it needs is not there (exit code 1)."""
+
+
+class CheckpointError(RunError):
+    """A file is no checkpoint of ours, or is damaged. The message names the file."""
+
+
+class RomNotFoundError(RunError):
+    """ale-py has no usable Pong ROM."""

@@ -1,0 +1,126 @@
+"""Play a trained policy and say how good it is."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+
+from distributed_pg.checkpoint import load_checkpoint
+from distributed_pg.cluster import Cluster, Finished
+from distributed_pg.config import NumWorkers
+from distributed_pg.policy import Policy
+from distributed_pg.ray_cluster import RayCluster, Submit, Worker
+from distributed_pg.ray_session import ray_session
+from distributed_pg.rollout import EpisodeStats
+from distributed_pg.run_dir import find_checkpoint
+from distributed_pg.schedule import Schedule, Ticket
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Rewards of whole games, points won minus points lost, from -21 to 21."""
+
+    episodes: int
+    mean: float
+    std: float | None
+    """Standard deviation of one game's reward; None for a single game."""
+    sem: float | None
+    """Standard error of the mean; None for a single game."""
+    best: float
+    worst: float
+    won: float
+    """Share of the games won."""
+    mean_length: float
+    """Steps in a game."""
+
+
+def evaluate(
+    checkpoint: Path,
+    episodes: int,
+    *,
+    greedy: bool = False,
+    seed: int = 0,
+    num_workers: NumWorkers = "auto",
+    address: str | None = None,
+    finished: Callable[[int], None] = lambda _: None,
+    message: Callable[[str], None] = lambda _: None,
+) -> Evaluation:
+    """Play whole games with the newest weights of a checkpoint (a file, or a run's folder).
+
+    The games follow from ``seed`` and are none of those that any training run plays.
+
+    Args:
+        checkpoint: where the weights are.
+        episodes: games to play, at least 1.
+        greedy: take the most probable action instead of sampling.
+        seed: of the games and the sampling.
+        num_workers: how many games at a time; ``"auto"``: one on each CPU.
+        address: of a Ray cluster; None: this machine.
+        finished: told the number of games played so far.
+        message: told of lost workers.
+
+    Raises:
+        UsageError: there is nothing at ``checkpoint``.
+        RunError: it cannot be read, or nobody answers at the address.
+    """
+    loaded = load_checkpoint(find_checkpoint(checkpoint))
+    with (
+        ray_session(address, num_workers) as workers,
+        RayCluster(loaded.config, min(workers, episodes), _submit(seed, greedy), message) as cluster,
+    ):
+        stats = _play_all(cluster, loaded.state.policy, episodes, finished, message)
+    return summary(stats)
+
+
+def summary(stats: list[EpisodeStats]) -> Evaluation:
+    """Mean, spread and extremes over at least one game."""
+    rewards = np.array([game.reward for game in stats], np.float64)
+    std = float(rewards.std(ddof=1)) if len(rewards) > 1 else None
+    return Evaluation(
+        episodes=len(rewards),
+        mean=float(rewards.mean()),
+        std=std,
+        sem=None if std is None else std / math.sqrt(len(rewards)),
+        best=float(rewards.max()),
+        worst=float(rewards.min()),
+        won=float((rewards > 0).mean()),
+        mean_length=float(np.mean([game.steps for game in stats])),
+    )
+
+
+def _submit(seed: int, greedy: bool) -> Submit:
+    def submit(
+        worker: Worker, ticket: Ticket, weights: ray.ObjectRef[Any]
+    ) -> list[ray.ObjectRef[Any]]:
+        return [worker.evaluate.remote(ticket, weights, seed, greedy)]
+
+    return submit
+
+
+def _play_all(
+    cluster: Cluster,
+    policy: Policy,
+    episodes: int,
+    finished: Callable[[int], None],
+    message: Callable[[str], None],
+) -> list[EpisodeStats]:
+    """An evaluation is one batch that nobody learns from."""
+    schedule = Schedule(batch_size=episodes, policy_lag=0, last_update=1)
+    stats: dict[int, EpisodeStats] = {}
+    cluster.publish(0, policy)
+    while len(stats) < episodes:
+        while cluster.has_idle() and (ticket := schedule.next_ticket()) is not None:
+            cluster.give(ticket)
+        for event in cluster.wait(1.0):
+            if isinstance(event, Finished):
+                schedule.finish(event.ticket.episode)
+                stats[event.ticket.episode] = event.stats
+                finished(len(stats))
+            else:
+                schedule.lose(event.ticket.episode)
+                message(f"episode {event.ticket.episode} is played again ({event.reason})")
+    return [stats[episode] for episode in range(episodes)]

@@ -1,0 +1,196 @@
+"""The learner: collect gradients in order, update, publish, and again."""
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from distributed_pg.checkpoint import weights_checksum
+from distributed_pg.cluster import Cluster, Finished, GradientLostError
+from distributed_pg.config import TrainConfig
+from distributed_pg.errors import RunError
+from distributed_pg.optimizer import RMSProp, norm
+from distributed_pg.rollout import EpisodeStats
+from distributed_pg.run_dir import RunDir, UpdateRecord, is_best
+from distributed_pg.schedule import Schedule
+from distributed_pg.state import WINDOW, TrainingState
+
+POLL_SECONDS = 0.5
+"""How long the learner waits for workers before it looks whether it was asked to stop."""
+_RATE_UPDATES = 25
+
+
+class Reporter(Protocol):
+    """Whoever shows the run to the user."""
+
+    def message(self, text: str) -> None:
+        """Something happened that the user should know."""
+
+    def updated(self, record: UpdateRecord, workers: int) -> None:
+        """An update was made; ``workers`` can play now."""
+
+
+class Learner:
+    """Trains with whatever plays the episodes.
+
+    Args:
+        config: the run's settings.
+        state: where to go on from; updated in place.
+        cluster: the workers.
+        run_dir: where metrics and checkpoints go.
+        reporter: told of every update.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        state: TrainingState,
+        cluster: Cluster,
+        run_dir: RunDir,
+        reporter: Reporter,
+    ) -> None:
+        self._config = config
+        self._state = state
+        self._cluster = cluster
+        self._run_dir = run_dir
+        self._reporter = reporter
+        self._optimizer = RMSProp(state.cache, config.learning_rate, config.decay)
+        self._gradient = state.policy.zeros_like()
+        self._schedule = Schedule(
+            config.batch_size, config.policy_lag, state.progress.update, _last_update(config)
+        )
+        self._stats: dict[int, EpisodeStats] = {}
+        self._wall_before = state.progress.wall_seconds
+        self._begin = time.perf_counter()
+        self._rate_from = deque([state.progress], maxlen=_RATE_UPDATES)
+        self._saved: Path | None = None
+
+    def run(self, stop_asked: Callable[[], bool]) -> bool:
+        """Train until a stop condition holds (True) or ``stop_asked()`` (False)."""
+        for version, policy in self._state.policies.items():
+            self._cluster.publish(version, policy)
+        while not stop_reached(self._config, self._state):
+            if stop_asked():
+                return False
+            self._hand_out()
+            self._collect()
+            # Workers get their next tickets before the learner turns to the gradients.
+            self._hand_out()
+            self._sum()
+            if self._schedule.batch_complete:
+                self._update()
+        return True
+
+    def save(self) -> Path:
+        """Write a checkpoint of the state after the last update, unless there is one."""
+        if self._saved is None:
+            best = is_best(self._state)
+            if best:
+                progress = self._state.progress
+                self._state.progress = replace(progress, best_mean_100=progress.mean_100)
+            self._saved = self._run_dir.save(self._config, self._state, best=best)
+        return self._saved
+
+    def _hand_out(self) -> None:
+        while self._cluster.has_idle():
+            ticket = self._schedule.next_ticket()
+            if ticket is None:
+                return
+            self._cluster.give(ticket)
+
+    def _collect(self) -> None:
+        for event in self._cluster.wait(POLL_SECONDS):
+            episode = event.ticket.episode
+            if not isinstance(event, Finished):
+                self._schedule.lose(episode)
+                self._reporter.message(f"episode {episode} is played again ({event.reason})")
+            elif self._schedule.finish(episode):
+                self._stats[episode] = event.stats
+            else:
+                self._cluster.discard(episode)
+
+    def _sum(self) -> None:
+        while (episode := self._schedule.next_to_sum()) is not None:
+            try:
+                gradient = self._cluster.fetch(episode)
+            except GradientLostError as error:
+                self._schedule.lose(episode)
+                self._reporter.message(f"episode {episode} is played again ({error})")
+                return
+            gradient.add_to(self._gradient)
+            self._schedule.mark_summed(episode)
+
+    def _update(self) -> None:
+        """Apply the summed gradient; make, publish and record the next version of the weights."""
+        state, first = self._state, self._state.progress.episodes
+        gradient_norm = norm(self._gradient)
+        if not math.isfinite(gradient_norm):
+            raise RunError(
+                f"the gradient of update {state.progress.update} is not finite; "
+                "the last good state is saved; a lower learning_rate may help"
+            )
+        policy = state.policy.copy()
+        self._optimizer.step(policy, self._gradient)
+        for array in self._gradient.arrays:
+            array.fill(0.0)
+
+        self._schedule.advance()
+        self._cluster.publish(self._schedule.update, policy)
+        self._cluster.retire(before=self._schedule.oldest_version)
+        state.policies[self._schedule.update] = policy
+        for version in [v for v in state.policies if v < self._schedule.oldest_version]:
+            del state.policies[version]
+        # Before anything is hashed or written: workers that waited for this update go on.
+        self._hand_out()
+
+        batch = [self._stats.pop(first + i) for i in range(self._config.batch_size)]
+        wall_seconds = self._wall_before + time.perf_counter() - self._begin
+        state.progress = state.progress.after_update(batch, wall_seconds)
+        self._saved = None
+        self._record([stats.reward for stats in batch], gradient_norm)
+        if state.progress.update % self._config.checkpoint_every == 0:
+            self.save()
+
+    def _record(self, rewards: list[float], gradient_norm: float) -> None:
+        progress, before = self._state.progress, self._rate_from[0]
+        self._rate_from.append(progress)
+        seconds = max(progress.wall_seconds - before.wall_seconds, 1e-9)
+        record = UpdateRecord(
+            update=progress.update,
+            episodes=progress.episodes,
+            frames=progress.frames,
+            wall_seconds=round(progress.wall_seconds, 3),
+            rewards=rewards,
+            running_mean=progress.running_mean,
+            mean_100=progress.mean_100,
+            episodes_per_hour=round((progress.episodes - before.episodes) / seconds * 3600, 1),
+            frames_per_second=round((progress.frames - before.frames) / seconds, 1),
+            gradient_norm=gradient_norm,
+            weights_checksum=weights_checksum(self._state.policy),
+        )
+        self._run_dir.append(record)
+        self._reporter.updated(record, self._cluster.workers)
+
+
+def stop_reached(config: TrainConfig, state: TrainingState) -> bool:
+    """Whether one of the stop conditions holds."""
+    progress = state.progress
+    if config.stop_episodes is not None and progress.episodes >= config.stop_episodes:
+        return True
+    if config.stop_minutes is not None and progress.wall_seconds >= 60 * config.stop_minutes:
+        return True
+    return (
+        config.stop_reward is not None
+        and progress.mean_100 is not None
+        and progress.episodes >= WINDOW
+        and progress.mean_100 >= config.stop_reward
+    )
+
+
+def _last_update(config: TrainConfig) -> int | None:
+    if config.stop_episodes is None:
+        return None
+    return math.ceil(config.stop_episodes / config.batch_size)

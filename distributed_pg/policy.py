@@ -1,0 +1,123 @@
+"""The policy: a two-layer network that reads only the pixels that changed."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Gradient:
+    """The gradient of one episode, without the rows of W1 whose pixel never changed.
+
+    An ascent direction: adding a small multiple of it to the weights raises the likelihood of the
+    actions that were followed by higher returns.
+    """
+
+    rows: NDArray[np.int32]
+    """Indices of the touched rows of W1, ascending, (n,)."""
+    w1_rows: Floats
+    """Gradient of those rows, (n, H)."""
+    w2: Floats
+    """Gradient of W2, (H, A-1)."""
+
+    def add_to(self, total: "Policy") -> None:
+        """Add this gradient to ``total``, a policy-shaped sum, in place."""
+        total.w1[self.rows] += self.w1_rows
+        total.w2[...] += self.w2
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """pi(action | x) = softmax(W2' relu(W1' x)), the last action's logit fixed at 0.
+
+    For two actions this is the sigmoid of the classic script. The arrays are all there is: a policy
+    of other meaning but the same shapes (a sum of gradients, a cache) is stored in one as well.
+    """
+
+    w1: Floats
+    """Pixels to hidden units, (D, H). Row d is what pixel d adds to the hidden units."""
+    w2: Floats
+    """Hidden units to logits, (H, A-1) for A actions."""
+
+    @classmethod
+    def init(cls, seed: int, inputs: int, hidden_units: int, actions: int) -> "Policy":
+        """Random weights, normal / sqrt(fan-in), from ``seed`` alone."""
+        random = np.random.default_rng(seed)
+        w1 = random.standard_normal((inputs, hidden_units)) / math.sqrt(inputs)
+        w2 = random.standard_normal((hidden_units, actions - 1)) / math.sqrt(hidden_units)
+        return cls(w1.astype(np.float32), w2.astype(np.float32))
+
+    @property
+    def arrays(self) -> tuple[Floats, Floats]:
+        """W1 and W2."""
+        return self.w1, self.w2
+
+    def copy(self) -> "Policy":
+        """A policy with arrays of its own."""
+        return Policy(self.w1.copy(), self.w2.copy())
+
+    def zeros_like(self) -> "Policy":
+        """A policy of the same shapes with every weight 0."""
+        return Policy(np.zeros_like(self.w1), np.zeros_like(self.w2))
+
+    def forward(
+        self, pixels: NDArray[np.intp], signs: Floats
+    ) -> tuple[Floats, list[float]]:
+        """Hidden activations (H,) and action probabilities (A) for one difference frame.
+
+        Args:
+            pixels: positions of the changed pixels in the flattened frame, (n,); n may be 0.
+            signs: the frame at those positions, (n,).
+        """
+        hidden = np.dot(signs, self.w1.take(pixels, axis=0))
+        np.maximum(hidden, 0.0, out=hidden)
+        return hidden, softmax(np.dot(hidden, self.w2).tolist())
+
+    def gradient(
+        self,
+        pixels: NDArray[np.intp],
+        signs: Floats,
+        frame_starts: NDArray[np.intp],
+        hidden: Floats,
+        errors: Floats,
+    ) -> Gradient:
+        """Backpropagate an episode of T steps.
+
+        The n changed pixels of all frames stand one after another; those of step t are
+        ``pixels[frame_starts[t]:frame_starts[t + 1]]``.
+
+        Args:
+            pixels: positions in the flattened frame, (n,).
+            signs: the frames at those positions, (n,).
+            frame_starts: (T + 1,), from 0 to n.
+            hidden: what :meth:`forward` returned at each step, (T, H).
+            errors: gradient of the objective with respect to the logits, (T, A-1): for the policy
+                gradient, (onehot(action) - p) times the standardised return.
+        """
+        error_hidden = np.dot(errors, self.w2.T)
+        error_hidden[hidden <= 0.0] = 0.0
+
+        inputs = len(self.w1)
+        touched = np.zeros(inputs, np.bool_)
+        touched[pixels] = True
+        rows = touched.nonzero()[0]
+        row_of_pixel = np.cumsum(touched) - 1
+        frames = csr_array(
+            (signs, row_of_pixel[pixels], frame_starts), shape=(len(hidden), len(rows))
+        )
+        return Gradient(rows.astype(np.int32), frames.T @ error_hidden, np.dot(hidden.T, errors))
+
+
+def softmax(logits: list[float]) -> list[float]:
+    """Probabilities of A actions from the logits of the first A-1; the last action's logit is 0."""
+    top = max(0.0, *logits)
+    weights = [math.exp(logit - top) for logit in logits]
+    weights.append(math.exp(-top))
+    # fsum rounds once, in every Python version; what sum() does changed in Python 3.12.
+    total = math.fsum(weights)
+    return [weight / total for weight in weights]

@@ -1,0 +1,83 @@
+"""Start Ray here, or connect to a cluster."""
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from distributed_pg.config import NumWorkers
+from distributed_pg.errors import RunError
+
+ANSWER_SECONDS = 25.0
+"""How long a cluster may take to answer before we give up."""
+
+
+@contextmanager
+def ray_session(address: str | None, num_workers: NumWorkers) -> Iterator[int]:
+    """Ray for the time of the ``with`` block; yields the number of workers to start.
+
+    Without an address Ray is started on this machine, reachable from it alone, and shut down at the
+    end. A Ray that this process is connected to already is used and left running.
+
+    Raises:
+        RunError: nobody answers at the address.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if ray.is_initialized():
+        yield _workers(num_workers)
+        return
+    quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    if address is not None:
+        _check_cluster_answers(address)
+        ray.init(address=address, **quiet)
+    else:
+        cpus = None if num_workers == "auto" else max(num_workers, os.cpu_count() or 1)
+        ray.init(
+            address="local",
+            num_cpus=cpus,
+            include_dashboard=False,
+            _node_ip_address="127.0.0.1",
+            **quiet,
+        )
+    try:
+        yield _workers(num_workers)
+    finally:
+        ray.shutdown()
+
+
+def _workers(num_workers: NumWorkers) -> int:
+    if num_workers == "auto":
+        return max(1, int(ray.cluster_resources().get("CPU", 1)))
+    return num_workers
+
+
+def _check_cluster_answers(address: str) -> None:
+    """Find out in another process: where nobody answers, ray.init() takes two minutes and exits."""
+    if address != "auto":
+        host, _, port = address.rpartition(":")
+        try:
+            socket.create_connection((host, int(port)), timeout=5.0).close()
+        except OSError as error:
+            raise RunError(f"address: nobody answers at {address} ({error})") from None
+    connect = "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False)"
+    try:
+        probe = subprocess.run(
+            [sys.executable, "-c", connect, address],
+            capture_output=True,
+            text=True,
+            timeout=ANSWER_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise RunError(
+            f"address: no Ray cluster answered at {address} within {ANSWER_SECONDS:g} s"
+        ) from None
+    if probe.returncode != 0:
+        last_line = (probe.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise RunError(f"address: cannot join the Ray cluster at {address}: {last_line}")

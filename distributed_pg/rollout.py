@@ -1,0 +1,159 @@
+"""Play one episode and turn it into a gradient."""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distributed_pg.env import PongEnv
+from distributed_pg.policy import Floats, Gradient, Policy
+from distributed_pg.returns import discounted_returns, standardised
+
+TRAINING, EVALUATION = 0, 1
+"""Streams of random numbers that never meet, whatever the seeds."""
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeStats:
+    """What is known of an episode besides its gradient."""
+
+    reward: float
+    """Points won minus points lost."""
+    steps: int
+    """Actions taken."""
+    frames: int
+    """Emulated frames."""
+    emulator_seconds: float
+    """Time inside the emulator."""
+    seconds: float
+    """Time from the reset to the last step, and to the gradient where there is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeResult:
+    """One training episode."""
+
+    stats: EpisodeStats
+    gradient: Gradient
+
+
+@dataclass(slots=True)
+class Trajectory:
+    """What happened at each step of one episode."""
+
+    pixels: list[NDArray[np.intp]] = field(default_factory=list)
+    signs: list[Floats] = field(default_factory=list)
+    hidden: list[Floats] = field(default_factory=list)
+    probabilities: list[list[float]] = field(default_factory=list)
+    actions: list[int] = field(default_factory=list)
+    rewards: list[float] = field(default_factory=list)
+
+
+def rollout(env: PongEnv, policy: Policy, seed: int, episode: int, gamma: float) -> EpisodeResult:
+    """Play episode ``episode`` of the training run ``seed`` and compute its gradient."""
+    clock = _Clock(env)
+    trajectory = play_episode(env, policy, episode_seed(seed, episode, TRAINING))
+    gradient = episode_gradient(policy, trajectory, gamma)
+    return EpisodeResult(clock.stats(trajectory), gradient)
+
+
+def evaluate_episode(
+    env: PongEnv, policy: Policy, seed: int, episode: int, *, greedy: bool
+) -> EpisodeStats:
+    """Play episode ``episode`` of the evaluation ``seed``."""
+    clock = _Clock(env)
+    trajectory = play_episode(env, policy, episode_seed(seed, episode, EVALUATION), greedy=greedy)
+    return clock.stats(trajectory)
+
+
+def episode_seed(seed: int, episode: int, stream: int) -> np.random.SeedSequence:
+    """The source of all random numbers of one episode."""
+    return np.random.SeedSequence(seed, spawn_key=(stream, episode))
+
+
+def play_episode(
+    env: PongEnv, policy: Policy, seed: np.random.SeedSequence, *, greedy: bool = False
+) -> Trajectory:
+    """Play one whole game, with random numbers from ``seed`` alone.
+
+    ``greedy`` takes the most probable action instead of sampling.
+    """
+    for_env, for_actions = seed.spawn(2)
+    env.reset(seed=int(for_env.generate_state(1, np.uint64)[0]))
+    uniforms = _uniforms(np.random.default_rng(for_actions))
+    trajectory = Trajectory()
+    pixels, signs = np.empty(0, np.intp), np.empty(0, np.float32)
+    done = False
+    while not done:
+        hidden, probabilities = policy.forward(pixels, signs)
+        if greedy:
+            action = probabilities.index(max(probabilities))
+        else:
+            action = sample(probabilities, next(uniforms))
+        trajectory.pixels.append(pixels)
+        trajectory.signs.append(signs)
+        trajectory.hidden.append(hidden)
+        trajectory.probabilities.append(probabilities)
+        trajectory.actions.append(action)
+        pixels, signs, reward, terminated, truncated = env.step_sparse(action)
+        trajectory.rewards.append(reward)
+        done = terminated or truncated
+    return trajectory
+
+
+def episode_gradient(policy: Policy, trajectory: Trajectory, gamma: float) -> Gradient:
+    """Sum over the steps of standardised return times grad log pi(action), as REINFORCE has it.
+
+    Williams, "Simple statistical gradient-following algorithms for connectionist reinforcement
+    learning", 1992.
+    """
+    steps = len(trajectory.actions)
+    advantages = standardised(discounted_returns(trajectory.rewards, gamma))
+    errors = -np.array(trajectory.probabilities)
+    errors[np.arange(steps), trajectory.actions] += 1.0
+    errors *= advantages[:, None]
+    frame_starts = np.zeros(steps + 1, np.intp)
+    np.cumsum([len(pixels) for pixels in trajectory.pixels], out=frame_starts[1:])
+    return policy.gradient(
+        np.concatenate(trajectory.pixels),
+        np.concatenate(trajectory.signs),
+        frame_starts,
+        np.stack(trajectory.hidden),
+        errors[:, :-1].astype(np.float32),
+    )
+
+
+def sample(probabilities: list[float], uniform: float) -> int:
+    """The action whose share of [0, 1) holds ``uniform``."""
+    for action, probability in enumerate(probabilities):
+        uniform -= probability
+        if uniform < 0.0:
+            return action
+    return len(probabilities) - 1  # rounding left a gap below 1
+
+
+def _uniforms(random: np.random.Generator) -> Iterator[float]:
+    """Endless uniform numbers in [0, 1), drawn in blocks."""
+    while True:
+        yield from random.random(1024).tolist()
+
+
+class _Clock:
+    """Times an episode, and the emulator's share of it."""
+
+    def __init__(self, env: PongEnv) -> None:
+        self._env = env
+        self._begin = time.perf_counter()
+        self._emulator_begin = env.emulator_seconds
+
+    def stats(self, trajectory: Trajectory) -> EpisodeStats:
+        return EpisodeStats(
+            reward=math.fsum(trajectory.rewards),
+            steps=len(trajectory.actions),
+            frames=self._env.emulated_frames,
+            emulator_seconds=self._env.emulator_seconds - self._emulator_begin,
+            seconds=time.perf_counter() - self._begin,
+        )

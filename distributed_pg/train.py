@@ -1,0 +1,119 @@
+"""Train: the run's folder, Ray, its workers and the learner put together."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from distributed_pg.checkpoint import load_checkpoint, weights_checksum
+from distributed_pg.config import TrainConfig
+from distributed_pg.errors import RunError, UsageError
+from distributed_pg.learner import Learner, Reporter, stop_reached
+from distributed_pg.ray_cluster import RayCluster
+from distributed_pg.ray_session import ray_session
+from distributed_pg.run_dir import RunDir, UpdateRecord
+from distributed_pg.state import TrainingState
+from distributed_pg.versions import changed_versions
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """How a run, or this part of it, ended."""
+
+    run_dir: Path
+    checkpoint: Path
+    """The checkpoint written at the end."""
+    weights_checksum: str
+    updates: int
+    episodes: int
+    frames: int
+    running_mean: float | None
+    mean_100: float | None
+    interrupted: bool
+    """Whether it was asked to stop before a stop condition held."""
+
+
+class Silent:
+    """A reporter that says nothing."""
+
+    def message(self, text: str) -> None:
+        """Say nothing."""
+
+    def updated(self, record: UpdateRecord, workers: int) -> None:
+        """Say nothing."""
+
+
+def train(
+    config: TrainConfig,
+    reporter: Reporter | None = None,
+    stop_asked: Callable[[], bool] = lambda: False,
+) -> TrainResult:
+    """Train a policy until a stop condition holds, or ``stop_asked()`` says so between updates.
+
+    Args:
+        config: the settings. With ``resume`` the run there goes on; see :func:`resume_config`.
+        reporter: told of every update; None for nobody.
+        stop_asked: asked at least twice a second. The last update is kept, later episodes are
+            played again when the run is resumed.
+
+    Returns:
+        What was reached. The same config gives the same ``weights_checksum`` on any number of
+        workers, whatever was lost on the way.
+
+    Raises:
+        UsageError: the run directory holds a run, or a resumed run would become another one.
+        RunError: files cannot be read or written, nobody answers at the address, or an episode
+            failed in a worker. What was learned until then is saved.
+    """
+    reporter = reporter or Silent()
+    run_dir, state = _open(config, reporter)
+    finished = stop_reached(config, state)
+    if not finished:
+        with (
+            ray_session(config.address, config.num_workers) as workers,
+            RayCluster(config, workers, message=reporter.message) as cluster,
+        ):
+            learner = Learner(config, state, cluster, run_dir, reporter)
+            try:
+                finished = learner.run(stop_asked)
+            finally:
+                checkpoint = learner.save()
+    else:
+        checkpoint = run_dir.newest_checkpoint()
+    progress = state.progress
+    return TrainResult(
+        run_dir=run_dir.path,
+        checkpoint=checkpoint,
+        weights_checksum=weights_checksum(state.policy),
+        updates=progress.update,
+        episodes=progress.episodes,
+        frames=progress.frames,
+        running_mean=progress.running_mean,
+        mean_100=progress.mean_100,
+        interrupted=not finished,
+    )
+
+
+def resume_config(path: Path, **changes: Any) -> TrainConfig:
+    """The settings of the run in ``path``, to go on with it.
+
+    Raises:
+        UsageError: there is no run at ``path``.
+        RunError: its newest checkpoint is missing or damaged.
+    """
+    saved = load_checkpoint(RunDir.open(path).newest_checkpoint()).config
+    return replace(saved, resume=path, **changes)
+
+
+def _open(config: TrainConfig, reporter: Reporter) -> tuple[RunDir, TrainingState]:
+    if config.resume is None:
+        return RunDir.create(config), TrainingState.initial(config)
+    run_dir = RunDir.open(config.resume)
+    checkpoint = load_checkpoint(run_dir.newest_checkpoint())
+    for name in config.changed_settings(checkpoint.config):
+        was, asked = getattr(checkpoint.config, name), getattr(config, name)
+        raise UsageError(f"{name}: the run in {run_dir.path} has {was} and cannot go on with {asked}")
+    for change in changed_versions(checkpoint.versions):
+        reporter.message(f"{change}: the run may not go on with the same bits")
+    run_dir.rewind(config, checkpoint.state.progress.update)
+    return run_dir, checkpoint.state

@@ -1,0 +1,58 @@
+"""The Ray actor that plays episodes."""
+
+import os
+from dataclasses import dataclass
+
+import ray
+
+from distributed_pg.config import TrainConfig
+from distributed_pg.env import PongEnv
+from distributed_pg.kernels import kernel_environment
+from distributed_pg.policy import Gradient, Policy
+from distributed_pg.rollout import EpisodeStats, evaluate_episode, rollout
+from distributed_pg.schedule import Ticket
+from distributed_pg.versions import library_versions
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    """What a worker says of itself when it is ready."""
+
+    process: int
+    """Its process id."""
+    versions: dict[str, str]
+    """Versions of the libraries that its arithmetic depends on."""
+
+
+@ray.remote(num_cpus=1, max_restarts=-1, runtime_env={"env_vars": kernel_environment()})
+class RolloutWorker:
+    """Plays one episode at a time with the weights it is given."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self._config = config
+        self._env: PongEnv | None = None
+
+    def prepare(self) -> WorkerInfo:
+        """Load the game, so that the first episode does not wait for it.
+
+        Raises:
+            RomNotFoundError: there is no ROM on the worker's machine.
+        """
+        self._emulator()
+        return WorkerInfo(os.getpid(), library_versions())
+
+    @ray.method(num_returns=2)
+    def play(self, ticket: Ticket, policy: Policy) -> tuple[EpisodeStats, Gradient]:
+        """Play a training episode. Two return values, so that the gradient stays in the store."""
+        config = self._config
+        result = rollout(self._emulator(), policy, config.seed, ticket.episode, config.gamma)
+        return result.stats, result.gradient
+
+    def evaluate(self, ticket: Ticket, policy: Policy, seed: int, greedy: bool) -> EpisodeStats:
+        """Play an episode that nothing is learned from."""
+        return evaluate_episode(self._emulator(), policy, seed, ticket.episode, greedy=greedy)
+
+    def _emulator(self) -> PongEnv:
+        if self._env is None:
+            self._env = PongEnv(**self._config.env_settings())
+        return self._env
