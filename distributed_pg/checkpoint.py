@@ -40,7 +40,7 @@ def weights_checksum(policy: Policy) -> str:
     """The first 16 hex digits of the weights' SHA-256: equal only if all bits are equal."""
     digest = hashlib.sha256()
     for array in policy.arrays:
-        digest.update(np.ascontiguousarray(array))
+        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()[:16]
 
 
@@ -122,7 +122,7 @@ def _sha256(metadata: dict[str, str], tensors: dict[str, Floats]) -> str:
     digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tensor.shape}".encode())
-        digest.update(np.ascontiguousarray(tensor))
+        digest.update(np.ascontiguousarray(tensor).data)
     return digest.hexdigest()
 
 

@@ -84,27 +84,32 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Check every field."""
         _check_types(self)
-        _in(self, "preset", typing.get_args(Preset))
-        _whole(self, "seed", 0, 2**63 - 1)
-        _whole(self, "batch_size", 1, 100_000)
-        _real(self, "learning_rate", 0.0, 1.0, open_low=True)
-        _real(self, "gamma", 0.0, 1.0)
-        _real(self, "decay", 0.0, 1.0, open_high=True)
-        _whole(self, "policy_lag", 0, 1000)
-        _whole(self, "hidden_units", 1, 100_000)
+        _check_choice("preset", self.preset, typing.get_args(Preset))
+        check_whole("seed", self.seed, 0, 2**63 - 1)
+        check_whole("batch_size", self.batch_size, 1, 100_000)
+        _check_real("learning_rate", self.learning_rate, 0.0, 1.0, open_low=True)
+        _check_real("gamma", self.gamma, 0.0, 1.0)
+        _check_real("decay", self.decay, 0.0, 1.0, open_high=True)
+        check_whole("policy_lag", self.policy_lag, 0, 1000)
+        check_whole("hidden_units", self.hidden_units, 1, 100_000)
         _check_actions(self.actions)
         _check_crop(self.crop)
-        _whole(self, "frame_skip", 1, 60)
-        _real(self, "repeat_action_probability", 0.0, 1.0, open_high=True)
-        _whole(self, "frame_limit", 1, 10_000_000)
-        _whole(self, "stop_episodes", 1, 2**53)
-        _real(self, "stop_minutes", 0.0, 1e9, open_low=True)
-        _real(self, "stop_reward", -21.0, 21.0)
-        if self.num_workers != "auto":
-            _whole(self, "num_workers", 1, 100_000, note=', or "auto"')
-        _check_address(self.address)
-        _whole(self, "checkpoint_every", 1, 2**53)
-        _whole(self, "keep", 1, 2**53)
+        check_whole("frame_skip", self.frame_skip, 1, 60)
+        sticky = self.repeat_action_probability
+        _check_real("repeat_action_probability", sticky, 0.0, 1.0, open_high=True)
+        check_whole("frame_limit", self.frame_limit, 1, 10_000_000)
+        if self.stop_episodes is not None:
+            check_whole("stop_episodes", self.stop_episodes, 1, 2**53)
+        if self.stop_minutes is not None:
+            _check_real("stop_minutes", self.stop_minutes, 0.0, 1e9, open_low=True)
+        if self.stop_reward is not None:
+            _check_real("stop_reward", self.stop_reward, -21.0, 21.0)
+        check_num_workers(self.num_workers)
+        check_address(self.address)
+        check_whole("checkpoint_every", self.checkpoint_every, 1, 2**53)
+        check_whole("keep", self.keep, 1, 2**53)
+        if self.run_dir is not None and self.resume is not None:
+            raise ConfigError("run_dir: a resumed run stays in its folder; leave it out")
 
     def to_json(self) -> dict[str, Any]:
         """The settings as JSON values, without ``run_dir`` and ``resume``, which say where."""
@@ -125,7 +130,8 @@ class TrainConfig:
             raise ConfigError(f"{unknown[0]}: no such setting")
         if missing:
             raise ConfigError(f"{missing[0]}: the setting is missing")
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        settings: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**settings)
 
     def env_settings(self) -> dict[str, Any]:
         """The arguments of :class:`distributed_pg.env.PongEnv`."""
@@ -156,7 +162,8 @@ def preset(name: str, **changes: Any) -> TrainConfig:
     """
     if name not in PRESETS:
         raise ConfigError(f"preset: {name!r} is not one of {', '.join(PRESETS)}")
-    return TrainConfig(**{"preset": name, **PRESETS[name], **changes})
+    settings: dict[str, Any] = {"preset": name, **PRESETS[name], **changes}
+    return TrainConfig(**settings)
 
 
 def _check_types(config: TrainConfig) -> None:
@@ -179,44 +186,53 @@ def _runtime_types(hint: Any) -> tuple[type, ...]:
     return (origin or hint,)
 
 
-def _in(config: TrainConfig, name: str, allowed: tuple[str, ...]) -> None:
-    if getattr(config, name) not in allowed:
-        raise ConfigError(f"{name}: {getattr(config, name)!r} is not one of {', '.join(allowed)}")
+def check_whole(name: str, value: int, low: int, high: int) -> None:
+    """Raise ConfigError unless ``low <= value <= high``."""
+    if not low <= value <= high:
+        raise ConfigError(f"{name}: {value} is not a whole number from {low} to {high}")
 
 
-def _whole(config: TrainConfig, name: str, low: int, high: int, note: str = "") -> None:
-    value = getattr(config, name)
-    if value is None:
+def check_num_workers(value: NumWorkers) -> None:
+    """Raise ConfigError unless ``value`` is a number of workers, or "auto"."""
+    if value == "auto" or (isinstance(value, int) and 1 <= value <= 100_000):
         return
-    if not isinstance(value, int) or not low <= value <= high:
-        raise ConfigError(f"{name}: {value!r} is not a whole number from {low} to {high}{note}")
+    raise ConfigError(f'num_workers: {value} is not a whole number from 1 to 100000, or "auto"')
 
 
-def _real(
-    config: TrainConfig,
+def check_address(address: str | None) -> None:
+    """Raise ConfigError unless ``address`` is None, HOST:PORT or "auto"."""
+    if address is None or address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    if not host or "/" in address or not port.isdecimal() or not 1 <= int(port) <= 65535:
+        raise ConfigError(f'address: {address!r} is not HOST:PORT or "auto"')
+
+
+def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{name}: {value!r} is not one of {', '.join(allowed)}")
+
+
+def _check_real(
     name: str,
+    value: float,
     low: float,
     high: float,
     *,
     open_low: bool = False,
     open_high: bool = False,
 ) -> None:
-    value = getattr(config, name)
-    if value is None:
-        return
     above = value > low if open_low else value >= low
     below = value < high if open_high else value <= high
     if not (above and below and math.isfinite(value)):
-        low_word = "above" if open_low else "from"
-        high_word = "to below" if open_high else "to"
-        raise ConfigError(f"{name}: {value!r} is not {low_word} {low:g} {high_word} {high:g}")
+        begin = f"above {low:g}" if open_low else f"from {low:g}"
+        end = f"below {high:g}" if open_high else f"up to {high:g}"
+        raise ConfigError(f"{name}: {value} is not a number {begin} and {end}")
 
 
 def _check_actions(actions: tuple[Any, ...]) -> None:
-    allowed = typing.get_args(Action)
     for action in actions:
-        if action not in allowed:
-            raise ConfigError(f"actions: {action!r} is not one of {', '.join(allowed)}")
+        _check_choice("actions", action, typing.get_args(Action))
     if len(actions) < 2 or len(set(actions)) < len(actions):
         raise ConfigError(f"actions: {', '.join(actions)!r} is not two or more different actions")
 
@@ -224,12 +240,4 @@ def _check_actions(actions: tuple[Any, ...]) -> None:
 def _check_crop(crop: tuple[Any, ...]) -> None:
     whole = len(crop) == 2 and all(type(row) is int for row in crop)
     if not whole or not 0 <= crop[0] < crop[1] <= 210:
-        raise ConfigError(f"crop: {crop!r} is not two rows TOP BOTTOM with 0 <= TOP < BOTTOM <= 210")
-
-
-def _check_address(address: str | None) -> None:
-    if address is None or address == "auto":
-        return
-    host, _, port = address.rpartition(":")
-    if not host or "/" in address or not port.isdecimal() or not 1 <= int(port) <= 65535:
-        raise ConfigError(f'address: {address!r} is not HOST:PORT or "auto"')
+        raise ConfigError(f"crop: {crop!r} is not two screen rows TOP < BOTTOM from 0 to 210")

@@ -117,14 +117,14 @@ class PongEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
         self._applied = Action.NOOP
         np.copyto(self._frame, self._start_frame)
         self._at_start = True
-        return np.zeros(self.observation_space.shape, np.int8), self._info()
+        return np.zeros(self._frame.shape, np.int8), self._info()
 
     def step(
         self, action: np.int64 | int
     ) -> tuple[NDArray[np.int8], float, bool, bool, dict[str, Any]]:
         """Apply ``action`` for one step; see :meth:`gymnasium.Env.step`. Reward: points scored."""
         pixels, signs, reward, terminated, truncated = self.step_sparse(int(action))
-        observation = np.zeros(self.observation_space.shape, np.int8)
+        observation = np.zeros(self._frame.shape, np.int8)
         observation.reshape(-1)[pixels] = signs
         return observation, reward, terminated, truncated, self._info()
 
@@ -151,7 +151,7 @@ class PongEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
         truncated = self._ale.game_truncated()
         return pixels, signs, reward, self._ale.game_over(with_truncation=False), truncated
 
-    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
+    def render(self) -> NDArray[np.uint8] | None:
         """The screen as RGB, uint8 (210, 160, 3); None in the other modes (ALE draws by itself)."""
         if self.render_mode != "rgb_array":
             return None
@@ -164,7 +164,7 @@ class PongEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
         return self._ale.getEpisodeFrameNumber()
 
     def _emulate(self, action: Action) -> float:
-        """Run ``frame_skip`` frames, each with ``action`` or the last applied one: points scored."""
+        """Run ``frame_skip`` frames with ``action``, where it is not dropped; the points scored."""
         begin = time.perf_counter()
         points = 0
         for _ in range(self.frame_skip):

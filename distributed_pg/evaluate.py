@@ -68,9 +68,10 @@ def evaluate(
         RunError: it cannot be read, or nobody answers at the address.
     """
     loaded = load_checkpoint(find_checkpoint(checkpoint))
+    submit = _submit(seed, greedy)
     with (
         ray_session(address, num_workers) as workers,
-        RayCluster(loaded.config, min(workers, episodes), _submit(seed, greedy), message) as cluster,
+        RayCluster(loaded.config, min(workers, episodes), submit, message) as cluster,
     ):
         stats = _play_all(cluster, loaded.state.policy, episodes, finished, message)
     return summary(stats)

@@ -166,6 +166,7 @@ class Learner:
             rewards=rewards,
             running_mean=progress.running_mean,
             mean_100=progress.mean_100,
+            best_reward=progress.best_reward,
             episodes_per_hour=round((progress.episodes - before.episodes) / seconds * 3600, 1),
             frames_per_second=round((progress.frames - before.frames) / seconds, 1),
             gradient_norm=gradient_norm,

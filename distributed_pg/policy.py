@@ -65,9 +65,7 @@ class Policy:
         """A policy of the same shapes with every weight 0."""
         return Policy(np.zeros_like(self.w1), np.zeros_like(self.w2))
 
-    def forward(
-        self, pixels: NDArray[np.intp], signs: Floats
-    ) -> tuple[Floats, list[float]]:
+    def forward(self, pixels: NDArray[np.intp], signs: Floats) -> tuple[Floats, list[float]]:
         """Hidden activations (H,) and action probabilities (A) for one difference frame.
 
         Args:

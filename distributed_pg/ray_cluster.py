@@ -14,6 +14,7 @@ from ray.exceptions import ActorDiedError, RayError, RayTaskError
 from distributed_pg.cluster import Finished, GradientLostError, Lost
 from distributed_pg.config import TrainConfig
 from distributed_pg.errors import RunError
+from distributed_pg.kernels import kernel_environment
 from distributed_pg.policy import Gradient, Policy
 from distributed_pg.rollout import EpisodeStats
 from distributed_pg.schedule import Ticket
@@ -72,7 +73,7 @@ class RayCluster:
         self._weights: dict[int, ray.ObjectRef[Any]] = {}
         self._gradients: dict[int, ray.ObjectRef[Any]] = {}
         for _ in range(num_workers):
-            self._ask_if_ready(RolloutWorker.remote(config))
+            self._ask_if_ready(_start_worker(config))
 
     def __enter__(self) -> "RayCluster":
         """Return itself."""
@@ -161,7 +162,7 @@ class RayCluster:
 
     def _worker_lost(self, call: _Call, error: RayError) -> Lost | None:
         if isinstance(error, ActorDiedError):  # for good: Ray will not restart this one
-            self._ask_if_ready(RolloutWorker.remote(self._config))
+            self._ask_if_ready(_start_worker(self._config))
         elif call.ticket is None:
             self._unreachable.append((time.monotonic() + RETRY_SECONDS, call.worker))
         else:
@@ -181,6 +182,16 @@ class RayCluster:
     def _check_versions(self, info: WorkerInfo) -> None:
         for change in changed_versions(info.versions):
             self._message(f"on a worker {change}: the run may not have the same bits again")
+
+
+def _start_worker(config: TrainConfig) -> Worker:
+    """A worker with a CPU of its own, held to the kernels that give the same bits everywhere."""
+    options = {"num_cpus": 1, "max_restarts": -1}
+    environment = {"env_vars": kernel_environment()}
+    worker: Worker = (
+        ray.remote(RolloutWorker).options(**options, runtime_env=environment).remote(config)
+    )
+    return worker
 
 
 def _reason(error: RayError) -> str:

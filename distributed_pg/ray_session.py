@@ -2,17 +2,25 @@
 
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import ray
 
 from distributed_pg.config import NumWorkers
 from distributed_pg.errors import RunError
 
+_QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+_ON_THIS_MACHINE_ONLY: dict[str, Any] = {
+    "include_dashboard": False,
+    "_node_ip_address": "127.0.0.1",
+}
 ANSWER_SECONDS = 25.0
 """How long a cluster may take to answer before we give up."""
 
@@ -32,19 +40,16 @@ def ray_session(address: str | None, num_workers: NumWorkers) -> Iterator[int]:
     if ray.is_initialized():
         yield _workers(num_workers)
         return
-    quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if address is not None:
         _check_cluster_answers(address)
-        ray.init(address=address, **quiet)
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    if address is not None:
+        ray.init(address=address, **_QUIET)
     else:
         cpus = None if num_workers == "auto" else max(num_workers, os.cpu_count() or 1)
-        ray.init(
-            address="local",
-            num_cpus=cpus,
-            include_dashboard=False,
-            _node_ip_address="127.0.0.1",
-            **quiet,
-        )
+        ray.init(address="local", num_cpus=cpus, **_ON_THIS_MACHINE_ONLY, **_QUIET)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray sets its own, which exits
     try:
         yield _workers(num_workers)
     finally:
@@ -53,7 +58,12 @@ def ray_session(address: str | None, num_workers: NumWorkers) -> Iterator[int]:
 
 def _workers(num_workers: NumWorkers) -> int:
     if num_workers == "auto":
-        return max(1, int(ray.cluster_resources().get("CPU", 1)))
+        return max(
+            1,
+            int(
+                ray.cluster_resources().get("CPU", 1)  # type: ignore[no-untyped-call]
+            ),
+        )
     return num_workers
 
 
@@ -67,7 +77,7 @@ def _check_cluster_answers(address: str) -> None:
             raise RunError(f"address: nobody answers at {address} ({error})") from None
     connect = "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False)"
     try:
-        probe = subprocess.run(
+        probe = subprocess.run(  # noqa: S603
             [sys.executable, "-c", connect, address],
             capture_output=True,
             text=True,

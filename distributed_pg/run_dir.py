@@ -32,6 +32,8 @@ class UpdateRecord:
     """Running mean of the reward, each episode with weight 0.01."""
     mean_100: float | None
     """Mean reward of the last 100 episodes."""
+    best_reward: float | None
+    """Highest reward of an episode."""
     episodes_per_hour: float
     """Rate over the last minute or so."""
     frames_per_second: float

@@ -37,7 +37,7 @@ class Progress:
 
     @property
     def mean_100(self) -> float | None:
-        """Mean reward of the last 100 episodes, of all if there are fewer; None before the first."""
+        """Mean reward of the last 100 episodes, or of all if fewer; None before the first."""
         return float(np.mean(self.last_rewards)) if self.last_rewards else None
 
     def after_update(self, batch: list[EpisodeStats], wall_seconds: float) -> "Progress":

@@ -1,13 +1,14 @@
 """Train: the run's folder, Ray, its workers and the learner put together."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from distributed_pg.checkpoint import load_checkpoint, weights_checksum
 from distributed_pg.config import TrainConfig
-from distributed_pg.errors import RunError, UsageError
+from distributed_pg.errors import UsageError
 from distributed_pg.learner import Learner, Reporter, stop_reached
 from distributed_pg.ray_cluster import RayCluster
 from distributed_pg.ray_session import ray_session
@@ -66,6 +67,7 @@ def train(
             failed in a worker. What was learned until then is saved.
     """
     reporter = reporter or Silent()
+    _warn_of_too_many_workers(config, reporter)
     run_dir, state = _open(config, reporter)
     finished = stop_reached(config, state)
     if not finished:
@@ -105,6 +107,15 @@ def resume_config(path: Path, **changes: Any) -> TrainConfig:
     return replace(saved, resume=path, **changes)
 
 
+def _warn_of_too_many_workers(config: TrainConfig, reporter: Reporter) -> None:
+    cpus = os.cpu_count() or 1
+    if config.address is None and config.num_workers != "auto" and config.num_workers > cpus:
+        reporter.message(
+            f"num_workers: {config.num_workers} workers share {cpus} CPUs; more workers than CPUs "
+            "are not faster"
+        )
+
+
 def _open(config: TrainConfig, reporter: Reporter) -> tuple[RunDir, TrainingState]:
     if config.resume is None:
         return RunDir.create(config), TrainingState.initial(config)
@@ -112,7 +123,9 @@ def _open(config: TrainConfig, reporter: Reporter) -> tuple[RunDir, TrainingStat
     checkpoint = load_checkpoint(run_dir.newest_checkpoint())
     for name in config.changed_settings(checkpoint.config):
         was, asked = getattr(checkpoint.config, name), getattr(config, name)
-        raise UsageError(f"{name}: the run in {run_dir.path} has {was} and cannot go on with {asked}")
+        raise UsageError(
+            f"{name}: the run in {run_dir.path} has {was} and cannot go on with {asked}"
+        )
     for change in changed_versions(checkpoint.versions):
         reporter.message(f"{change}: the run may not go on with the same bits")
     run_dir.rewind(config, checkpoint.state.progress.update)

@@ -2,6 +2,7 @@
 
 import platform
 from importlib.metadata import version
+from pathlib import Path
 
 from distributed_pg.kernels import on_x86
 
@@ -31,7 +32,7 @@ def changed_versions(before: dict[str, str]) -> list[str]:
 def cpu_model() -> str:
     """The processor's name as the system gives it."""
     try:
-        with open("/proc/cpuinfo") as lines:
+        with Path("/proc/cpuinfo").open() as lines:
             names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
     except OSError:  # not Linux
         names = []

@@ -1,4 +1,4 @@
-"""The Ray actor that plays episodes."""
+"""The worker that plays episodes; Ray makes an actor of it."""
 
 import os
 from dataclasses import dataclass
@@ -7,7 +7,6 @@ import ray
 
 from distributed_pg.config import TrainConfig
 from distributed_pg.env import PongEnv
-from distributed_pg.kernels import kernel_environment
 from distributed_pg.policy import Gradient, Policy
 from distributed_pg.rollout import EpisodeStats, evaluate_episode, rollout
 from distributed_pg.schedule import Ticket
@@ -24,7 +23,6 @@ class WorkerInfo:
     """Versions of the libraries that its arithmetic depends on."""
 
 
-@ray.remote(num_cpus=1, max_restarts=-1, runtime_env={"env_vars": kernel_environment()})
 class RolloutWorker:
     """Plays one episode at a time with the weights it is given."""
 

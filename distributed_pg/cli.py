@@ -1,0 +1,211 @@
+"""The ``distributed-pg`` command."""
+
+import argparse
+import contextlib
+import dataclasses
+import io
+import itertools
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+from distributed_pg.kernels import hold_kernels
+
+hold_kernels()  # before anything below imports numpy
+
+import tyro  # noqa: E402
+from rich.console import Console  # noqa: E402
+from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: E402
+from rich.table import Table  # noqa: E402
+
+from distributed_pg.config import (  # noqa: E402
+    PRESETS,
+    NumWorkers,
+    TrainConfig,
+    check_address,
+    check_num_workers,
+    check_whole,
+    preset,
+)
+from distributed_pg.errors import RunError, UsageError  # noqa: E402
+
+DESCRIPTION = """Learns to play Atari Pong from pixels, with policy gradients in numpy, on all CPUs
+of a machine or a Ray cluster. The same settings give the same weights, bit for bit, on any number
+of workers."""
+
+
+@dataclass(frozen=True)
+class EvaluateArgs:
+    """Play whole games with the weights of a checkpoint and report mean and spread.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    checkpoint: Annotated[Path, tyro.conf.Positional]
+    """A checkpoint file, or a run's folder for its newest one."""
+    episodes: int = 100
+    """Games to play."""
+    greedy: bool = False
+    """Take the most probable action instead of sampling."""
+    seed: int = 0
+    """Of the games and the sampling; never the games of a training run."""
+    num_workers: NumWorkers = "auto"
+    """Games at a time, one CPU each. auto: the CPUs of the machine or cluster."""
+    address: str | None = None
+    """HOST:PORT of a running Ray cluster, or auto to find one."""
+    json: bool = False
+    """Print one JSON object instead of a table."""
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check_whole("episodes", self.episodes, 1, 10_000_000)
+        check_whole("seed", self.seed, 0, 2**63 - 1)
+        check_num_workers(self.num_workers)
+        check_address(self.address)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0 done, 1 failed, 2 wrong usage."""
+    arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    try:
+        command = _parse(arguments)
+        return _train(command) if isinstance(command, TrainConfig) else _evaluate(command)
+    except UsageError as error:
+        print(f"distributed-pg: error: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    except RunError as error:
+        print(f"distributed-pg: error: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+
+
+def _parse(arguments: list[str]) -> TrainConfig | EvaluateArgs:
+    presets = "; ".join(f"{name}: {_preset_text(name)}" for name in PRESETS)
+    train = tyro.conf.subcommand(
+        "train",
+        default=_train_defaults(arguments),
+        description=f"Train a policy. Presets: {presets}.",
+    )
+    evaluate = tyro.conf.subcommand("evaluate")
+    commands = Annotated[TrainConfig, train] | Annotated[EvaluateArgs, evaluate]
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            command: TrainConfig | EvaluateArgs = tyro.cli(
+                commands,
+                prog="distributed-pg",
+                description=DESCRIPTION,
+                args=arguments,
+                config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff),
+            )
+    except SystemExit as stop:
+        if stop.code:
+            raise UsageError(_one_line(complaint.getvalue())) from None
+        raise
+    return command
+
+
+def _one_line(box: str) -> str:
+    """The first sentence of the framed text in which tyro says what it could not parse."""
+    lines = [line.strip("│╭╮╰╯─ ") for line in box.splitlines()[1:]]
+    message = itertools.takewhile(bool, lines)  # it ends at a line or at an empty one
+    return " ".join(message).removeprefix("Error parsing ") or box
+
+
+def _train_defaults(arguments: list[str]) -> TrainConfig:
+    """What the flags that are not given stand at: the preset's values, or the resumed run's."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--preset")
+    parser.add_argument("--resume", type=Path)
+    try:
+        given, _ = parser.parse_known_args(arguments)
+    except argparse.ArgumentError:  # a flag without its value: the real parser says so
+        return TrainConfig()
+    if given.resume is not None:
+        from distributed_pg.train import resume_config
+
+        return resume_config(given.resume)
+    return preset(given.preset) if given.preset is not None else TrainConfig()
+
+
+def _preset_text(name: str) -> str:
+    config = preset(name)
+    return (
+        f"learning rate {config.learning_rate:g}, batch size {config.batch_size}, "
+        f"policy lag {config.policy_lag}"
+    )
+
+
+def _train(config: TrainConfig) -> int:
+    from distributed_pg.display import TrainDisplay
+    from distributed_pg.train import train
+
+    console = Console(highlight=False)
+    stop = _StopSignals(console)
+    with stop, TrainDisplay(console, config) as display:
+        result = train(config, display, lambda: stop.asked)
+    how = "Stopped on request" if result.interrupted else "Done"
+    console.print(f"{how} after {result.episodes} episodes, {result.updates} updates.")
+    console.print(f"Weights checksum: {result.weights_checksum}")
+    console.print(f"Checkpoint: {result.checkpoint}", soft_wrap=True)
+    console.print(f"Evaluate:   distributed-pg evaluate {result.run_dir}", soft_wrap=True)
+    console.print(f"Go on:      distributed-pg train --resume {result.run_dir}", soft_wrap=True)
+    return 0
+
+
+def _evaluate(args: EvaluateArgs) -> int:
+    from distributed_pg.evaluate import Evaluation, evaluate
+
+    errors = Console(stderr=True, highlight=False)
+    columns = TextColumn("{task.description}"), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=errors, transient=True) as progress:
+        games = progress.add_task("Games played", total=args.episodes)
+        result: Evaluation = evaluate(
+            args.checkpoint,
+            args.episodes,
+            greedy=args.greedy,
+            seed=args.seed,
+            num_workers=args.num_workers,
+            address=args.address,
+            finished=lambda count: progress.update(games, completed=count),
+            message=errors.print,
+        )
+    values = dataclasses.asdict(result)
+    if args.json:
+        print(json.dumps(values))  # noqa: T201
+        return 0
+    table = Table(show_header=False, box=None)
+    for name, value in values.items():
+        text = "-" if value is None else f"{value:.3f}" if isinstance(value, float) else f"{value}"
+        table.add_row(name, text)
+    Console(highlight=False).print(table)
+    return 0
+
+
+class _StopSignals:
+    """SIGINT and SIGTERM ask the run to save and stop; a second one ends the process at once."""
+
+    def __init__(self, console: Console) -> None:
+        self.asked = False
+        self._console = console
+
+    def __enter__(self) -> "_StopSignals":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if self.asked:
+            os._exit(128 + number)
+        self.asked = True
+        self._console.print("Saving and stopping; once more to exit at once.")

@@ -1,0 +1,146 @@
+"""Shows a run in the terminal: a live panel, or plain lines where there is none."""
+
+import time
+from types import TracebackType
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from distributed_pg.config import TrainConfig
+from distributed_pg.run_dir import UpdateRecord
+from distributed_pg.state import Progress
+
+LINE_SECONDS = 10.0
+"""Time between two log lines at least."""
+_COUNTING = "(counting)"
+
+
+class TrainDisplay:
+    """A :class:`distributed_pg.learner.Reporter`: live on a terminal, log lines elsewhere.
+
+    Args:
+        console: where to write.
+        config: the run's settings, for the stop conditions.
+    """
+
+    def __init__(self, console: Console, config: TrainConfig) -> None:
+        self._console = console
+        self._config = config
+        self._record: UpdateRecord | None = None
+        self._first: UpdateRecord | None = None
+        self._workers = 0
+        self._begin = self._last_line = time.monotonic()
+        self._live = (
+            Live(console=console, get_renderable=self._panel, refresh_per_second=2, transient=True)
+            if console.is_terminal
+            else None
+        )
+
+    def __enter__(self) -> "TrainDisplay":
+        """Begin to show."""
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Take the live panel away and leave the last figures on the screen."""
+        if self._live:
+            self._live.stop()
+        if self._record and kind is None:
+            self._show(self._panel() if self._live else self._line(self._record))
+
+    def message(self, text: str) -> None:
+        """Show one line that stays."""
+        self._console.print(Text(f"{time.strftime('%H:%M:%S')} {text}"))
+
+    def updated(self, record: UpdateRecord, workers: int) -> None:
+        """Show the run after an update."""
+        self._first = self._first or record
+        self._record, self._workers = record, workers
+        now = time.monotonic()
+        if not self._live and (now - self._last_line >= LINE_SECONDS or record is self._first):
+            self._last_line = now
+            self._show(self._line(record))
+
+    def _show(self, what: RenderableType) -> None:
+        self._console.print(what, highlight=False, soft_wrap=not self._live)
+
+    def _line(self, record: UpdateRecord) -> str:
+        return (
+            f"{time.strftime('%H:%M:%S')} update {record.update} episodes {record.episodes} "
+            f"running mean {_reward(record.running_mean)} last 100 {_reward(record.mean_100)} "
+            f"best {_reward(record.best_reward)} | {record.episodes_per_hour:.0f} episodes/h "
+            f"{record.frames_per_second:.0f} frames/s workers {self._workers} "
+            f"left {self._left(record)}"
+        )
+
+    def _panel(self) -> RenderableType:
+        record = self._record
+        if record is None:
+            waited = time.monotonic() - self._begin
+            return Text(f"Starting the workers and playing the first batch ({waited:.0f} s)")
+        table = Table.grid(padding=(0, 3))
+        rows = (
+            ("episodes", f"{record.episodes}", "updates", f"{record.update}"),
+            ("running mean", _reward(record.running_mean), "last 100", _reward(record.mean_100)),
+            ("best", _reward(record.best_reward), "workers", f"{self._workers}"),
+            (
+                "episodes/hour",
+                f"{record.episodes_per_hour:.0f}",
+                "frames/s",
+                f"{record.frames_per_second:.0f}",
+            ),
+            (
+                "trained",
+                _duration(record.wall_seconds),
+                "left",
+                self._left(record),
+            ),
+        )
+        for left_name, left, right_name, right in rows:
+            table.add_row(
+                Text(left_name, style="dim"),
+                Text(left, style="bold"),
+                Text(right_name, style="dim"),
+                Text(right, style="bold"),
+            )
+        return Group(table, Text("Ctrl-C saves and stops; --resume goes on", style="dim"))
+
+    def _left(self, record: UpdateRecord) -> str:
+        """What is left to the stop condition that is nearest, as far as it can be told."""
+        config, seconds = self._config, []
+        if config.stop_episodes is not None and record.episodes_per_hour > 0:
+            missing = max(0, config.stop_episodes - record.episodes)
+            seconds.append(missing / record.episodes_per_hour * 3600)
+        if config.stop_minutes is not None:
+            seconds.append(max(0.0, 60 * config.stop_minutes - record.wall_seconds))
+        if seconds:
+            return _duration(min(seconds))
+        if config.stop_reward is not None:
+            return f"until last 100 is {config.stop_reward:+g}"
+        return "no stop condition"
+
+
+def summary_line(progress: Progress) -> str:
+    """A run in a few words."""
+    return (
+        f"{progress.episodes} episodes in {progress.update} updates, "
+        f"running mean {_reward(progress.running_mean)}, last 100 {_reward(progress.mean_100)}"
+    )
+
+
+def _reward(value: float | None) -> str:
+    return _COUNTING if value is None else f"{value:+.2f}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"
