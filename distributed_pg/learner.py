@@ -79,8 +79,7 @@ class Learner:
             self._collect()
             # Workers get their next tickets before the learner turns to the gradients.
             self._hand_out()
-            self._sum()
-            if self._schedule.batch_complete:
+            while self._sum() and not stop_reached(self._config, self._state):
                 self._update()
         return True
 
@@ -112,16 +111,18 @@ class Learner:
             else:
                 self._cluster.discard(episode)
 
-    def _sum(self) -> None:
+    def _sum(self) -> bool:
+        """Add the gradients whose turn it is; returns whether the batch is complete."""
         while (episode := self._schedule.next_to_sum()) is not None:
             try:
                 gradient = self._cluster.fetch(episode)
             except GradientLostError as error:
                 self._schedule.lose(episode)
                 self._reporter.message(f"episode {episode} is played again ({error})")
-                return
+                break
             gradient.add_to(self._gradient)
             self._schedule.mark_summed(episode)
+        return self._schedule.batch_complete
 
     def _update(self) -> None:
         """Apply the summed gradient; make, publish and record the next version of the weights."""

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 import ray
 from ray.actor import ActorHandle
@@ -188,10 +188,8 @@ def _start_worker(config: TrainConfig) -> Worker:
     """A worker with a CPU of its own, held to the kernels that give the same bits everywhere."""
     options = {"num_cpus": 1, "max_restarts": -1}
     environment = {"env_vars": kernel_environment()}
-    worker: Worker = (
-        ray.remote(RolloutWorker).options(**options, runtime_env=environment).remote(config)
-    )
-    return worker
+    actor = ray.remote(RolloutWorker).options(**options, runtime_env=environment)
+    return cast("Worker", actor.remote(config))
 
 
 def _reason(error: RayError) -> str:

@@ -87,8 +87,14 @@ class Schedule:
             heapq.heappush(self._free, episode)
 
     def next_to_sum(self) -> int | None:
-        """The episode whose gradient is to be added now; None if it has not come back yet."""
-        return self._summed if self._summed in self._finished else None
+        """The episode whose gradient is to be added now.
+
+        None if it has not come back yet, or if the batch is complete: the sum must be applied
+        before the next batch begins.
+        """
+        if self.batch_complete or self._summed not in self._finished:
+            return None
+        return self._summed
 
     def mark_summed(self, episode: int) -> None:
         """The gradient of :meth:`next_to_sum` is in the sum."""

@@ -1,0 +1,39 @@
+"""Shared by all tests. Importing this holds numpy to the kernels that the command uses."""
+
+import os
+from collections.abc import Iterator
+
+from distributed_pg.kernels import hold_kernels
+
+hold_kernels()
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+
+import pytest  # noqa: E402
+import ray  # noqa: E402
+
+from distributed_pg.env import PongEnv  # noqa: E402
+from distributed_pg.policy import Policy  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def pong() -> PongEnv:
+    return PongEnv()
+
+
+@pytest.fixture(scope="session")
+def policy() -> Policy:
+    return Policy.init(seed=3, inputs=6400, hidden_units=200, actions=2)
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """One Ray for all tests that train in this process: three CPUs, whatever the machine has."""
+    ray.init(
+        address="local",
+        num_cpus=3,
+        include_dashboard=False,
+        log_to_driver=False,
+        _node_ip_address="127.0.0.1",
+    )
+    yield
+    ray.shutdown()

@@ -1,0 +1,58 @@
+"""The classic script's mathematics, dense and in float64, written independently of the package."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+def classic_frame(rgb: NDArray[np.uint8], crop: tuple[int, int] = (35, 195)) -> Array:
+    """Crop, downsample by two, erase the two backgrounds, everything else 1; flattened."""
+    red = rgb[crop[0] : crop[1]][::2, ::2, 0].astype(int)
+    red[red == 144] = 0
+    red[red == 109] = 0
+    red[red != 0] = 1
+    return red.astype(np.float64).ravel()
+
+
+def forward(w1: Array, w2: Array, x: Array) -> tuple[Array, Array]:
+    """Hidden activations and the probabilities of all actions. w1 (D, H), w2 (H, A-1), x (D,)."""
+    hidden = w1.T @ x
+    hidden[hidden < 0] = 0
+    if w2.shape[1] == 1:  # the script's own sigmoid
+        up = 1.0 / (1.0 + np.exp(-(w2[:, 0] @ hidden)))
+        return hidden, np.array([up, 1.0 - up])
+    exponentials = np.exp(np.append(w2.T @ hidden, 0.0))
+    return hidden, exponentials / exponentials.sum()
+
+
+def discount(rewards: Array, gamma: float) -> Array:
+    """Discounted rewards, reset where a point was scored (Pong's rule)."""
+    discounted = np.zeros(len(rewards))
+    running = 0.0
+    for t in reversed(range(len(rewards))):
+        if rewards[t] != 0:
+            running = 0.0
+        running = running * gamma + rewards[t]
+        discounted[t] = running
+    return discounted
+
+
+def gradient(
+    w1: Array, w2: Array, xs: Array, actions: NDArray[np.int64], rewards: Array, gamma: float
+) -> tuple[Array, Array]:
+    """Policy gradient of one episode, dense: (D, H) and (H, A-1). xs is (T, D)."""
+    hiddens, dlogps = [], []
+    for x, action in zip(xs, actions, strict=True):
+        hidden, probabilities = forward(w1, w2, x)
+        label = np.zeros(len(probabilities))
+        label[action] = 1.0
+        hiddens.append(hidden)
+        dlogps.append((label - probabilities)[:-1])
+    returns = discount(rewards, gamma)
+    returns -= returns.mean()
+    returns /= returns.std()
+    hidden_matrix, errors = np.array(hiddens), np.array(dlogps) * returns[:, None]
+    back = errors @ w2.T
+    back[hidden_matrix <= 0] = 0
+    return xs.T @ back, hidden_matrix.T @ errors

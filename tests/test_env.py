@@ -1,0 +1,221 @@
+"""PongEnv is ALE's Pong, seen as the classic script sees it."""
+
+import warnings
+
+import ale_py
+import gymnasium
+import numpy as np
+import pytest
+from dense_reference import classic_frame
+from gymnasium.utils.env_checker import check_env
+
+from distributed_pg.env import PONG_ACTIONS, PongEnv
+from distributed_pg.errors import ConfigError, RomNotFoundError
+
+gymnasium.register_envs(ale_py)
+
+
+def ale_pong(frame_skip: int) -> gymnasium.Env[np.ndarray, int]:
+    """Gymnasium's own Pong, with stickiness off."""
+    return gymnasium.make("ALE/Pong-v5", frameskip=frame_skip, repeat_action_probability=0.0)
+
+
+@pytest.mark.parametrize("actions", [("UP", "DOWN"), ("NOOP", "UP", "DOWN"), tuple(PONG_ACTIONS)])
+def test_passes_gymnasiums_checker(actions: tuple[str, ...]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        # An environment made without gymnasium.make has no spec; the checker says so.
+        warnings.filterwarnings("ignore", message=".*not.*registered|.*spec.*")
+        check_env(PongEnv(actions=actions, render_mode="rgb_array"), skip_render_check=False)
+
+
+@pytest.mark.parametrize(("frame_skip", "steps"), [(1, 6000), (4, 5000)])
+def test_same_screens_rewards_and_ends_as_ale_pong_v5(frame_skip: int, steps: int) -> None:
+    theirs = ale_pong(frame_skip)
+    ours = PongEnv(
+        actions=tuple(PONG_ACTIONS),
+        frame_skip=frame_skip,
+        repeat_action_probability=0.0,
+        render_mode="rgb_array",
+    )
+    theirs_action = {a: i for i, a in enumerate(theirs.unwrapped.ale.getMinimalActionSet())}  # type: ignore[attr-defined]
+    random = np.random.default_rng(0)
+    screen, _ = theirs.reset(seed=11)
+    ours.reset(seed=5)
+    assert np.array_equal(ours.render(), screen)
+    previous = classic_frame(screen)
+    games = 0
+    for _ in range(steps):
+        name = random.choice(list(PONG_ACTIONS))
+        screen, reward, terminated, truncated, _ = theirs.step(theirs_action[PONG_ACTIONS[name]])
+        seen = ours.step(list(PONG_ACTIONS).index(name))
+        frame = classic_frame(screen)
+        assert np.array_equal(ours.render(), screen)
+        assert np.array_equal(seen[0].ravel(), frame - previous)
+        assert seen[1:4] == (reward, terminated, truncated)
+        previous = frame
+        if terminated or truncated:
+            games += 1
+            screen, _ = theirs.reset()
+            ours.reset()
+            assert np.array_equal(ours.render(), screen)
+            previous = classic_frame(screen)
+    assert games >= 1
+
+
+def test_actions_move_the_paddle_as_named() -> None:
+    env = PongEnv(render_mode="rgb_array", repeat_action_probability=0.0)
+
+    def paddle_row(action: int) -> float:
+        env.reset(seed=0)
+        for _ in range(40):
+            env.step(action)
+        screen = env.render()
+        assert screen is not None
+        rows, _ = np.nonzero(screen[35:194, 140:144, 0] == 92)
+        return float(rows.mean())
+
+    assert paddle_row(0) < 40  # UP
+    assert paddle_row(1) > 110  # DOWN
+
+
+def test_sticky_rate_is_a_quarter_of_the_emulated_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Alternate two actions and count the frames in which the one before was applied.
+
+    Of the four frames of a step, the first k repeat the old action with probability 0.25^k each
+    after the other; so the share of frames that repeat is (0.25 + 0.25^2 + 0.25^3 + 0.25^4) / 4.
+    """
+    env = PongEnv()
+    env.reset(seed=1)
+    applied: list[object] = []
+    real = env._ale
+
+    class Recorder:
+        def act(self, action: object) -> int:
+            applied.append(action)
+            return int(real.act(action))  # type: ignore[arg-type]
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(real, name)
+
+    monkeypatch.setattr(env, "_ale", Recorder())
+    asked = []
+    for step in range(8000):
+        asked += [(PONG_ACTIONS["UP"], PONG_ACTIONS["DOWN"])[step % 2]] * 4
+        *_, terminated, _truncated, _ = env.step(step % 2)
+        if terminated:
+            env.reset()
+    first_frames = np.array([a != b for a, b in zip(asked, applied, strict=True)]).reshape(-1, 4)
+    rates = first_frames.mean(axis=0)
+    for k, rate in enumerate(rates):
+        expected = 0.25 ** (k + 1)
+        four_sigma = 4 * np.sqrt(expected * (1 - expected) / len(first_frames))
+        assert abs(rate - expected) < four_sigma
+
+
+def test_an_episode_is_a_function_of_its_seed() -> None:
+    def play(env: PongEnv, seed: int) -> tuple[bytes, float]:
+        env.reset(seed=seed)
+        screens, total = b"", 0.0
+        for step in range(400):
+            observation, reward, *_ = env.step(step // 7 % 2)
+            screens += observation.tobytes()
+            total += reward
+        return screens, total
+
+    one, other = PongEnv(), PongEnv()
+    first = play(one, 42)
+    play(one, 7)  # what was played before does not matter
+    assert play(one, 42) == first
+    assert play(other, 42) == first
+    assert play(other, 43) != first
+
+
+def test_first_observation_is_zero_and_observations_are_signed_differences() -> None:
+    env = PongEnv()
+    observation, _ = env.reset(seed=0)
+    assert observation.dtype == np.int8
+    assert observation.shape == (80, 80)
+    assert not observation.any()
+    values = set()
+    for _ in range(200):
+        observation, *_ = env.step(0)
+        values |= set(np.unique(observation).tolist())
+    assert values == {-1, 0, 1}
+
+
+def test_sparse_step_lists_exactly_the_non_zero_pixels() -> None:
+    dense, sparse = PongEnv(), PongEnv()
+    dense.reset(seed=9)
+    sparse.reset(seed=9)
+    for step in range(600):
+        observation, *rest, _ = dense.step(step % 2)
+        pixels, signs, *sparse_rest = sparse.step_sparse(step % 2)
+        assert np.array_equal(observation.ravel().nonzero()[0], pixels)
+        assert np.array_equal(observation.ravel()[pixels], signs)
+        assert rest == sparse_rest
+
+
+@pytest.mark.parametrize("crop", [(35, 195), (0, 210), (50, 151), (34, 194)])
+def test_crop_chooses_the_rows(crop: tuple[int, int]) -> None:
+    env = PongEnv(crop=crop, render_mode="rgb_array")
+    env.reset(seed=2)
+    before = env.render()
+    observation, *_ = env.step(1)
+    after = env.render()
+    assert before is not None
+    assert after is not None
+    expected = classic_frame(after, crop) - classic_frame(before, crop)
+    assert np.array_equal(observation.ravel(), expected)
+    assert observation.shape == env.observation_space.shape
+
+
+def test_frame_limit_truncates() -> None:
+    env = PongEnv(frame_limit=40)
+    env.reset(seed=0)
+    ends = [env.step(0)[2:4] for _ in range(10)]
+    assert ends == [(False, False)] * 9 + [(False, True)]
+    assert env.emulated_frames == 40
+    env.reset(seed=0)
+    assert env.step(0)[2:4] == (False, False)
+
+
+def test_a_later_reset_does_not_load_the_game_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cost itself is measured by scripts/profile_episode.py; here, that nothing slow is called."""
+    env = PongEnv()
+    env.reset(seed=0)
+    env.step(0)
+    calls = []
+    real = env._ale
+
+    class Recorder:
+        def __getattr__(self, name: str) -> object:
+            calls.append(name)
+            return getattr(real, name)
+
+    monkeypatch.setattr(env, "_ale", Recorder())
+    env.reset(seed=1)
+    assert set(calls) <= {"restoreState", "getEpisodeFrameNumber"}
+
+
+def test_unknown_action_and_render_mode_are_named() -> None:
+    with pytest.raises(ConfigError, match=r"actions: 'JUMP' is not one of NOOP, FIRE, UP"):
+        PongEnv(actions=("UP", "JUMP"))
+    with pytest.raises(ConfigError, match="render_mode: 'ascii'"):
+        PongEnv(render_mode="ascii")
+
+
+def test_missing_rom_is_one_clear_error(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
+    monkeypatch.setenv("ALE_ROMS_DIR", str(tmp_path))
+    with pytest.raises(RomNotFoundError, match="Pong ROM: .*reinstall ale-py, unset ALE_ROMS_DIR"):
+        PongEnv()
+
+
+def test_human_rendering_leaves_drawing_to_ale(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    monkeypatch.setenv("SDL_AUDIODRIVER", "dummy")
+    env = PongEnv(render_mode="human")
+    env.reset(seed=0)
+    env.step(0)
+    assert env._ale.getBool("display_screen")
+    assert env.render() is None

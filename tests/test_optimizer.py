@@ -1,0 +1,103 @@
+"""RMSProp against the classic rule in float64, and its bits against the instruction set."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from distributed_pg.kernels import kernel_environment
+from distributed_pg.optimizer import RMSProp, norm
+from distributed_pg.policy import Policy
+
+
+def random_like(policy: Policy, seed: int, scale: float) -> Policy:
+    random = np.random.default_rng(seed)
+    return Policy(
+        *((scale * random.standard_normal(a.shape)).astype(np.float32) for a in policy.arrays)
+    )
+
+
+def test_by_hand() -> None:
+    policy = Policy(np.array([[1.0]], np.float32), np.array([[2.0]], np.float32))
+    gradient = Policy(np.array([[3.0]], np.float32), np.array([[0.0]], np.float32))
+    optimizer = RMSProp(policy.zeros_like(), learning_rate=0.1, decay=0.99)
+    optimizer.step(policy, gradient)
+    # cache = 0.01 * 9 = 0.09;  W = 1 + 0.1 * 3 / (0.3 + 1e-5)
+    assert optimizer.cache.w1.item() == pytest.approx(0.09)
+    assert policy.w1.item() == pytest.approx(1.0 + 0.3 / 0.30001)
+    assert policy.w2.item() == 2.0
+
+
+def test_follows_the_classic_rule_over_many_steps() -> None:
+    policy = Policy.init(seed=0, inputs=700, hidden_units=90, actions=2)  # not a whole of blocks
+    weights = [array.astype(np.float64) for array in policy.arrays]
+    caches = [np.zeros_like(array) for array in weights]
+    optimizer = RMSProp(policy.zeros_like(), learning_rate=1e-3, decay=0.99)
+    for step in range(30):
+        gradient = random_like(policy, step, scale=5.0)
+        optimizer.step(policy, gradient)
+        for w, cache, g in zip(weights, caches, gradient.arrays, strict=True):
+            g64 = g.astype(np.float64)
+            cache *= 0.99
+            cache += 0.01 * g64**2
+            w += 1e-3 * g64 / (np.sqrt(cache) + 1e-5)
+    for ours, expected in zip(policy.arrays, weights, strict=True):
+        assert ours.dtype == np.float32
+        assert np.allclose(ours, expected, rtol=1e-4, atol=1e-6)
+    for ours, expected in zip(optimizer.cache.arrays, caches, strict=True):
+        assert np.allclose(ours, expected, rtol=1e-4, atol=0)
+
+
+def test_works_in_place_and_leaves_the_gradient_alone() -> None:
+    policy = Policy.init(seed=0, inputs=50, hidden_units=10, actions=2)
+    before, w1 = policy.copy(), policy.w1
+    gradient = random_like(policy, 1, 1.0)
+    kept = gradient.copy()
+    RMSProp(policy.zeros_like(), 1e-3, 0.99).step(policy, gradient)
+    assert policy.w1 is w1
+    assert not np.array_equal(policy.w1, before.w1)
+    assert np.array_equal(gradient.w1, kept.w1)
+
+
+def test_weights_without_a_gradient_stay() -> None:
+    policy = Policy.init(seed=0, inputs=50, hidden_units=10, actions=2)
+    before = policy.copy()
+    gradient = policy.zeros_like()
+    gradient.w1[3] = 1.0
+    RMSProp(policy.zeros_like(), 1e-3, 0.99).step(policy, gradient)
+    assert np.array_equal(np.delete(policy.w1, 3, axis=0), np.delete(before.w1, 3, axis=0))
+    assert np.all(policy.w1[3] > before.w1[3])
+
+
+def test_norm() -> None:
+    assert norm(Policy(np.array([[3.0]], np.float32), np.array([[4.0]], np.float32))) == 5.0
+
+
+LEARN = """
+import numpy as np
+from distributed_pg.checkpoint import weights_checksum
+from distributed_pg.optimizer import RMSProp
+from distributed_pg.policy import Policy
+policy = Policy.init(seed=0, inputs=6400, hidden_units=200, actions=2)
+optimizer = RMSProp(policy.zeros_like(), 1e-3, 0.99)
+random = np.random.default_rng(1)
+for _ in range(3):
+    arrays = [random.standard_normal(a.shape).astype(np.float32) for a in policy.arrays]
+    optimizer.step(policy, Policy(*arrays))
+print(weights_checksum(policy))
+"""
+
+
+def test_an_update_has_the_same_bits_with_every_instruction_set() -> None:
+    """So the learner may run in a process whose numpy uses all that its CPU has."""
+    names = kernel_environment()
+    native = {k: v for k, v in os.environ.items() if k not in names}
+    checksums = {
+        subprocess.run(
+            [sys.executable, "-c", LEARN], env=env, capture_output=True, text=True, check=True
+        ).stdout
+        for env in (native, native | names)
+    }
+    assert len(checksums) == 1

@@ -1,0 +1,175 @@
+"""The sparse float32 policy against a dense float64 one, on real episodes."""
+
+import math
+
+import numpy as np
+import pytest
+from dense_reference import Array, forward, gradient
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distributed_pg.env import PongEnv
+from distributed_pg.policy import Policy, softmax
+from distributed_pg.rollout import (
+    Trajectory,
+    episode_gradient,
+    episode_seed,
+    play_episode,
+    sample,
+)
+
+ACTION_SETS = {2: ("UP", "DOWN"), 3: ("UP", "DOWN", "NOOP"), 6: ("NOOP", "FIRE", "UP", "DOWN", "UPFIRE", "DOWNFIRE")}
+
+
+def dense_frames(trajectory: Trajectory, inputs: int = 6400) -> Array:
+    frames = np.zeros((len(trajectory.actions), inputs))
+    for frame, pixels, signs in zip(frames, trajectory.pixels, trajectory.signs, strict=True):
+        frame[pixels] = signs
+    return frames
+
+
+@pytest.fixture(scope="module", params=[2, 3, 6])
+def episode(request: pytest.FixtureRequest) -> tuple[Policy, Trajectory]:
+    """A policy with A actions and a real game it played."""
+    env = PongEnv(actions=ACTION_SETS[request.param])
+    policy = Policy.init(seed=1, inputs=6400, hidden_units=200, actions=request.param)
+    policy.w1[...] *= 8  # away from p = 1/A, where a wrong softmax would not show
+    return policy, play_episode(env, policy, episode_seed(0, request.param, 0))
+
+
+def relative_error(ours: np.ndarray, theirs: Array) -> float:
+    return float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
+
+
+def test_probabilities_match_the_dense_reference(episode: tuple[Policy, Trajectory]) -> None:
+    policy, trajectory = episode
+    w1, w2 = policy.w1.astype(np.float64), policy.w2.astype(np.float64)
+    spread = 0.0
+    for x, probabilities in zip(dense_frames(trajectory), trajectory.probabilities, strict=True):
+        _, expected = forward(w1, w2, x)
+        assert np.max(np.abs(probabilities - expected) / expected) < 1e-5
+        spread = max(spread, float(np.ptp(expected)))
+    assert spread > 0.05
+
+
+def test_gradient_matches_the_dense_reference(episode: tuple[Policy, Trajectory]) -> None:
+    policy, trajectory = episode
+    frames = dense_frames(trajectory)
+    w1, w2 = policy.w1.astype(np.float64), policy.w2.astype(np.float64)
+    actions, rewards = np.array(trajectory.actions), np.array(trajectory.rewards)
+    expected_w1, expected_w2 = gradient(w1, w2, frames, actions, rewards, 0.99)
+
+    ours = episode_gradient(policy, trajectory, gamma=0.99)
+    dense_w1 = np.zeros((6400, 200))
+    dense_w1[ours.rows] = ours.w1_rows
+    assert ours.w1_rows.dtype == ours.w2.dtype == np.float32
+    assert relative_error(dense_w1, expected_w1) < 1e-4
+    assert relative_error(ours.w2, expected_w2) < 1e-4
+    # Only the rows of pixels that ever changed are there, each once.
+    assert np.array_equal(ours.rows, np.unique(frames.nonzero()[1]))
+
+
+def test_adding_gradients_sums_them(episode: tuple[Policy, Trajectory]) -> None:
+    policy, trajectory = episode
+    ours = episode_gradient(policy, trajectory, gamma=0.99)
+    total = policy.zeros_like()
+    ours.add_to(total)
+    ours.add_to(total)
+    assert np.array_equal(total.w1[ours.rows], 2 * ours.w1_rows)
+    assert np.array_equal(total.w2, 2 * ours.w2)
+    untouched = np.setdiff1d(np.arange(6400), ours.rows)
+    assert not total.w1[untouched].any()
+
+
+@pytest.mark.parametrize("actions", [2, 3, 6])
+def test_gradient_is_that_of_the_log_probability(actions: int) -> None:
+    """Finite differences of sum_t c_t log pi(a_t | x_t), in float64, for arbitrary c."""
+    random = np.random.default_rng(actions)
+    inputs, hidden_units, steps = 12, 5, 9
+    policy = Policy.init(seed=4, inputs=inputs, hidden_units=hidden_units, actions=actions)
+    frames = random.integers(-1, 2, (steps, inputs)).astype(np.float64)
+    chosen = random.integers(0, actions, steps)
+    weights = random.standard_normal(steps)
+
+    hidden, errors, pixels, signs, starts = [], [], [], [], [0]
+    for x, action, weight in zip(frames, chosen, weights, strict=True):
+        position = x.nonzero()[0]
+        h, probabilities = policy.forward(position, x[position].astype(np.float32))
+        error = -np.array(probabilities)
+        error[action] += 1.0
+        hidden.append(h)
+        errors.append(weight * error[:-1])
+        pixels.append(position)
+        signs.append(x[position])
+        starts.append(starts[-1] + len(position))
+    ours = policy.gradient(
+        np.concatenate(pixels),
+        np.concatenate(signs).astype(np.float32),
+        np.array(starts),
+        np.stack(hidden),
+        np.array(errors, np.float32),
+    )
+    dense_w1 = np.zeros((inputs, hidden_units))
+    dense_w1[ours.rows] = ours.w1_rows
+
+    def objective(w1: Array, w2: Array) -> float:
+        return sum(
+            weight * math.log(forward(w1, w2, x)[1][action])
+            for x, action, weight in zip(frames, chosen, weights, strict=True)
+        )
+
+    w1, w2 = policy.w1.astype(np.float64), policy.w2.astype(np.float64)
+    for array, analytic in ((w1, dense_w1), (w2, ours.w2)):
+        for index in np.ndindex(array.shape):
+            kept = array[index]
+            array[index] = kept + 1e-6
+            above = objective(w1, w2)
+            array[index] = kept - 1e-6
+            below = objective(w1, w2)
+            array[index] = kept
+            assert (above - below) / 2e-6 == pytest.approx(analytic[index], rel=1e-3, abs=1e-4)
+
+
+def test_first_frame_of_an_episode_gives_every_action_the_same_chance() -> None:
+    policy = Policy.init(seed=0, inputs=6400, hidden_units=200, actions=3)
+    hidden, probabilities = policy.forward(np.empty(0, np.intp), np.empty(0, np.float32))
+    assert not hidden.any()
+    assert probabilities == pytest.approx([1 / 3] * 3)
+
+
+def test_initial_weights_follow_from_the_seed_and_have_the_classic_scale() -> None:
+    one = Policy.init(seed=5, inputs=6400, hidden_units=200, actions=2)
+    same = Policy.init(seed=5, inputs=6400, hidden_units=200, actions=2)
+    other = Policy.init(seed=6, inputs=6400, hidden_units=200, actions=2)
+    assert np.array_equal(one.w1, same.w1)
+    assert not np.array_equal(one.w1, other.w1)
+    assert one.w1.std() == pytest.approx(1 / math.sqrt(6400), rel=0.01)
+    assert one.w2.std() == pytest.approx(1 / math.sqrt(200), rel=0.2)
+
+
+logits = st.lists(st.floats(-800, 800), min_size=1, max_size=5)
+
+
+@given(logits)
+def test_softmax_is_a_distribution_and_does_not_overflow(values: list[float]) -> None:
+    probabilities = softmax(values)
+    assert len(probabilities) == len(values) + 1
+    assert math.fsum(probabilities) == pytest.approx(1.0)
+    assert all(0.0 <= p <= 1.0 for p in probabilities)
+    order = np.argsort([*values, 0.0], kind="stable")
+    assert np.all(np.diff(np.array(probabilities)[order]) >= 0)
+
+
+@given(st.floats(-30, 30))
+def test_two_actions_are_a_sigmoid(logit: float) -> None:
+    assert softmax([logit])[0] == pytest.approx(1 / (1 + math.exp(-logit)))
+
+
+@given(logits, st.floats(0, 1, exclude_max=True))
+def test_sample_picks_the_action_whose_share_holds_the_number(
+    values: list[float], uniform: float
+) -> None:
+    probabilities = softmax(values)
+    action = sample(probabilities, uniform)
+    cumulative = np.cumsum([0.0, *probabilities])
+    assert cumulative[action] - 1e-9 <= uniform <= cumulative[action + 1] + 1e-9

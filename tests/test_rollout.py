@@ -1,0 +1,93 @@
+"""An episode and its gradient as one result."""
+
+import numpy as np
+
+from distributed_pg.env import PongEnv
+from distributed_pg.policy import Policy
+from distributed_pg.rollout import (
+    EVALUATION,
+    TRAINING,
+    EpisodeResult,
+    episode_seed,
+    evaluate_episode,
+    play_episode,
+    rollout,
+)
+
+
+def bits(result: EpisodeResult) -> tuple[bytes, ...]:
+    gradient = result.gradient
+    return gradient.rows.tobytes(), gradient.w1_rows.tobytes(), gradient.w2.tobytes()
+
+
+def test_a_result_is_a_function_of_weights_seed_and_episode(pong: PongEnv, policy: Policy) -> None:
+    first = rollout(pong, policy, seed=7, episode=3, gamma=0.99)
+    rollout(pong, policy, seed=7, episode=4, gamma=0.99)
+    again = rollout(PongEnv(), policy.copy(), seed=7, episode=3, gamma=0.99)
+    assert bits(again) == bits(first)
+    assert again.stats.reward == first.stats.reward
+    for seed, episode in ((7, 4), (8, 3)):
+        assert bits(rollout(pong, policy, seed, episode, 0.99)) != bits(first)
+
+
+def test_stats_of_a_whole_game(pong: PongEnv, policy: Policy) -> None:
+    stats = rollout(pong, policy, seed=0, episode=0, gamma=0.99).stats
+    trajectory = play_episode(pong, policy, episode_seed(0, 0, TRAINING))
+    assert stats.reward == sum(trajectory.rewards)
+    assert -21 <= stats.reward <= 21
+    assert max(trajectory.rewards.count(1.0), trajectory.rewards.count(-1.0)) == 21
+    assert stats.steps == len(trajectory.rewards)
+    # The last step may be cut short by the end of the game.
+    assert 4 * (stats.steps - 1) < stats.frames <= 4 * stats.steps
+    assert 0 < stats.emulator_seconds < stats.seconds
+
+
+def test_a_truncated_game_without_a_point_has_a_zero_gradient(policy: Policy) -> None:
+    result = rollout(PongEnv(frame_limit=80), policy, seed=0, episode=0, gamma=0.99)
+    assert result.stats.frames == 80
+    assert result.stats.reward == 0.0
+    assert len(result.gradient.rows) > 0
+    assert not result.gradient.w1_rows.any()
+    assert not result.gradient.w2.any()
+
+
+def test_a_game_of_one_step_has_a_zero_gradient(policy: Policy) -> None:
+    result = rollout(PongEnv(frame_limit=1), policy, seed=0, episode=0, gamma=0.99)
+    assert result.stats.steps == 1
+    assert len(result.gradient.rows) == 0
+    assert result.gradient.w1_rows.shape == (0, 200)
+    assert not result.gradient.w2.any()
+
+
+def test_training_and_evaluation_never_share_random_numbers() -> None:
+    one = episode_seed(5, 9, TRAINING).generate_state(8)
+    other = episode_seed(5, 9, EVALUATION).generate_state(8)
+    assert not np.array_equal(one, other)
+
+
+def test_greedy_takes_the_most_probable_action(pong: PongEnv, policy: Policy) -> None:
+    trajectory = play_episode(pong, policy, episode_seed(0, 0, EVALUATION), greedy=True)
+    most_probable = [int(np.argmax(p)) for p in trajectory.probabilities]
+    assert trajectory.actions == most_probable
+    sampled = play_episode(pong, policy, episode_seed(0, 0, EVALUATION))
+    assert sampled.actions != [int(np.argmax(p)) for p in sampled.probabilities]
+
+
+def test_sampled_actions_follow_the_probabilities(pong: PongEnv) -> None:
+    policy = Policy.init(seed=1, inputs=6400, hidden_units=200, actions=2)
+    ups, expected, variance = 0, 0.0, 0.0
+    for episode in range(3):
+        trajectory = play_episode(pong, policy, episode_seed(0, episode, EVALUATION))
+        p_up = np.array(trajectory.probabilities)[:, 0]
+        ups += trajectory.actions.count(0)
+        expected += p_up.sum()
+        variance += (p_up * (1 - p_up)).sum()
+    assert abs(ups - expected) < 4 * np.sqrt(variance)
+
+
+def test_evaluation_plays_the_game_of_its_seed(pong: PongEnv, policy: Policy) -> None:
+    first = evaluate_episode(pong, policy, seed=0, episode=1, greedy=False)
+    again = evaluate_episode(pong, policy, seed=0, episode=1, greedy=False)
+    assert (first.reward, first.steps) == (again.reward, again.steps)
+
+

@@ -1,0 +1,168 @@
+"""The schedule under any order of completion, loss and duplication."""
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from distributed_pg.schedule import Schedule, Ticket
+
+
+def test_by_hand_without_lag() -> None:
+    schedule = Schedule(batch_size=2, policy_lag=0)
+    assert schedule.next_ticket() == Ticket(0, 0)
+    assert schedule.next_ticket() == Ticket(1, 0)
+    assert schedule.next_ticket() is None  # nobody plays update 1's episodes yet
+    assert schedule.finish(1)
+    assert schedule.next_to_sum() is None  # episode 0 comes first
+    assert schedule.finish(0)
+    for episode in (0, 1):
+        assert schedule.next_to_sum() == episode
+        schedule.mark_summed(episode)
+    assert schedule.batch_complete
+    schedule.advance()
+    assert schedule.next_ticket() == Ticket(2, 1)
+
+
+def test_by_hand_with_lag() -> None:
+    schedule = Schedule(batch_size=2, policy_lag=1)
+    tickets = [schedule.next_ticket() for _ in range(5)]
+    assert tickets == [Ticket(0, 0), Ticket(1, 0), Ticket(2, 0), Ticket(3, 0), None]
+    for episode in (3, 2, 1, 0):
+        assert schedule.finish(episode)
+    for episode in (0, 1):
+        schedule.mark_summed(episode)
+    # Episodes 2 and 3 are there, but belong to the next sum.
+    assert schedule.next_to_sum() is None
+    schedule.advance()
+    assert schedule.next_to_sum() == 2
+    assert schedule.next_ticket() == Ticket(4, 1)
+    assert schedule.oldest_version == 0
+
+
+def test_lost_tickets_are_given_again_first() -> None:
+    schedule = Schedule(batch_size=4, policy_lag=0)
+    for _ in range(3):
+        schedule.next_ticket()
+    schedule.lose(1)
+    assert schedule.next_ticket() == Ticket(1, 0)
+    assert schedule.next_ticket() == Ticket(3, 0)
+
+
+def test_a_late_answer_of_a_lost_attempt_counts() -> None:
+    schedule = Schedule(batch_size=1, policy_lag=0)
+    schedule.next_ticket()
+    schedule.lose(0)
+    assert schedule.finish(0)
+    assert not schedule.finish(0)
+    assert schedule.next_ticket() is None
+    assert schedule.next_to_sum() == 0
+
+
+def test_a_finished_episode_whose_gradient_is_gone_is_played_again() -> None:
+    schedule = Schedule(batch_size=1, policy_lag=0)
+    schedule.next_ticket()
+    schedule.finish(0)
+    schedule.lose(0)
+    assert schedule.next_to_sum() is None
+    assert schedule.next_ticket() == Ticket(0, 0)
+
+
+def test_unknown_and_summed_episodes_are_ignored() -> None:
+    schedule = Schedule(batch_size=1, policy_lag=0)
+    assert not schedule.finish(0)  # nobody was asked to play it
+    schedule.next_ticket()
+    schedule.finish(0)
+    schedule.mark_summed(0)
+    schedule.lose(0)
+    assert not schedule.finish(0)
+    assert schedule.batch_complete
+
+
+def test_a_resumed_run_goes_on_with_its_versions() -> None:
+    schedule = Schedule(batch_size=2, policy_lag=1, updates_done=5, last_update=6)
+    assert [schedule.next_ticket() for _ in range(3)] == [Ticket(10, 4), Ticket(11, 4), None]
+    assert schedule.oldest_version == 4
+
+
+def test_misuse_is_refused() -> None:
+    schedule = Schedule(batch_size=2, policy_lag=0)
+    with pytest.raises(ValueError, match="episode 1 is not the next"):
+        schedule.mark_summed(1)
+    with pytest.raises(ValueError, match="update 0 lacks episodes from 0 on"):
+        schedule.advance()
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    batch_size=st.integers(1, 20),
+    policy_lag=st.integers(0, 3),
+    workers=st.integers(1, 64),
+    updates_done=st.integers(0, 3),
+    updates=st.integers(1, 6),
+    loss=st.floats(0, 0.5),
+    seed=st.integers(0, 2**32),
+)
+def test_every_episode_is_summed_once_in_order_with_the_right_weights(
+    batch_size: int,
+    policy_lag: int,
+    workers: int,
+    updates_done: int,
+    updates: int,
+    loss: float,
+    seed: int,
+) -> None:
+    chance = random.Random(seed)
+    last = updates_done + updates
+    schedule = Schedule(batch_size, policy_lag, updates_done, last)
+    playing: list[Ticket] = []
+    late: list[Ticket] = []  # attempts that were given up, and may answer yet
+    summed: list[int] = []
+    played_with: dict[int, int] = {}
+    steps = 0
+    while schedule.update < last:
+        steps += 1
+        assert steps < 10_000, "deadlock"
+        while len(playing) < workers and (ticket := schedule.next_ticket()) is not None:
+            assert ticket.version <= schedule.update, "weights that do not exist yet"
+            assert ticket.version >= schedule.oldest_version, "weights that are forgotten"
+            assert ticket not in playing
+            playing.append(ticket)
+        assert playing or late or schedule.next_to_sum() is not None, "deadlock"
+        if playing:
+            ticket = playing.pop(chance.randrange(len(playing)))
+            if chance.random() < loss:
+                schedule.lose(ticket.episode)
+                late.append(ticket)
+            else:
+                schedule.finish(ticket.episode)
+                played_with[ticket.episode] = ticket.version
+                if chance.random() < loss:
+                    assert not schedule.finish(ticket.episode), "a duplicate was taken"
+        if late and chance.random() < 0.3:
+            ticket = late.pop(chance.randrange(len(late)))
+            if schedule.finish(ticket.episode):
+                played_with[ticket.episode] = ticket.version
+        while (episode := schedule.next_to_sum()) is not None:
+            if chance.random() < loss / 2:
+                schedule.lose(episode)  # its gradient turned out to be gone
+                break
+            summed.append(episode)
+            schedule.mark_summed(episode)
+        if schedule.batch_complete:
+            schedule.advance()
+            assert len(summed) == (schedule.update - updates_done) * batch_size
+    assert summed == list(range(updates_done * batch_size, last * batch_size))
+    for episode, version in played_with.items():
+        assert version == max(0, episode // batch_size - policy_lag)
+    assert schedule.next_ticket() is None
+
+
+@given(policy_lag=st.integers(0, 3), batch_size=st.integers(1, 8))
+def test_no_worker_waits_while_the_lag_allows_more(policy_lag: int, batch_size: int) -> None:
+    schedule = Schedule(batch_size, policy_lag)
+    given_out = 0
+    while schedule.next_ticket() is not None:
+        given_out += 1
+    assert given_out == (policy_lag + 1) * batch_size
