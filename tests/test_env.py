@@ -181,7 +181,7 @@ def test_frame_limit_truncates() -> None:
 
 
 def test_a_later_reset_does_not_load_the_game_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cost itself is measured by scripts/profile_episode.py; here, that nothing slow is called."""
+    """That nothing slow is called; what it costs is measured by scripts/profile_episode.py."""
     env = PongEnv()
     env.reset(seed=0)
     env.step(0)
@@ -207,7 +207,7 @@ def test_unknown_action_and_render_mode_are_named() -> None:
 
 def test_missing_rom_is_one_clear_error(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
     monkeypatch.setenv("ALE_ROMS_DIR", str(tmp_path))
-    with pytest.raises(RomNotFoundError, match="Pong ROM: .*reinstall ale-py, unset ALE_ROMS_DIR"):
+    with pytest.raises(RomNotFoundError, match=r"Pong ROM: .*reinstall ale-py, unset ALE_ROMS_DIR"):
         PongEnv()
 
 

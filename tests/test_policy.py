@@ -8,7 +8,7 @@ from dense_reference import Array, forward, gradient
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distributed_pg.env import PongEnv
+from distributed_pg.env import PONG_ACTIONS, PongEnv
 from distributed_pg.policy import Policy, softmax
 from distributed_pg.rollout import (
     Trajectory,
@@ -18,7 +18,7 @@ from distributed_pg.rollout import (
     sample,
 )
 
-ACTION_SETS = {2: ("UP", "DOWN"), 3: ("UP", "DOWN", "NOOP"), 6: ("NOOP", "FIRE", "UP", "DOWN", "UPFIRE", "DOWNFIRE")}
+ACTION_SETS = {2: ("UP", "DOWN"), 3: ("UP", "DOWN", "NOOP"), 6: tuple(PONG_ACTIONS)}
 
 
 def dense_frames(trajectory: Trajectory, inputs: int = 6400) -> Array:

@@ -89,5 +89,3 @@ def test_evaluation_plays_the_game_of_its_seed(pong: PongEnv, policy: Policy) ->
     first = evaluate_episode(pong, policy, seed=0, episode=1, greedy=False)
     again = evaluate_episode(pong, policy, seed=0, episode=1, greedy=False)
     assert (first.reward, first.steps) == (again.reward, again.steps)
-
-

@@ -127,7 +127,6 @@ def test_every_episode_is_summed_once_in_order_with_the_right_weights(
         while len(playing) < workers and (ticket := schedule.next_ticket()) is not None:
             assert ticket.version <= schedule.update, "weights that do not exist yet"
             assert ticket.version >= schedule.oldest_version, "weights that are forgotten"
-            assert ticket not in playing
             playing.append(ticket)
         assert playing or late or schedule.next_to_sum() is not None, "deadlock"
         if playing:

@@ -1,0 +1,241 @@
+"""The command as a user runs it: what it prints, where, and its exit code."""
+
+import http.server
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+COMMAND = [sys.executable, "-m", "distributed_pg"]
+QUICK = ["--num-workers", "1", "--batch-size", "1", "--frame-limit", "400", "--hidden-units", "8"]
+
+
+def distributed_pg(
+    *arguments: str | Path, cwd: Path, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)],
+        cwd=cwd,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def assert_one_line_error(
+    result: subprocess.CompletedProcess[str], code: int, pattern: str
+) -> None:
+    assert result.returncode == code, result.stderr
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1, result.stderr
+    assert re.search(pattern, lines[0]), lines[0]
+    assert lines[0].startswith("distributed-pg: error: ")
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short run, made by the command."""
+    folder = tmp_path_factory.mktemp("cli")
+    arguments = ("train", *QUICK, "--stop-episodes", "3", "--run-dir", "run")
+    result = distributed_pg(*arguments, cwd=folder)
+    assert result.returncode == 0, result.stderr
+    assert "update 1 episodes 1 " in result.stdout
+    assert "Done after 3 episodes, 3 updates." in result.stdout
+    assert "Checkpoint: run/checkpoints/update-00000003.safetensors" in result.stdout
+    assert "\x1b" not in result.stdout  # plain lines where there is no terminal
+    return folder / "run"
+
+
+def test_help_names_presets_and_settings(tmp_path: Path) -> None:
+    assert "train" in distributed_pg(cwd=tmp_path).stdout
+    text = distributed_pg("train", "--help", cwd=tmp_path, COLUMNS="200").stdout
+    assert "default: learning rate 0.001, batch size 4, policy lag 1" in text
+    assert "karpathy: learning rate 0.0001, batch size 10, policy lag 0" in text
+    for flag in ("--seed", "--batch-size", "--num-workers", "--learning-rate", "--resume"):
+        assert flag in text
+    text = distributed_pg("train", "--preset", "karpathy", "--help", cwd=tmp_path).stdout
+    assert re.search(r"--batch-size INT +Episodes summed in one update. \(default: 10\)", text)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "pattern"),
+    [
+        ("train --batch-size 0", 2, "batch_size: 0 is not a whole number from 1 to 100000"),
+        ("train --batch-size x", 2, "--batch-size: .*'x'"),
+        ("train --num-workers 0", 2, "num_workers: 0 is not a whole number from 1"),
+        ("train --preset fast", 2, "preset: 'fast' is not one of default, karpathy"),
+        ("train --actions UP", 2, "actions: 'UP' is not two or more different actions"),
+        ("train --colour red", 2, "--colour"),
+        ("train --stop-episodes", 2, "--stop-episodes"),
+        ("train --run-dir /dev/null/run", 1, "run_dir: /dev/null/run cannot be written"),
+        ("train --resume nowhere", 2, r"resume: nowhere holds no run"),
+        ("train --address head", 2, "address: 'head' is not HOST:PORT"),
+        ("learn", 2, "learn"),
+        ("evaluate", 2, "PATH"),
+        ("evaluate nowhere", 2, "nowhere: no such file"),
+        ("evaluate . ", 2, "holds no run"),
+        ("evaluate x --episodes 0", 2, "episodes: 0 is not a whole number from 1"),
+        ("evaluate x --seed -1", 2, "seed: -1 is not a whole number from 0"),
+        ("evaluate x --num-workers 0", 2, "num_workers: 0 is not a whole number from 1"),
+    ],
+)
+def test_wrong_usage_is_one_line(tmp_path: Path, arguments: str, code: int, pattern: str) -> None:
+    assert_one_line_error(distributed_pg(*arguments.split(), cwd=tmp_path), code, pattern)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_directory_in_use_is_refused(finished_run: Path) -> None:
+    before = sorted(finished_run.rglob("*"))
+    result = distributed_pg("train", "--run-dir", finished_run, cwd=finished_run)
+    assert_one_line_error(result, 2, "holds a run already; --resume")
+    assert sorted(finished_run.rglob("*")) == before
+
+
+def test_a_changed_setting_is_refused_on_resume(finished_run: Path) -> None:
+    result = distributed_pg("train", "--resume", finished_run, "--seed", "5", cwd=finished_run)
+    assert_one_line_error(result, 2, "seed: the run in .* has 0, not 5")
+
+
+def test_a_file_that_is_no_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("These are my notes.\n" * 40)
+    result = distributed_pg("evaluate", "notes.txt", cwd=tmp_path)
+    assert_one_line_error(result, 1, "notes.txt: not a distributed_pg checkpoint")
+
+
+def test_resume_goes_on_with_the_same_settings(finished_run: Path) -> None:
+    result = distributed_pg("train", "--resume", ".", "--stop-episodes", "5", cwd=finished_run)
+    assert result.returncode == 0, result.stderr
+    assert "Done after 5 episodes, 5 updates." in result.stdout
+    lines = [json.loads(x) for x in (finished_run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["update"] for line in lines] == [1, 2, 3, 4, 5]
+    assert json.loads((finished_run / "config.json").read_text())["frame_limit"] == 400
+
+
+def test_evaluate_prints_one_json_object(finished_run: Path) -> None:
+    arguments = ("evaluate", ".", "--episodes", "3", "--num-workers", "1", "--json")
+    result = distributed_pg(*arguments, cwd=finished_run)
+    assert result.returncode == 0, result.stderr
+    values = json.loads(result.stdout)
+    assert set(values) == {
+        *("episodes", "mean", "std", "sem", "best", "worst", "won", "mean_length"),
+    }
+    assert values["episodes"] == 3
+    assert values["mean_length"] == 100.0  # 400 frames, 4 a step
+
+
+def test_evaluate_prints_a_table(finished_run: Path) -> None:
+    checkpoint = finished_run / "checkpoints/update-00000003.safetensors"
+    arguments = ("evaluate", checkpoint, "--episodes", "1", "--num-workers", "1", "--greedy")
+    result = distributed_pg(*arguments, cwd=finished_run)
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"^ *episodes +1 *$", result.stdout, re.MULTILINE)
+    assert re.search(r"^ *std +- *$", result.stdout, re.MULTILINE)
+
+
+def test_the_default_run_directory_is_new_and_named(tmp_path: Path) -> None:
+    result = distributed_pg("train", *QUICK, "--stop-episodes", "1", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    (run,) = (tmp_path / "runs").iterdir()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_default", run.name)
+    assert (run / "config.json").is_file()
+    assert (run / "metrics.jsonl").is_file()
+
+
+def test_more_workers_than_cpus_is_a_warning(tmp_path: Path) -> None:
+    workers = str((os.cpu_count() or 1) + 1)
+    arguments = ("train", *QUICK, "--num-workers", workers, "--stop-episodes", "1")
+    result = distributed_pg(*arguments, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert re.search(rf"num_workers: {workers} workers share \d+ CPUs", result.stdout)
+
+
+def test_missing_rom_is_one_line(tmp_path: Path) -> None:
+    empty = tmp_path / "roms"
+    empty.mkdir()
+    arguments = ("train", *QUICK, "--stop-episodes", "1")
+    result = distributed_pg(*arguments, cwd=tmp_path, ALE_ROMS_DIR=str(empty))
+    assert_one_line_error(result, 1, "Pong ROM: .*reinstall ale-py, unset ALE_ROMS_DIR")
+
+
+def test_an_address_where_nobody_listens(tmp_path: Path) -> None:
+    with socket.socket() as taken:  # bound, but not listening
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        result = distributed_pg("train", "--address", address, cwd=tmp_path)
+    assert_one_line_error(result, 1, f"address: nobody answers at {address}")
+
+
+@pytest.fixture
+def web_server() -> Iterator[str]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+
+
+def test_an_address_that_is_not_ray(tmp_path: Path, web_server: str) -> None:
+    result = distributed_pg("train", "--address", web_server, cwd=tmp_path)
+    assert_one_line_error(
+        result, 1, f"address: no Ray cluster answered at {web_server} within 25 s"
+    )
+
+
+def wait_for(path: Path, lines: int, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists() or len(path.read_text().splitlines()) < lines:
+        assert process.poll() is None, "the run ended by itself"
+        assert time.monotonic() < deadline, f"{path} did not get {lines} lines"
+        time.sleep(0.05)
+
+
+def start_endless_run(folder: Path) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [*COMMAND, "train", *QUICK, "--run-dir", "run"],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for(folder / "run/metrics.jsonl", 2, process)
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_exits_with_0(tmp_path: Path, number: signal.Signals) -> None:
+    process = start_endless_run(tmp_path)
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert "Saving and stopping" in output
+    assert "Stopped on request after" in output
+    updates = int(
+        json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[-1])["update"]
+    )
+    assert (tmp_path / f"run/checkpoints/update-{updates:08}.safetensors").is_file()
+
+
+def test_a_second_signal_exits_at_once_and_takes_ray_along(tmp_path: Path) -> None:
+    process = start_endless_run(tmp_path)
+    ray_processes = psutil.Process(process.pid).children(recursive=True)
+    assert ray_processes
+    process.send_signal(signal.SIGINT)
+    assert process.stdout is not None
+    while "Saving and stopping" not in process.stdout.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    _, alive = psutil.wait_procs(ray_processes, timeout=30)
+    assert not alive

@@ -1,0 +1,138 @@
+"""Every field out of range is named, with what is allowed."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distributed_pg.config import PRESETS, TrainConfig, preset
+from distributed_pg.errors import ConfigError
+
+OUT_OF_RANGE: list[tuple[str, Any, str]] = [
+    ("preset", "fast", "'fast' is not one of default, karpathy"),
+    ("seed", -1, "-1 is not a whole number from 0 to 9223372036854775807"),
+    ("seed", 1.5, "1.5 is not of type int"),
+    ("seed", True, "True is not of type int"),
+    ("batch_size", 0, "0 is not a whole number from 1 to 100000"),
+    ("batch_size", "ten", "'ten' is not of type int"),
+    ("learning_rate", 0.0, "0.0 is not a number above 0 and up to 1"),
+    ("learning_rate", float("nan"), "nan is not a number above 0 and up to 1"),
+    ("gamma", 1.01, "1.01 is not a number from 0 and up to 1"),
+    ("decay", 1.0, "1.0 is not a number from 0 and below 1"),
+    ("policy_lag", -1, "-1 is not a whole number from 0 to 1000"),
+    ("hidden_units", 0, "0 is not a whole number from 1 to 100000"),
+    ("actions", ("UP",), "'UP' is not two or more different actions"),
+    ("actions", ("UP", "UP"), "'UP, UP' is not two or more different actions"),
+    ("actions", ("UP", "JUMP"), "'JUMP' is not one of NOOP, FIRE, UP, DOWN, UPFIRE, DOWNFIRE"),
+    ("actions", "UP", "'UP' is not of type tuple"),
+    ("crop", (195, 35), "(195, 35) is not two screen rows TOP < BOTTOM from 0 to 210"),
+    ("crop", (0, 211), "(0, 211) is not two screen rows TOP < BOTTOM from 0 to 210"),
+    ("crop", (0.5, 20), "(0.5, 20) is not two screen rows TOP < BOTTOM from 0 to 210"),
+    ("crop", (35,), "(35,) is not two screen rows TOP < BOTTOM from 0 to 210"),
+    ("frame_skip", 0, "0 is not a whole number from 1 to 60"),
+    ("repeat_action_probability", 1.0, "1.0 is not a number from 0 and below 1"),
+    ("frame_limit", 0, "0 is not a whole number from 1 to 10000000"),
+    ("stop_episodes", 0, "0 is not a whole number from 1 to"),
+    ("stop_minutes", 0.0, "0.0 is not a number above 0"),
+    ("stop_reward", 22.0, "22.0 is not a number from -21 and up to 21"),
+    ("num_workers", 0, '0 is not a whole number from 1 to 100000, or "auto"'),
+    ("num_workers", "many", 'many is not a whole number from 1 to 100000, or "auto"'),
+    ("address", "ray://head:10001", "'ray://head:10001' is not HOST:PORT"),
+    ("address", "head", "'head' is not HOST:PORT"),
+    ("address", "head:99999", "'head:99999' is not HOST:PORT"),
+    ("run_dir", "runs/x", "'runs/x' is not of type Path or none"),
+    ("checkpoint_every", 0, "0 is not a whole number from 1 to"),
+    ("keep", 0, "0 is not a whole number from 1 to"),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "complaint"), OUT_OF_RANGE)
+def test_a_value_out_of_range_is_named(field: str, value: Any, complaint: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        replace(TrainConfig(), **{field: value})
+    message = str(raised.value)
+    assert message.startswith(f"{field}: ")
+    assert complaint in message
+    assert "\n" not in message
+
+
+def test_every_field_has_a_case_above() -> None:
+    fields = set(TrainConfig().to_json()) | {"run_dir"}
+    assert fields == {field for field, _, _ in OUT_OF_RANGE}
+
+
+def test_presets() -> None:
+    assert set(PRESETS) == {"default", "karpathy"}
+    assert preset("default") == TrainConfig()
+    default, karpathy = preset("default"), preset("karpathy")
+    assert (default.learning_rate, default.batch_size, default.policy_lag) == (1e-3, 4, 1)
+    assert (karpathy.learning_rate, karpathy.batch_size) == (1e-4, 10)
+    for config in (default, karpathy):
+        assert (config.hidden_units, config.gamma, config.decay) == (200, 0.99, 0.99)
+    assert preset("karpathy", batch_size=5).batch_size == 5
+    with pytest.raises(ConfigError, match="preset: 'x' is not one of default, karpathy"):
+        preset("x")
+
+
+def test_json_and_back() -> None:
+    config = preset("karpathy", seed=3, actions=("NOOP", "UP", "DOWN"), stop_minutes=1.5)
+    text = json.dumps(config.to_json())
+    assert TrainConfig.from_json(json.loads(text)) == config
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"sed": 1}, "sed: no such setting"),
+        ({"seed": None}, "seed: None is not of type int"),
+        ({"crop": {}}, r"crop: \{\} is not of type tuple"),
+    ],
+)
+def test_json_that_is_not_a_config(change: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        TrainConfig.from_json(TrainConfig().to_json() | change)
+
+
+def test_json_without_a_setting() -> None:
+    values = TrainConfig().to_json()
+    del values["gamma"]
+    with pytest.raises(ConfigError, match="gamma: the setting is missing"):
+        TrainConfig.from_json(values)
+
+
+def test_what_may_change_when_a_run_goes_on() -> None:
+    saved = TrainConfig()
+    free = replace(
+        saved,
+        stop_episodes=9,
+        stop_minutes=9,
+        stop_reward=9,
+        num_workers=9,
+        address="head:6379",
+        resume=Path("x"),
+        checkpoint_every=9,
+        keep=9,
+    )
+    assert free.changed_settings(saved) == []
+    for field, value in {
+        "seed": 1,
+        "batch_size": 5,
+        "learning_rate": 0.5,
+        "gamma": 0.5,
+        "decay": 0.5,
+        "policy_lag": 2,
+        "hidden_units": 5,
+        "actions": ("DOWN", "UP"),
+        "crop": (36, 195),
+        "frame_skip": 5,
+        "repeat_action_probability": 0.5,
+        "frame_limit": 5,
+    }.items():
+        assert replace(saved, **{field: value}).changed_settings(saved) == [field]
+
+
+def test_run_dir_and_resume_exclude_each_other() -> None:
+    with pytest.raises(ConfigError, match="run_dir: a resumed run stays in its folder"):
+        TrainConfig(run_dir=Path("a"), resume=Path("b"))

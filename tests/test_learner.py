@@ -1,0 +1,202 @@
+"""The real learner on a simulated cluster: the same bits whatever happens on the way."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from simulated_cluster import SimulatedCluster
+
+from distributed_pg.checkpoint import load_checkpoint, weights_checksum
+from distributed_pg.config import TrainConfig
+from distributed_pg.env import PongEnv
+from distributed_pg.errors import RunError
+from distributed_pg.learner import Learner
+from distributed_pg.optimizer import RMSProp
+from distributed_pg.policy import Gradient, Policy
+from distributed_pg.rollout import rollout
+from distributed_pg.run_dir import RunDir, UpdateRecord
+from distributed_pg.state import TrainingState
+
+# Games of 200 steps: long enough for points, short enough for many runs.
+CONFIG = TrainConfig(
+    seed=7, batch_size=3, stop_episodes=12, frame_limit=800, hidden_units=20, checkpoint_every=2
+)
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+        self.records: list[UpdateRecord] = []
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+    def updated(self, record: UpdateRecord, workers: int) -> None:
+        self.records.append(record)
+
+
+def run(
+    config: TrainConfig,
+    folder: Path,
+    state: TrainingState | None = None,
+    workers: int = 2,
+    **faults: Any,
+) -> tuple[TrainingState, Recorder, SimulatedCluster]:
+    state = state or TrainingState.initial(config)
+    new = not folder.exists()
+    run_dir = RunDir.create(replace(config, run_dir=folder)) if new else RunDir.open(folder)
+    reporter, cluster = Recorder(), SimulatedCluster(config, workers, **faults)
+    learner = Learner(config, state, cluster, run_dir, reporter)
+    assert learner.run(lambda: False)
+    learner.save()
+    return state, reporter, cluster
+
+
+def by_the_definition(config: TrainConfig, updates: int) -> Policy:
+    """The run as the README defines it, one episode after another."""
+    env = PongEnv(**config.env_settings())
+    versions = [TrainingState.initial(config).policy]
+    optimizer = RMSProp(versions[0].zeros_like(), config.learning_rate, config.decay)
+    for update in range(updates):
+        total = versions[0].zeros_like()
+        player = versions[max(0, update - config.policy_lag)]
+        for i in range(config.batch_size):
+            episode = update * config.batch_size + i
+            gradient = rollout(env, player, config.seed, episode, config.gamma).gradient
+            total.w1[gradient.rows] += gradient.w1_rows
+            total.w2[...] += gradient.w2
+        policy = versions[-1].copy()
+        optimizer.step(policy, total)
+        versions.append(policy)
+    return versions[-1]
+
+
+@pytest.mark.parametrize("policy_lag", [0, 1, 3])
+def test_the_run_is_what_its_definition_says(tmp_path: Path, policy_lag: int) -> None:
+    config = replace(CONFIG, policy_lag=policy_lag)
+    state, _, cluster = run(config, tmp_path / "run", workers=5)
+    assert weights_checksum(state.policy) == weights_checksum(by_the_definition(config, 4))
+    assert cluster.most_versions <= policy_lag + 2  # the new one comes before the oldest goes
+
+
+@pytest.mark.parametrize("policy_lag", [0, 1])
+@pytest.mark.parametrize(
+    ("workers", "loss", "seed"), [(1, 0.0, 0), (7, 0.0, 1), (4, 0.3, 2), (9, 0.4, 3)]
+)
+def test_same_bits_whatever_the_workers_and_the_faults(
+    tmp_path: Path, policy_lag: int, workers: int, loss: float, seed: int
+) -> None:
+    config = replace(CONFIG, policy_lag=policy_lag)
+    expected, reference, _ = run(config, tmp_path / "reference")
+    state, reporter, cluster = run(config, tmp_path / "run", workers=workers, loss=loss, seed=seed)
+    assert weights_checksum(state.policy) == weights_checksum(expected.policy)
+    for ours, theirs in zip(reporter.records, reference.records, strict=True):
+        assert ours.weights_checksum == theirs.weights_checksum
+        assert (ours.rewards, ours.running_mean) == (theirs.rewards, theirs.running_mean)
+    assert bool(cluster.faults) == bool(loss)
+    assert cluster.most_results <= config.batch_size * (policy_lag + 1)
+
+
+@pytest.mark.parametrize("policy_lag", [0, 1, 2])
+@pytest.mark.parametrize("stop", [3, 6, 8])
+def test_stopped_and_resumed_is_the_same_run(tmp_path: Path, policy_lag: int, stop: int) -> None:
+    config = replace(CONFIG, policy_lag=policy_lag)
+    whole, _, _ = run(config, tmp_path / "whole")
+    run(replace(config, stop_episodes=stop), tmp_path / "run")
+    checkpoint = load_checkpoint(RunDir.open(tmp_path / "run").newest_checkpoint())
+    resumed, _, _ = run(config, tmp_path / "run", checkpoint.state)
+    assert weights_checksum(resumed.policy) == weights_checksum(whole.policy)
+    assert resumed.cache.w1.tobytes() == whole.cache.w1.tobytes()
+    assert replace(resumed.progress, wall_seconds=0) == replace(whole.progress, wall_seconds=0)
+
+
+def test_another_seed_is_another_run(tmp_path: Path) -> None:
+    one, _, _ = run(CONFIG, tmp_path / "one")
+    other, _, _ = run(replace(CONFIG, seed=8), tmp_path / "other")
+    assert weights_checksum(one.policy) != weights_checksum(other.policy)
+
+
+def test_asked_to_stop_it_stops_between_updates(tmp_path: Path) -> None:
+    config = replace(CONFIG, stop_episodes=None)
+    state, reporter = TrainingState.initial(config), Recorder()
+    run_dir = RunDir.create(replace(config, run_dir=tmp_path / "run"))
+    learner = Learner(config, state, SimulatedCluster(config, 3), run_dir, reporter)
+    assert not learner.run(lambda: len(reporter.records) >= 2)
+    assert state.progress.update == len(reporter.records) >= 2
+    loaded = load_checkpoint(learner.save())
+    assert weights_checksum(loaded.state.policy) == reporter.records[-1].weights_checksum
+
+
+def test_stop_conditions(tmp_path: Path) -> None:
+    by_episodes, _, _ = run(replace(CONFIG, stop_episodes=4), tmp_path / "episodes")
+    assert by_episodes.progress.episodes == 6  # whole updates
+    by_minutes, _, _ = run(replace(CONFIG, stop_episodes=None, stop_minutes=1e-6), tmp_path / "m")
+    assert by_minutes.progress.update == 1
+    short = replace(CONFIG, frame_limit=4, batch_size=60, stop_episodes=None, stop_reward=-1.0)
+    by_reward, _, _ = run(short, tmp_path / "reward")
+    assert by_reward.progress.episodes == 120  # never before 100 episodes
+
+
+def test_metrics_and_checkpoints_on_disk(tmp_path: Path) -> None:
+    state, _, _ = run(replace(CONFIG, stop_episodes=21, keep=2), tmp_path / "run")
+    lines = [json.loads(x) for x in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [line["update"] for line in lines] == [1, 2, 3, 4, 5, 6, 7]
+    assert [line["episodes"] for line in lines] == [3, 6, 9, 12, 15, 18, 21]
+    last = lines[-1]
+    assert last["frames"] == state.progress.frames
+    assert last["weights_checksum"] == weights_checksum(state.policy)
+    assert len(last["rewards"]) == 3
+    assert {"running_mean", "mean_100", "episodes_per_hour", "gradient_norm"} <= last.keys()
+    assert last["wall_seconds"] > 0
+    assert last["frames_per_second"] > 0
+    names = sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir())
+    assert names == ["update-00000006.safetensors", "update-00000007.safetensors"]
+    config = TrainConfig.from_json(json.loads((tmp_path / "run/config.json").read_text()))
+    assert config.batch_size == 3
+
+
+def test_the_best_checkpoint_is_kept(tmp_path: Path) -> None:
+    config = replace(CONFIG, frame_limit=4, batch_size=50, stop_episodes=200, keep=1)
+    state, _, _ = run(config, tmp_path / "run")
+    best = load_checkpoint(tmp_path / "run/checkpoints/best.safetensors")
+    # No game of one step is better than another: the first mean of 100 games stays the best.
+    assert best.state.progress.episodes == 100
+    assert state.progress.best_mean_100 == best.state.progress.mean_100 == 0.0
+
+
+def test_after_a_kill_the_metrics_of_lost_updates_are_made_again(tmp_path: Path) -> None:
+    run(replace(CONFIG, stop_episodes=6), tmp_path / "run")
+    metrics = tmp_path / "run/metrics.jsonl"
+    kept = metrics.read_text()
+    # Updates made after the last checkpoint, and a line cut short by the kill.
+    with metrics.open("a") as file:
+        file.write(kept.splitlines()[0].replace('"update": 1,', '"update": 3,') + "\n")
+        file.write('{"update": 4, "episo')
+    run_dir = RunDir.open(tmp_path / "run")
+    run_dir.rewind(CONFIG, update=2)
+    assert metrics.read_text() == kept
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_and_is_not_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = SimulatedCluster.fetch
+
+    def spoilt(self: SimulatedCluster, episode: int) -> Gradient:
+        gradient = real(self, episode)
+        if episode == 7:
+            gradient.w2[0, 0] = np.nan
+        return gradient
+
+    monkeypatch.setattr(SimulatedCluster, "fetch", spoilt)
+    state = TrainingState.initial(CONFIG)
+    run_dir = RunDir.create(replace(CONFIG, run_dir=tmp_path / "run"))
+    learner = Learner(CONFIG, state, SimulatedCluster(CONFIG, 2), run_dir, Recorder())
+    with pytest.raises(RunError, match="the gradient of update 2 is not finite"):
+        learner.run(lambda: False)
+    loaded = load_checkpoint(learner.save())
+    assert loaded.state.progress.update == 2
+    assert np.isfinite(loaded.state.policy.w1).all()

@@ -1,0 +1,221 @@
+"""Training on real Ray: the same bits with any number of workers, after a kill, after a stop."""
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from distributed_pg.checkpoint import load_checkpoint
+from distributed_pg.config import TrainConfig
+from distributed_pg.errors import RomNotFoundError, UsageError
+from distributed_pg.evaluate import Evaluation, evaluate, summary
+from distributed_pg.kernels import kernel_environment
+from distributed_pg.rollout import EpisodeStats
+from distributed_pg.run_dir import UpdateRecord
+from distributed_pg.train import TrainResult, resume_config, train
+
+pytestmark = pytest.mark.usefixtures("local_ray")
+
+CONFIG = TrainConfig(seed=7, batch_size=10, stop_episodes=40)
+
+
+class Observer:
+    """A reporter that calls back after each update."""
+
+    def __init__(self, after_update: Callable[[UpdateRecord], None] = lambda _: None) -> None:
+        self.messages: list[str] = []
+        self.workers: list[int] = []
+        self._after_update = after_update
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+    def updated(self, record: UpdateRecord, workers: int) -> None:
+        self.workers.append(workers)
+        self._after_update(record)
+
+
+def worker_processes() -> list[psutil.Process]:
+    """The rollout workers that this process's Ray started."""
+    children = psutil.Process().children(recursive=True)
+    return [child for child in children if "RolloutWorker" in " ".join(cmdline(child))]
+
+
+def cmdline(process: psutil.Process) -> list[str]:
+    try:
+        return list(process.cmdline())
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return []
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> dict[int, TrainResult]:
+    """The run with one worker, for each policy lag."""
+    folder = tmp_path_factory.mktemp("reference")
+    return {
+        lag: train(replace(CONFIG, num_workers=1, policy_lag=lag, run_dir=folder / f"lag-{lag}"))
+        for lag in (0, 1)
+    }
+
+
+def test_the_lags_are_different_runs(reference: dict[int, TrainResult]) -> None:
+    assert reference[0].weights_checksum != reference[1].weights_checksum
+    for result in reference.values():
+        assert (result.updates, result.episodes, result.interrupted) == (4, 40, False)
+
+
+@pytest.mark.parametrize("policy_lag", [0, 1])
+@pytest.mark.parametrize("num_workers", [2, 3])
+def test_same_bits_with_any_number_of_workers(
+    tmp_path: Path, reference: dict[int, TrainResult], num_workers: int, policy_lag: int
+) -> None:
+    observer = Observer()
+    config = replace(
+        CONFIG, num_workers=num_workers, policy_lag=policy_lag, run_dir=tmp_path / "run"
+    )
+    result = train(config, observer)
+    assert result.weights_checksum == reference[policy_lag].weights_checksum
+    assert observer.workers[-1] == num_workers
+
+
+@pytest.mark.parametrize("policy_lag", [0, 1])
+def test_same_bits_when_stopped_and_resumed(
+    tmp_path: Path, reference: dict[int, TrainResult], policy_lag: int
+) -> None:
+    run = tmp_path / "run"
+    first = train(
+        replace(CONFIG, num_workers=2, policy_lag=policy_lag, run_dir=run, stop_episodes=20)
+    )
+    assert first.episodes == 20
+    second = train(resume_config(run, stop_episodes=40, num_workers=3))
+    assert second.weights_checksum == reference[policy_lag].weights_checksum
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["update"] for line in lines] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("policy_lag", [0, 1])
+def test_same_bits_when_asked_to_stop_in_the_middle(
+    tmp_path: Path, reference: dict[int, TrainResult], policy_lag: int
+) -> None:
+    asked = threading.Event()
+    observer = Observer(lambda _: asked.set())
+    config = replace(CONFIG, num_workers=2, policy_lag=policy_lag, run_dir=tmp_path / "run")
+    first = train(config, observer, asked.is_set)
+    assert first.interrupted
+    assert 0 < first.episodes < 40
+    second = train(resume_config(first.run_dir))
+    assert second.weights_checksum == reference[policy_lag].weights_checksum
+
+
+@pytest.mark.parametrize("policy_lag", [0, 1])
+def test_same_bits_when_a_worker_is_killed(
+    tmp_path: Path, reference: dict[int, TrainResult], policy_lag: int
+) -> None:
+    killed: list[int] = []
+
+    def kill_one(record: UpdateRecord) -> None:
+        if record.update in (1, 2):
+            victim = worker_processes()[0]
+            killed.append(victim.pid)
+            os.kill(victim.pid, signal.SIGKILL)
+
+    observer = Observer(kill_one)
+    config = replace(CONFIG, num_workers=2, policy_lag=policy_lag, run_dir=tmp_path / "run")
+    result = train(config, observer)
+    assert result.weights_checksum == reference[policy_lag].weights_checksum
+    assert len(set(killed)) == 2
+    assert any("is played again" in message for message in observer.messages)
+
+
+def test_the_only_worker_is_killed_and_replaced(
+    tmp_path: Path, reference: dict[int, TrainResult]
+) -> None:
+    def kill(record: UpdateRecord) -> None:
+        if record.update == 2:
+            os.kill(worker_processes()[0].pid, signal.SIGKILL)
+
+    config = replace(CONFIG, num_workers=1, run_dir=tmp_path / "run")
+    result = train(config, Observer(kill))
+    assert result.weights_checksum == reference[1].weights_checksum
+
+
+def test_no_worker_is_left_behind(reference: dict[int, TrainResult]) -> None:
+    gone, alive = psutil.wait_procs(worker_processes(), timeout=30)
+    assert not alive, gone
+
+
+def test_a_run_that_has_reached_its_end_is_not_continued(
+    reference: dict[int, TrainResult],
+) -> None:
+    again = train(resume_config(reference[1].run_dir))
+    assert again.weights_checksum == reference[1].weights_checksum
+    assert again.checkpoint == reference[1].checkpoint
+
+
+def test_a_changed_setting_is_refused_by_name(reference: dict[int, TrainResult]) -> None:
+    run = reference[1].run_dir
+    before = (run / "config.json").read_bytes()
+    with pytest.raises(UsageError, match=r"learning_rate: the run in .* has 0\.001, not 0.1"):
+        train(resume_config(run, learning_rate=0.1))
+    assert (run / "config.json").read_bytes() == before
+
+
+def test_a_run_is_never_overwritten(reference: dict[int, TrainResult]) -> None:
+    with pytest.raises(UsageError, match="holds a run already; --resume"):
+        train(replace(CONFIG, run_dir=reference[1].run_dir))
+
+
+def test_a_worker_without_the_game_stops_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = kernel_environment() | {"ALE_ROMS_DIR": str(tmp_path)}
+    monkeypatch.setattr("distributed_pg.ray_cluster.kernel_environment", lambda: environment)
+    with pytest.raises(RomNotFoundError, match=r"Pong ROM: .*reinstall ale-py"):
+        train(replace(CONFIG, num_workers=2, run_dir=tmp_path / "run"))
+    assert load_checkpoint(tmp_path / "run/checkpoints/update-00000000.safetensors")
+
+
+def test_evaluate_is_a_function_of_its_seed(reference: dict[int, TrainResult]) -> None:
+    run = reference[1].run_dir
+    counts: list[int] = []
+    one = evaluate(run, 6, seed=1, num_workers=1, finished=counts.append)
+    three = evaluate(reference[1].checkpoint, 6, seed=1, num_workers=3)
+    other = evaluate(run, 6, seed=2, num_workers=3)
+    assert one == three
+    assert one != other
+    assert counts == [1, 2, 3, 4, 5, 6]
+    assert one.episodes == 6
+    assert -21 <= one.worst <= one.mean <= one.best <= 21
+
+
+def test_evaluate_survives_a_killed_worker(reference: dict[int, TrainResult]) -> None:
+    def kill(count: int) -> None:
+        if count == 1:
+            os.kill(worker_processes()[0].pid, signal.SIGKILL)
+
+    run = reference[1].run_dir
+    whole = evaluate(run, 8, greedy=True, num_workers=2)
+    assert evaluate(run, 8, greedy=True, num_workers=2, finished=kill) == whole
+
+
+def test_summary_by_hand() -> None:
+    games = [EpisodeStats(reward, steps, 0, 0.0, 0.0) for reward, steps in ((3.0, 10), (-1.0, 20))]
+    assert summary(games) == Evaluation(
+        episodes=2,
+        mean=1.0,
+        std=pytest.approx(8**0.5),
+        sem=pytest.approx(2.0),
+        best=3.0,
+        worst=-1.0,
+        won=0.5,
+        mean_length=15.0,
+    )
+    alone = summary(games[:1])
+    assert alone.std is None
+    assert alone.sem is None
