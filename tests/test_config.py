@@ -116,7 +116,7 @@ def test_what_may_change_when_a_run_goes_on() -> None:
         keep=9,
     )
     assert free.changed_settings(saved) == []
-    for field, value in {
+    changes: dict[str, Any] = {
         "seed": 1,
         "batch_size": 5,
         "learning_rate": 0.5,
@@ -129,7 +129,8 @@ def test_what_may_change_when_a_run_goes_on() -> None:
         "frame_skip": 5,
         "repeat_action_probability": 0.5,
         "frame_limit": 5,
-    }.items():
+    }
+    for field, value in changes.items():
         assert replace(saved, **{field: value}).changed_settings(saved) == [field]
 
 

@@ -6,13 +6,21 @@ import ale_py
 import gymnasium
 import numpy as np
 import pytest
+from ale_py import Action
 from dense_reference import classic_frame
 from gymnasium.utils.env_checker import check_env
+from numpy.typing import NDArray
 
 from distributed_pg.env import PONG_ACTIONS, PongEnv
 from distributed_pg.errors import ConfigError, RomNotFoundError
 
 gymnasium.register_envs(ale_py)
+
+
+def rendered(env: PongEnv) -> NDArray[np.uint8]:
+    screen = env.render()
+    assert screen is not None
+    return screen
 
 
 def ale_pong(frame_skip: int) -> gymnasium.Env[np.ndarray, int]:
@@ -42,7 +50,7 @@ def test_same_screens_rewards_and_ends_as_ale_pong_v5(frame_skip: int, steps: in
     random = np.random.default_rng(0)
     screen, _ = theirs.reset(seed=11)
     ours.reset(seed=5)
-    assert np.array_equal(ours.render(), screen)
+    assert np.array_equal(rendered(ours), screen)
     previous = classic_frame(screen)
     games = 0
     for _ in range(steps):
@@ -50,7 +58,7 @@ def test_same_screens_rewards_and_ends_as_ale_pong_v5(frame_skip: int, steps: in
         screen, reward, terminated, truncated, _ = theirs.step(theirs_action[PONG_ACTIONS[name]])
         seen = ours.step(list(PONG_ACTIONS).index(name))
         frame = classic_frame(screen)
-        assert np.array_equal(ours.render(), screen)
+        assert np.array_equal(rendered(ours), screen)
         assert np.array_equal(seen[0].ravel(), frame - previous)
         assert seen[1:4] == (reward, terminated, truncated)
         previous = frame
@@ -58,7 +66,7 @@ def test_same_screens_rewards_and_ends_as_ale_pong_v5(frame_skip: int, steps: in
             games += 1
             screen, _ = theirs.reset()
             ours.reset()
-            assert np.array_equal(ours.render(), screen)
+            assert np.array_equal(rendered(ours), screen)
             previous = classic_frame(screen)
     assert games >= 1
 
@@ -70,9 +78,7 @@ def test_actions_move_the_paddle_as_named() -> None:
         env.reset(seed=0)
         for _ in range(40):
             env.step(action)
-        screen = env.render()
-        assert screen is not None
-        rows, _ = np.nonzero(screen[35:194, 140:144, 0] == 92)
+        rows, _ = np.nonzero(rendered(env)[35:194, 140:144, 0] == 92)
         return float(rows.mean())
 
     assert paddle_row(0) < 40  # UP
@@ -87,13 +93,13 @@ def test_sticky_rate_is_a_quarter_of_the_emulated_frames(monkeypatch: pytest.Mon
     """
     env = PongEnv()
     env.reset(seed=1)
-    applied: list[object] = []
+    applied: list[Action] = []
     real = env._ale
 
     class Recorder:
-        def act(self, action: object) -> int:
+        def act(self, action: Action) -> int:
             applied.append(action)
-            return int(real.act(action))  # type: ignore[arg-type]
+            return real.act(action)
 
         def __getattr__(self, name: str) -> object:
             return getattr(real, name)
@@ -160,12 +166,9 @@ def test_sparse_step_lists_exactly_the_non_zero_pixels() -> None:
 def test_crop_chooses_the_rows(crop: tuple[int, int]) -> None:
     env = PongEnv(crop=crop, render_mode="rgb_array")
     env.reset(seed=2)
-    before = env.render()
+    before = rendered(env)
     observation, *_ = env.step(1)
-    after = env.render()
-    assert before is not None
-    assert after is not None
-    expected = classic_frame(after, crop) - classic_frame(before, crop)
+    expected = classic_frame(rendered(env), crop) - classic_frame(before, crop)
     assert np.array_equal(observation.ravel(), expected)
     assert observation.shape == env.observation_space.shape
 

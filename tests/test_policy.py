@@ -113,7 +113,7 @@ def test_gradient_is_that_of_the_log_probability(actions: int) -> None:
     dense_w1[ours.rows] = ours.w1_rows
 
     def objective(w1: Array, w2: Array) -> float:
-        return sum(
+        return math.fsum(
             weight * math.log(forward(w1, w2, x)[1][action])
             for x, action, weight in zip(frames, chosen, weights, strict=True)
         )

@@ -205,16 +205,17 @@ def test_evaluate_survives_a_killed_worker(reference: dict[int, TrainResult]) ->
 
 
 def test_summary_by_hand() -> None:
-    games = [EpisodeStats(reward, steps, 0, 0.0, 0.0) for reward, steps in ((3.0, 10), (-1.0, 20))]
+    rewards, steps = (5.0, -1.0, 2.0), (10, 20, 30)
+    games = [EpisodeStats(r, n, 0, 0.0, 0.0) for r, n in zip(rewards, steps, strict=True)]
     assert summary(games) == Evaluation(
-        episodes=2,
-        mean=1.0,
-        std=pytest.approx(8**0.5),
-        sem=pytest.approx(2.0),
-        best=3.0,
+        episodes=3,
+        mean=2.0,
+        std=3.0,
+        sem=3.0 / 3**0.5,
+        best=5.0,
         worst=-1.0,
-        won=0.5,
-        mean_length=15.0,
+        won=2 / 3,
+        mean_length=20.0,
     )
     alone = summary(games[:1])
     assert alone.std is None
