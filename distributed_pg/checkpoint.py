@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from distributed_pg.config import TrainConfig
-from distributed_pg.errors import CheckpointError, ConfigError
+from distributed_pg.errors import CheckpointError, ConfigError, one_line
 from distributed_pg.policy import Floats, Policy
 from distributed_pg.state import WINDOW, Progress, TrainingState, policy_shape
 from distributed_pg.versions import cpu_model, library_versions
@@ -85,7 +85,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from None
     except (SafetensorError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(
-            f"{path}: not a distributed_pg checkpoint, or cut short ({error})"
+            f"{path}: not a distributed_pg checkpoint, or cut short ({one_line(error)})"
         ) from None
     if metadata.pop("sha256", None) != _sha256(metadata, tensors):
         raise CheckpointError(f"{path}: damaged, its checksum does not match")
@@ -94,8 +94,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
         progress = _progress(json.loads(metadata["progress"]))
         versions = {str(k): str(v) for k, v in json.loads(metadata["versions"]).items()}
         state = _state(config, progress, tensors)
-    except (ConfigError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{path}: its contents do not fit together ({error})") from None
+    except (
+        *(ConfigError, KeyError, TypeError, ValueError, AttributeError, RecursionError),
+    ) as error:
+        raise CheckpointError(
+            f"{path}: its contents do not fit together ({one_line(error)})"
+        ) from None
     return Checkpoint(config, state, versions)
 
 
@@ -127,8 +131,13 @@ def _sha256(metadata: dict[str, str], tensors: dict[str, Floats]) -> str:
 
 
 def _progress(values: dict[str, Any]) -> Progress:
+    for name, value in values.items():
+        numbers = value if name == "last_rewards" else [0 if value is None else value]
+        kind = int if name in ("update", "episodes", "frames") else (int, float)
+        if any(type(n) is bool or not isinstance(n, kind) or n != n for n in numbers):
+            raise ValueError(f"{name}: {value!r}")
     progress = Progress(**values)
-    return dataclasses.replace(progress, last_rewards=tuple(map(float, progress.last_rewards)))
+    return dataclasses.replace(progress, last_rewards=tuple(progress.last_rewards))
 
 
 def _state(config: TrainConfig, progress: Progress, tensors: dict[str, Floats]) -> TrainingState:

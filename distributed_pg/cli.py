@@ -9,11 +9,11 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 from distributed_pg.kernels import hold_kernels
 
@@ -83,6 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RunError as error:
         print(f"distributed-pg: error: {error}", file=sys.stderr)  # noqa: T201
         return 1
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
 
 
 def _parse(arguments: list[str]) -> TrainConfig | EvaluateArgs:
@@ -127,7 +129,9 @@ def _train_defaults(arguments: list[str]) -> TrainConfig:
         given, _ = parser.parse_known_args(arguments)
     except argparse.ArgumentError:  # a flag without its value: the real parser says so
         return TrainConfig()
-    if given.resume is not None:
+    if arguments[0] != "train":
+        return TrainConfig()
+    if given.resume is not None and str(given.resume) != "None":
         from distributed_pg.train import resume_config
 
         return resume_config(given.resume)
@@ -146,10 +150,9 @@ def _train(config: TrainConfig) -> int:
     from distributed_pg.display import TrainDisplay
     from distributed_pg.train import train
 
-    console = Console(highlight=False)
-    stop = _StopSignals(console)
-    with stop, TrainDisplay(console, config) as display:
-        result = train(config, display, lambda: stop.asked)
+    console = _console()
+    with _StopSignals() as stop, TrainDisplay(console, config) as display:
+        result = train(config, display, lambda: stop.asked(display.message))
     how = "Stopped on request" if result.interrupted else "Done"
     console.print(f"{how} after {result.episodes} episodes, {result.updates} updates.")
     console.print(f"Weights checksum: {result.weights_checksum}")
@@ -159,10 +162,15 @@ def _train(config: TrainConfig) -> int:
     return 0
 
 
+def _console(*, stderr: bool = False) -> Console:
+    """Prints text as it is: a path or an error may look like markup."""
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+
 def _evaluate(args: EvaluateArgs) -> int:
     from distributed_pg.evaluate import Evaluation, evaluate
 
-    errors = Console(stderr=True, highlight=False)
+    errors = _console(stderr=True)
     columns = TextColumn("{task.description}"), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=errors, transient=True) as progress:
         games = progress.add_task("Games played", total=args.episodes)
@@ -184,28 +192,36 @@ def _evaluate(args: EvaluateArgs) -> int:
     for name, value in values.items():
         text = "-" if value is None else f"{value:.3f}" if isinstance(value, float) else f"{value}"
         table.add_row(name, text)
-    Console(highlight=False).print(table)
+    _console().print(table)
     return 0
 
 
 class _StopSignals:
     """SIGINT and SIGTERM ask the run to save and stop; a second one ends the process at once."""
 
-    def __init__(self, console: Console) -> None:
-        self.asked = False
-        self._console = console
+    def __init__(self) -> None:
+        self._asked = False
+        self._told = False
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "_StopSignals":
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._handle)
+            self._before[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_DFL)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def asked(self, tell: Callable[[str], None]) -> bool:
+        """Whether to stop; the first time it is so, ``tell`` the user."""
+        if self._asked and not self._told:
+            self._told = True
+            tell("Saving and stopping; once more to exit at once")
+        return self._asked
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        if self.asked:
+        # Nothing else is safe here: the display may be in the middle of a line.
+        if self._asked:
             os._exit(128 + number)
-        self.asked = True
-        self._console.print("Saving and stopping; once more to exit at once.")
+        self._asked = True

@@ -1,7 +1,7 @@
 """What the learner needs of the machines that play for it."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from distributed_pg.policy import Gradient, Policy
 from distributed_pg.rollout import EpisodeStats
@@ -10,10 +10,12 @@ from distributed_pg.schedule import Ticket
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A worker has played the ticket; its gradient can be fetched."""
+    """A worker has played the ticket."""
 
     ticket: Ticket
     stats: EpisodeStats
+    gradient: Any
+    """What :meth:`Cluster.fetch` takes; the gradient is freed when nobody holds it any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +53,12 @@ class Cluster(Protocol):
         """What happened since the last call; wait at most ``timeout`` seconds for something.
 
         Raises:
-            RunError: an episode failed for a reason of its own, not by a lost worker.
+            RunError: an episode failed for a reason of its own, or no worker can be started.
         """
 
-    def fetch(self, episode: int) -> Gradient:
-        """Take the gradient of a finished episode out of the store.
+    def fetch(self, gradient: Any) -> Gradient:
+        """Bring the gradient of a finished episode from the store.
 
         Raises:
             GradientLostError: it is gone.
         """
-
-    def discard(self, episode: int) -> None:
-        """Drop the gradient of a finished episode that nobody needs."""

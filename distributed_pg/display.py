@@ -10,7 +10,6 @@ from rich.text import Text
 
 from distributed_pg.config import TrainConfig
 from distributed_pg.run_dir import UpdateRecord
-from distributed_pg.state import Progress
 
 LINE_SECONDS = 10.0
 """Time between two log lines at least."""
@@ -126,14 +125,6 @@ class TrainDisplay:
         if config.stop_reward is not None:
             return f"until last 100 is {config.stop_reward:+g}"
         return "no stop condition"
-
-
-def summary_line(progress: Progress) -> str:
-    """A run in a few words."""
-    return (
-        f"{progress.episodes} episodes in {progress.update} updates, "
-        f"running mean {_reward(progress.running_mean)}, last 100 {_reward(progress.mean_100)}"
-    )
 
 
 def _reward(value: float | None) -> str:

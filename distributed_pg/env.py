@@ -11,7 +11,7 @@ from ale_py import Action, ALEInterface, roms
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from distributed_pg.errors import ConfigError, RomNotFoundError
+from distributed_pg.errors import ConfigError, RomNotFoundError, one_line
 
 PONG_ACTIONS = {
     "NOOP": Action.NOOP,
@@ -202,7 +202,8 @@ def _pong_rom() -> str:
     try:
         path = roms.get_rom_path("pong")
     except OSError as error:  # the folder or the file is missing, or the file is another ROM
-        raise RomNotFoundError(f"Pong ROM: {error}; reinstall ale-py, unset ALE_ROMS_DIR") from None
+        advice = "reinstall ale-py, unset ALE_ROMS_DIR"
+        raise RomNotFoundError(f"Pong ROM: {one_line(error)}; {advice}") from None
     if path is None:
         raise RomNotFoundError("Pong ROM: this ale-py does not support pong; reinstall ale-py")
     return str(path)

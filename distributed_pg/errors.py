@@ -19,3 +19,8 @@ class CheckpointError(RunError):
 
 class RomNotFoundError(RunError):
     """ale-py has no usable Pong ROM."""
+
+
+def one_line(error: object) -> str:
+    """The text of ``error`` without its line breaks."""
+    return " ".join(str(error).split())

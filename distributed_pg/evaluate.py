@@ -4,16 +4,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import ray
 
 from distributed_pg.checkpoint import load_checkpoint
 from distributed_pg.cluster import Cluster, Finished
 from distributed_pg.config import NumWorkers
 from distributed_pg.policy import Policy
-from distributed_pg.ray_cluster import RayCluster, Submit, Worker
+from distributed_pg.ray_cluster import RayCluster, Reference, Submit, Worker
 from distributed_pg.ray_session import ray_session
 from distributed_pg.rollout import EpisodeStats
 from distributed_pg.run_dir import find_checkpoint
@@ -70,7 +68,7 @@ def evaluate(
     loaded = load_checkpoint(find_checkpoint(checkpoint))
     submit = _submit(seed, greedy)
     with (
-        ray_session(address, num_workers) as workers,
+        ray_session(address, num_workers, message) as workers,
         RayCluster(loaded.config, min(workers, episodes), submit, message) as cluster,
     ):
         stats = _play_all(cluster, loaded.state.policy, episodes, finished, message)
@@ -94,9 +92,7 @@ def summary(stats: list[EpisodeStats]) -> Evaluation:
 
 
 def _submit(seed: int, greedy: bool) -> Submit:
-    def submit(
-        worker: Worker, ticket: Ticket, weights: ray.ObjectRef[Any]
-    ) -> list[ray.ObjectRef[Any]]:
+    def submit(worker: Worker, ticket: Ticket, weights: Reference) -> list[Reference]:
         return [worker.evaluate.remote(ticket, weights, seed, greedy)]
 
     return submit

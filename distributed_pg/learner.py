@@ -16,7 +16,7 @@ from distributed_pg.optimizer import RMSProp, norm
 from distributed_pg.rollout import EpisodeStats
 from distributed_pg.run_dir import RunDir, UpdateRecord, is_best
 from distributed_pg.schedule import Schedule
-from distributed_pg.state import WINDOW, TrainingState
+from distributed_pg.state import WINDOW, Progress, TrainingState
 
 POLL_SECONDS = 0.5
 """How long the learner waits for workers before it looks whether it was asked to stop."""
@@ -42,6 +42,7 @@ class Learner:
         cluster: the workers.
         run_dir: where metrics and checkpoints go.
         reporter: told of every update.
+        saved: the checkpoint that holds ``state`` already.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Learner:
         cluster: Cluster,
         run_dir: RunDir,
         reporter: Reporter,
+        saved: Path,
     ) -> None:
         self._config = config
         self._state = state
@@ -62,24 +64,25 @@ class Learner:
         self._schedule = Schedule(
             config.batch_size, config.policy_lag, state.progress.update, _last_update(config)
         )
-        self._stats: dict[int, EpisodeStats] = {}
+        self._finished: dict[int, Finished] = {}
+        self._batch: list[EpisodeStats] = []
         self._wall_before = state.progress.wall_seconds
         self._begin = time.perf_counter()
         self._rate_from = deque([state.progress], maxlen=_RATE_UPDATES)
-        self._saved: Path | None = None
+        self._saved: Path | None = saved
 
     def run(self, stop_asked: Callable[[], bool]) -> bool:
         """Train until a stop condition holds (True) or ``stop_asked()`` (False)."""
         for version, policy in self._state.policies.items():
             self._cluster.publish(version, policy)
-        while not stop_reached(self._config, self._state):
+        while not self._stop_reached():
             if stop_asked():
                 return False
             self._hand_out()
             self._collect()
             # Workers get their next tickets before the learner turns to the gradients.
             self._hand_out()
-            while self._sum() and not stop_reached(self._config, self._state):
+            while not self._stop_reached() and self._sum():
                 self._update()
         return True
 
@@ -107,53 +110,64 @@ class Learner:
                 self._schedule.lose(episode)
                 self._reporter.message(f"episode {episode} is played again ({event.reason})")
             elif self._schedule.finish(episode):
-                self._stats[episode] = event.stats
-            else:
-                self._cluster.discard(episode)
+                self._finished[episode] = event
 
     def _sum(self) -> bool:
         """Add the gradients whose turn it is; returns whether the batch is complete."""
         while (episode := self._schedule.next_to_sum()) is not None:
+            finished = self._finished.pop(episode)
             try:
-                gradient = self._cluster.fetch(episode)
+                gradient = self._cluster.fetch(finished.gradient)
             except GradientLostError as error:
                 self._schedule.lose(episode)
                 self._reporter.message(f"episode {episode} is played again ({error})")
                 break
             gradient.add_to(self._gradient)
+            self._batch.append(finished.stats)
             self._schedule.mark_summed(episode)
         return self._schedule.batch_complete
 
     def _update(self) -> None:
         """Apply the summed gradient; make, publish and record the next version of the weights."""
-        state, first = self._state, self._state.progress.episodes
+        state = self._state
         gradient_norm = norm(self._gradient)
         if not math.isfinite(gradient_norm):
             raise RunError(
                 f"the gradient of update {state.progress.update} is not finite; "
                 "the last good state is saved; a lower learning_rate may help"
             )
+        progress = state.progress.after_update(self._batch, self._wall_seconds())
+        rewards = [stats.reward for stats in self._batch]
         policy = state.policy.copy()
         self._optimizer.step(policy, self._gradient)
-        for array in self._gradient.arrays:
-            array.fill(0.0)
-
+        # From here to the end of the block the state is between two updates. Nothing in it waits
+        # or can fail: whatever fails below finds the state whole, fit to be saved.
         self._schedule.advance()
-        self._cluster.publish(self._schedule.update, policy)
-        self._cluster.retire(before=self._schedule.oldest_version)
-        state.policies[self._schedule.update] = policy
+        state.policies[progress.update] = policy
         for version in [v for v in state.policies if v < self._schedule.oldest_version]:
             del state.policies[version]
+        state.progress = progress
+        self._saved = None
+
+        self._batch.clear()
+        for array in self._gradient.arrays:
+            array.fill(0.0)
+        self._cluster.publish(progress.update, policy)
+        self._cluster.retire(before=self._schedule.oldest_version)
         # Before anything is hashed or written: workers that waited for this update go on.
         self._hand_out()
-
-        batch = [self._stats.pop(first + i) for i in range(self._config.batch_size)]
-        wall_seconds = self._wall_before + time.perf_counter() - self._begin
-        state.progress = state.progress.after_update(batch, wall_seconds)
-        self._saved = None
-        self._record([stats.reward for stats in batch], gradient_norm)
-        if state.progress.update % self._config.checkpoint_every == 0:
+        self._record(rewards, gradient_norm)
+        if self._checkpoint_is_due():
             self.save()
+
+    def _checkpoint_is_due(self) -> bool:
+        return self._state.progress.update % self._config.checkpoint_every == 0
+
+    def _wall_seconds(self) -> float:
+        return self._wall_before + time.perf_counter() - self._begin
+
+    def _stop_reached(self) -> bool:
+        return stop_reached(self._config, self._state.progress, self._wall_seconds())
 
     def _record(self, rewards: list[float], gradient_norm: float) -> None:
         progress, before = self._state.progress, self._rate_from[0]
@@ -173,16 +187,15 @@ class Learner:
             gradient_norm=gradient_norm,
             weights_checksum=weights_checksum(self._state.policy),
         )
-        self._run_dir.append(record)
+        self._run_dir.append(record, sync=self._checkpoint_is_due())
         self._reporter.updated(record, self._cluster.workers)
 
 
-def stop_reached(config: TrainConfig, state: TrainingState) -> bool:
-    """Whether one of the stop conditions holds."""
-    progress = state.progress
+def stop_reached(config: TrainConfig, progress: Progress, wall_seconds: float) -> bool:
+    """Whether one of the stop conditions holds after ``wall_seconds`` of training."""
     if config.stop_episodes is not None and progress.episodes >= config.stop_episodes:
         return True
-    if config.stop_minutes is not None and progress.wall_seconds >= 60 * config.stop_minutes:
+    if config.stop_minutes is not None and wall_seconds >= 60 * config.stop_minutes:
         return True
     return (
         config.stop_reward is not None

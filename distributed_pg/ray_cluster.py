@@ -3,35 +3,42 @@
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import ray
-from ray.actor import ActorHandle
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
 from distributed_pg.cluster import Finished, GradientLostError, Lost
 from distributed_pg.config import TrainConfig
-from distributed_pg.errors import RunError
+from distributed_pg.errors import RunError, one_line
 from distributed_pg.kernels import kernel_environment
 from distributed_pg.policy import Gradient, Policy
+from distributed_pg.ray_session import cluster_cpus
 from distributed_pg.rollout import EpisodeStats
 from distributed_pg.schedule import Ticket
 from distributed_pg.versions import changed_versions
 from distributed_pg.worker import RolloutWorker, WorkerInfo
 
-Worker = ActorHandle[Any]
-Submit = Callable[[Worker, Ticket, ray.ObjectRef[Any]], list[ray.ObjectRef[Any]]]
+Worker: TypeAlias = "ray.actor.ActorHandle[Any]"
+Reference: TypeAlias = "ray.ObjectRef[Any]"
+Submit: TypeAlias = Callable[[Worker, Ticket, Reference], list[Reference]]
 """Send a ticket and a reference to the weights to a worker; returns the references to the
 EpisodeStats and, where there is one, the Gradient."""
 
 RETRY_SECONDS = 1.0
+"""How long to wait before a worker that did not start is tried again."""
+START_ATTEMPTS = 5
+"""Failed starts in a row, while no worker can play, after which the run gives up."""
+PATIENCE_SECONDS = 30.0
+"""How long no worker may be ready before the user is told."""
 
 
-def play(worker: Worker, ticket: Ticket, weights: ray.ObjectRef[Any]) -> list[ray.ObjectRef[Any]]:
+def play(worker: Worker, ticket: Ticket, weights: Reference) -> list[Reference]:
     """The :data:`Submit` of training."""
-    references: list[ray.ObjectRef[Any]] = worker.play.remote(ticket, weights)
+    references: list[Reference] = worker.play.remote(ticket, weights)
     return references
 
 
@@ -41,7 +48,7 @@ class _Call:
 
     worker: Worker
     ticket: Ticket | None = None
-    gradient: ray.ObjectRef[Any] | None = None
+    gradient: Reference | None = None
 
 
 class RayCluster:
@@ -68,12 +75,15 @@ class RayCluster:
         self._submit = submit
         self._message = message
         self._idle: deque[Worker] = deque()
-        self._calls: dict[ray.ObjectRef[Any], _Call] = {}
-        self._unreachable: list[tuple[float, Worker]] = []
-        self._weights: dict[int, ray.ObjectRef[Any]] = {}
-        self._gradients: dict[int, ray.ObjectRef[Any]] = {}
+        self._calls: dict[Reference, _Call] = {}
+        self._weights: dict[int, Reference] = {}
+        self._retries: deque[tuple[float, Worker]] = deque()
+        self._failed_starts = 0
+        self._told_versions: set[str] = set()
+        self._none_ready_since = time.monotonic()
+        self._told_none_ready = False
         for _ in range(num_workers):
-            self._ask_if_ready(_start_worker(config))
+            self._ask_if_ready(self._start_worker())
 
     def __enter__(self) -> "RayCluster":
         """Return itself."""
@@ -86,13 +96,12 @@ class RayCluster:
         trace: TracebackType | None,
     ) -> None:
         """Stop the workers and free what they hold."""
-        calls, self._calls = self._calls, {}
-        busy = (call.worker for call in calls.values())
-        unreachable = (worker for _, worker in self._unreachable)
-        for worker in (*self._idle, *busy, *unreachable):
-            ray.kill(worker)
+        busy = [call.worker for call in self._calls.values()]
+        for worker in (*self._idle, *busy, *(worker for _, worker in self._retries)):
+            with suppress(RayError):  # Ray itself is gone, and its workers with it
+                ray.kill(worker)
+        self._calls.clear()
         self._weights.clear()
-        self._gradients.clear()
 
     @property
     def workers(self) -> int:
@@ -120,7 +129,8 @@ class RayCluster:
 
     def wait(self, timeout: float) -> list[Finished | Lost]:
         """What happened since the last call; see :meth:`distributed_pg.cluster.Cluster.wait`."""
-        self._ask_unreachable()
+        self._retry_starts()
+        self._tell_if_none_is_ready()
         pending = list(self._calls)
         if not pending:
             time.sleep(timeout)
@@ -128,72 +138,80 @@ class RayCluster:
         ready, _ = ray.wait(pending, num_returns=1, timeout=timeout)
         if ready:
             ready, _ = ray.wait(pending, num_returns=len(pending), timeout=0)
-        events = [self._collect(reference) for reference in ready]
+        events = [self._collect(self._calls.pop(reference), reference) for reference in ready]
         return [event for event in events if event is not None]
 
-    def fetch(self, episode: int) -> Gradient:
-        """Take the gradient of a finished episode out of the object store."""
+    def fetch(self, gradient: Reference) -> Gradient:
+        """Bring the gradient of a finished episode from the object store."""
         try:
-            gradient: Gradient = ray.get(self._gradients.pop(episode))
+            return cast("Gradient", ray.get(gradient))
         except RayError as error:
             raise GradientLostError(_reason(error)) from error
-        return gradient
 
-    def discard(self, episode: int) -> None:
-        """Free the gradient of a finished episode that nobody needs."""
-        self._gradients.pop(episode, None)
-
-    def _collect(self, reference: ray.ObjectRef[Any]) -> Finished | Lost | None:
-        call = self._calls.pop(reference)
+    def _collect(self, call: _Call, reference: Reference) -> Finished | Lost | None:
         try:
             answer = ray.get(reference)
         except RayTaskError as error:
-            raise _failure(error, call.ticket) from error
+            if not isinstance(error.cause, RayError):
+                raise _failure(error, call.ticket) from error
+            # The worker could not get the weights: its node or the store is in trouble, not it.
+            return self._lost(call, error.cause)
         except RayError as error:
-            return self._worker_lost(call, error)
+            return self._lost(call, error)
         self._idle.append(call.worker)
         if call.ticket is None:
-            self._check_versions(answer)
+            self._worker_ready(answer)
             return None
         stats: EpisodeStats = answer
-        if call.gradient is not None:
-            self._gradients[call.ticket.episode] = call.gradient
-        return Finished(call.ticket, stats)
+        return Finished(call.ticket, stats, call.gradient)
 
-    def _worker_lost(self, call: _Call, error: RayError) -> Lost | None:
-        if isinstance(error, ActorDiedError):  # for good: Ray will not restart this one
-            self._ask_if_ready(_start_worker(self._config))
-        elif call.ticket is None:
-            self._unreachable.append((time.monotonic() + RETRY_SECONDS, call.worker))
-        else:
-            self._ask_if_ready(call.worker)
-        return None if call.ticket is None else Lost(call.ticket, _reason(error))
+    def _lost(self, call: _Call, error: RayError) -> Lost | None:
+        worker = self._start_worker() if isinstance(error, ActorDiedError) else call.worker
+        if call.ticket is not None:
+            self._ask_if_ready(worker)
+            return Lost(call.ticket, _reason(error))
+        self._failed_starts += 1
+        if self._failed_starts >= START_ATTEMPTS and self.workers == 0:
+            raise RunError(f"no worker can be started: {_reason(error)}") from error
+        self._message(f"a worker did not start and is tried again ({_reason(error)})")
+        self._retries.append((time.monotonic() + RETRY_SECONDS, worker))
+        return None
+
+    def _worker_ready(self, info: WorkerInfo) -> None:
+        self._failed_starts = 0
+        for change in changed_versions(info.versions):
+            if change not in self._told_versions:
+                self._told_versions.add(change)
+                self._message(f"on a worker {change}: the run may not have the same bits again")
+
+    def _start_worker(self) -> Worker:
+        """A worker with a CPU of its own, held to kernels that give the same bits everywhere."""
+        options = {"num_cpus": 1, "max_restarts": -1}
+        environment = {"env_vars": kernel_environment()}
+        actor = ray.remote(RolloutWorker).options(**options, runtime_env=environment)
+        return cast("Worker", actor.remote(self._config))
 
     def _ask_if_ready(self, worker: Worker) -> None:
         self._calls[worker.prepare.remote()] = _Call(worker)
 
-    def _ask_unreachable(self) -> None:
+    def _retry_starts(self) -> None:
+        while self._retries and self._retries[0][0] <= time.monotonic():
+            self._ask_if_ready(self._retries.popleft()[1])
+
+    def _tell_if_none_is_ready(self) -> None:
         now = time.monotonic()
-        due = [worker for when, worker in self._unreachable if when <= now]
-        self._unreachable = [entry for entry in self._unreachable if entry[0] > now]
-        for worker in due:
-            self._ask_if_ready(worker)
-
-    def _check_versions(self, info: WorkerInfo) -> None:
-        for change in changed_versions(info.versions):
-            self._message(f"on a worker {change}: the run may not have the same bits again")
-
-
-def _start_worker(config: TrainConfig) -> Worker:
-    """A worker with a CPU of its own, held to the kernels that give the same bits everywhere."""
-    options = {"num_cpus": 1, "max_restarts": -1}
-    environment = {"env_vars": kernel_environment()}
-    actor = ray.remote(RolloutWorker).options(**options, runtime_env=environment)
-    return cast("Worker", actor.remote(config))
+        if self.workers > 0:
+            self._none_ready_since, self._told_none_ready = now, False
+        elif now - self._none_ready_since > PATIENCE_SECONDS and not self._told_none_ready:
+            self._told_none_ready = True
+            self._message(
+                f"no worker has been ready for {PATIENCE_SECONDS:.0f} s; each needs a CPU of its "
+                f"own, and the cluster has {cluster_cpus()}"
+            )
 
 
 def _reason(error: RayError) -> str:
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+    return f"{type(error).__name__}: {one_line(str(error).strip().partition('.')[0])}"
 
 
 def _failure(error: RayTaskError, ticket: Ticket | None) -> RunError:
@@ -202,4 +220,4 @@ def _failure(error: RayTaskError, ticket: Ticket | None) -> RunError:
     if isinstance(cause, RunError):
         return cause
     what = "a worker" if ticket is None else f"episode {ticket.episode} (version {ticket.version})"
-    return RunError(f"{what} failed: {type(cause).__name__}: {cause}")
+    return RunError(f"{what} failed: {type(cause).__name__}: {one_line(cause)}")

@@ -7,33 +7,35 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import ray
 
 from distributed_pg.config import NumWorkers
-from distributed_pg.errors import RunError
+from distributed_pg.errors import RunError, one_line
 
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
 _ON_THIS_MACHINE_ONLY: dict[str, Any] = {
     "include_dashboard": False,
     "_node_ip_address": "127.0.0.1",
 }
-ANSWER_SECONDS = 25.0
+ANSWER_SECONDS = 20.0
 """How long a cluster may take to answer before we give up."""
 
 
 @contextmanager
-def ray_session(address: str | None, num_workers: NumWorkers) -> Iterator[int]:
+def ray_session(
+    address: str | None, num_workers: NumWorkers, message: Callable[[str], None]
+) -> Iterator[int]:
     """Ray for the time of the ``with`` block; yields the number of workers to start.
 
     Without an address Ray is started on this machine, reachable from it alone, and shut down at the
     end. A Ray that this process is connected to already is used and left running.
 
     Raises:
-        RunError: nobody answers at the address.
+        RunError: nobody answers at the address, or Ray cannot be started.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -43,11 +45,14 @@ def ray_session(address: str | None, num_workers: NumWorkers) -> Iterator[int]:
     if address is not None:
         _check_cluster_answers(address)
     on_sigterm = signal.getsignal(signal.SIGTERM)
-    if address is not None:
-        ray.init(address=address, **_QUIET)
-    else:
-        cpus = None if num_workers == "auto" else max(num_workers, os.cpu_count() or 1)
-        ray.init(address="local", num_cpus=cpus, **_ON_THIS_MACHINE_ONLY, **_QUIET)
+    try:
+        if address is not None:
+            ray.init(address=address, **_QUIET)
+        else:
+            cpus = _local_cpus(num_workers, message)
+            ray.init(address="local", num_cpus=cpus, **_ON_THIS_MACHINE_ONLY, **_QUIET)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise RunError(f"Ray did not start: {one_line(error)}") from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray sets its own, which exits
     try:
@@ -56,15 +61,26 @@ def ray_session(address: str | None, num_workers: NumWorkers) -> Iterator[int]:
         ray.shutdown()
 
 
+def cluster_cpus() -> int:
+    """CPUs of all nodes that Ray is connected to now."""
+    return int(ray.cluster_resources().get("CPU", 0))  # type: ignore[no-untyped-call]
+
+
 def _workers(num_workers: NumWorkers) -> int:
+    return max(1, cluster_cpus()) if num_workers == "auto" else num_workers
+
+
+def _local_cpus(num_workers: NumWorkers, message: Callable[[str], None]) -> int | None:
+    """How many CPUs Ray shall believe in, so that every worker gets one; None: count them."""
     if num_workers == "auto":
-        return max(
-            1,
-            int(
-                ray.cluster_resources().get("CPU", 1)  # type: ignore[no-untyped-call]
-            ),
+        return None
+    cpus = os.cpu_count() or 1
+    if num_workers > cpus:
+        message(
+            f"num_workers: {num_workers} workers share {cpus} CPUs; more workers than CPUs are "
+            "not faster"
         )
-    return num_workers
+    return max(num_workers, cpus)
 
 
 def _check_cluster_answers(address: str) -> None:
@@ -73,7 +89,7 @@ def _check_cluster_answers(address: str) -> None:
         host, _, port = address.rpartition(":")
         try:
             socket.create_connection((host, int(port)), timeout=5.0).close()
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise RunError(f"address: nobody answers at {address} ({error})") from None
     connect = "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False)"
     try:

@@ -1,6 +1,10 @@
 """The folder a run is kept in: config.json, metrics.jsonl and checkpoints/."""
 
+import contextlib
+import itertools
 import json
+import os
+import stat
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -11,6 +15,8 @@ from distributed_pg.errors import RunError, UsageError
 from distributed_pg.state import WINDOW, TrainingState
 
 RUNS = Path("runs")
+METRICS = "metrics.jsonl"
+CHECKPOINTS = "checkpoints"
 BEST = "best.safetensors"
 
 
@@ -35,7 +41,7 @@ class UpdateRecord:
     best_reward: float | None
     """Highest reward of an episode."""
     episodes_per_hour: float
-    """Rate over the last minute or so."""
+    """Rate over the last 25 updates of this session."""
     frames_per_second: float
     """Emulated frames per second, likewise."""
     gradient_norm: float
@@ -49,8 +55,8 @@ class RunDir:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._metrics = path / "metrics.jsonl"
-        self._checkpoints = path / "checkpoints"
+        self._metrics = path / METRICS
+        self._checkpoints = path / CHECKPOINTS
 
     @classmethod
     def create(cls, config: TrainConfig) -> "RunDir":
@@ -60,16 +66,18 @@ class RunDir:
             UsageError: there is a run in it already.
             RunError: it cannot be written.
         """
-        path = config.run_dir or _unused_name(config.preset)
-        run_dir = cls(path)
+        path = config.run_dir
         try:
-            run_dir._checkpoints.mkdir(parents=True, exist_ok=True)
-            with (path / "config.json").open("x") as file:
-                file.write(_config_text(config))
-        except FileExistsError:
-            raise UsageError(
-                f"run_dir: {path} holds a run already; --resume {path} goes on with it"
-            ) from None
+            if path is None:
+                path = _new_folder(config.preset)
+            run_dir = cls(path)
+            path.mkdir(parents=True, exist_ok=True)
+            if any((path / name).exists() for name in ("config.json", METRICS, CHECKPOINTS)):
+                raise UsageError(
+                    f"run_dir: {path} holds a run already; --resume {path} goes on with it"
+                )
+            run_dir._checkpoints.mkdir()
+            write_atomically(path / "config.json", _config_text(config).encode())
         except OSError as error:
             raise RunError(f"run_dir: {path} cannot be written ({error.strerror})") from None
         return run_dir
@@ -81,8 +89,11 @@ class RunDir:
         Raises:
             UsageError: there is no run in it.
         """
-        if not (path / "config.json").is_file():
-            raise UsageError(f"resume: {path} holds no run (it has no config.json)")
+        try:
+            (path / "config.json").open().close()
+        except OSError as error:
+            reason = f"config.json: {error.strerror}"
+            raise UsageError(f"{path} holds no run ({reason})") from None
         return cls(path)
 
     def newest_checkpoint(self) -> Path:
@@ -104,17 +115,17 @@ class RunDir:
         """
         path = self._checkpoints / f"update-{state.progress.update:08}.safetensors"
         try:
-            save_checkpoint(path, config, state)
             if best:
-                write_atomically(self._checkpoints / BEST, path.read_bytes())
+                save_checkpoint(self._checkpoints / BEST, config, state)
+            save_checkpoint(path, config, state)
             for old in self._numbered_checkpoints()[: -config.keep]:
                 old.unlink()
         except OSError as error:
             raise RunError(f"{path}: cannot be written ({error.strerror})") from error
         return path
 
-    def append(self, record: UpdateRecord) -> None:
-        """Add a line to metrics.jsonl.
+    def append(self, record: UpdateRecord, *, sync: bool) -> None:
+        """Add a line to metrics.jsonl; ``sync``: and see it through to the disk.
 
         Raises:
             RunError: it cannot be written.
@@ -122,6 +133,9 @@ class RunDir:
         try:
             with self._metrics.open("a") as file:
                 file.write(json.dumps(asdict(record)) + "\n")
+                if sync:
+                    file.flush()
+                    os.fsync(file.fileno())
         except OSError as error:
             raise RunError(f"{self._metrics}: cannot be written ({error.strerror})") from error
 
@@ -130,12 +144,18 @@ class RunDir:
 
         A run that was killed has metrics of updates made after its last checkpoint. They will be
         made again, with the same results.
+
+        Raises:
+            RunError: it cannot be written.
         """
-        write_atomically(self.path / "config.json", _config_text(config).encode())
-        if self._metrics.exists():
-            lines = self._metrics.read_text().splitlines()
-            kept = [line + "\n" for line in lines if _is_record_until(line, update)]
-            write_atomically(self._metrics, "".join(kept).encode())
+        try:
+            write_atomically(self.path / "config.json", _config_text(config).encode())
+            if self._metrics.exists():
+                lines = self._metrics.read_bytes().splitlines()
+                kept = [line + b"\n" for line in lines if _is_record_until(line, update)]
+                write_atomically(self._metrics, b"".join(kept))
+        except OSError as error:
+            raise RunError(f"{self.path}: cannot be written ({error.strerror})") from error
 
     def _numbered_checkpoints(self) -> list[Path]:
         return sorted(self._checkpoints.glob("update-*.safetensors"))
@@ -156,28 +176,30 @@ def find_checkpoint(path: Path) -> Path:
         UsageError: there is nothing at ``path``, or it is a folder without a run.
         RunError: the run has no checkpoint yet.
     """
-    if path.is_dir():
-        return RunDir.open(path).newest_checkpoint()
-    if not path.exists():
-        raise UsageError(f"{path}: no such file")
-    return path
+    try:
+        is_folder = stat.S_ISDIR(path.stat().st_mode)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
+    return RunDir.open(path).newest_checkpoint() if is_folder else path
 
 
-def _unused_name(preset: str) -> Path:
-    """A new name in runs/; runs begun within the same second get a number."""
+def _new_folder(preset: str) -> Path:
+    """A new folder in runs/; of those begun within the same second, the later get a number."""
     stem = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{preset}"
-    path, number = RUNS / stem, 2
-    while path.exists():
-        path, number = RUNS / f"{stem}_{number}", number + 1
-    return path
+    RUNS.mkdir(exist_ok=True)
+    for suffix in itertools.chain([""], (f"_{number}" for number in itertools.count(2))):
+        with contextlib.suppress(FileExistsError):
+            (RUNS / (stem + suffix)).mkdir()
+            break
+    return RUNS / (stem + suffix)
 
 
 def _config_text(config: TrainConfig) -> str:
     return json.dumps(config.to_json(), indent=2) + "\n"
 
 
-def _is_record_until(line: str, update: int) -> bool:
+def _is_record_until(line: bytes, update: int) -> bool:
     try:
         return int(json.loads(line)["update"]) <= update
-    except ValueError:  # the line a killed process was writing
+    except (ValueError, TypeError, LookupError):  # the line a killed process was writing
         return False

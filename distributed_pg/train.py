@@ -1,14 +1,15 @@
 """Train: the run's folder, Ray, its workers and the learner put together."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ray.exceptions import RayError
+
 from distributed_pg.checkpoint import load_checkpoint, weights_checksum
 from distributed_pg.config import TrainConfig
-from distributed_pg.errors import UsageError
+from distributed_pg.errors import RunError, UsageError, one_line
 from distributed_pg.learner import Learner, Reporter, stop_reached
 from distributed_pg.ray_cluster import RayCluster
 from distributed_pg.ray_session import ray_session
@@ -67,21 +68,23 @@ def train(
             failed in a worker. What was learned until then is saved.
     """
     reporter = reporter or Silent()
-    _warn_of_too_many_workers(config, reporter)
-    run_dir, state = _open(config, reporter)
-    finished = stop_reached(config, state)
+    run_dir, state, checkpoint = _open(config, reporter)
+    finished = stop_reached(config, state.progress, state.progress.wall_seconds)
     if not finished:
         with (
-            ray_session(config.address, config.num_workers) as workers,
+            ray_session(config.address, config.num_workers, reporter.message) as workers,
             RayCluster(config, workers, message=reporter.message) as cluster,
         ):
-            learner = Learner(config, state, cluster, run_dir, reporter)
+            learner = Learner(config, state, cluster, run_dir, reporter, checkpoint)
             try:
                 finished = learner.run(stop_asked)
-            finally:
-                checkpoint = learner.save()
-    else:
-        checkpoint = run_dir.newest_checkpoint()
+            except RunError:
+                learner.save()
+                raise
+            except RayError as error:
+                learner.save()
+                raise RunError(f"Ray failed: {one_line(error)}") from error
+            checkpoint = learner.save()
     progress = state.progress
     return TrainResult(
         run_dir=run_dir.path,
@@ -107,26 +110,23 @@ def resume_config(path: Path, **changes: Any) -> TrainConfig:
     return replace(saved, resume=path, **changes)
 
 
-def _warn_of_too_many_workers(config: TrainConfig, reporter: Reporter) -> None:
-    cpus = os.cpu_count() or 1
-    if config.address is None and config.num_workers != "auto" and config.num_workers > cpus:
-        reporter.message(
-            f"num_workers: {config.num_workers} workers share {cpus} CPUs; more workers than CPUs "
-            "are not faster"
-        )
-
-
-def _open(config: TrainConfig, reporter: Reporter) -> tuple[RunDir, TrainingState]:
+def _open(config: TrainConfig, reporter: Reporter) -> tuple[RunDir, TrainingState, Path]:
+    """The run's folder, the state to go on from, and the checkpoint that holds it."""
     if config.resume is None:
-        return RunDir.create(config), TrainingState.initial(config)
+        run_dir, state = RunDir.create(config), TrainingState.initial(config)
+        # So that a run can be resumed whenever it is stopped, and however early.
+        return run_dir, state, run_dir.save(config, state, best=False)
     run_dir = RunDir.open(config.resume)
-    checkpoint = load_checkpoint(run_dir.newest_checkpoint())
-    for name in config.changed_settings(checkpoint.config):
-        was, asked = getattr(checkpoint.config, name), getattr(config, name)
-        raise UsageError(
-            f"{name}: the run in {run_dir.path} has {was} and cannot go on with {asked}"
-        )
+    path = run_dir.newest_checkpoint()
+    checkpoint = load_checkpoint(path)
+    changed = [
+        f"{name}: the run in {run_dir.path} has {getattr(checkpoint.config, name)}, "
+        f"not {getattr(config, name)}"
+        for name in config.changed_settings(checkpoint.config)
+    ]
+    if changed:
+        raise UsageError("; ".join(changed))
     for change in changed_versions(checkpoint.versions):
         reporter.message(f"{change}: the run may not go on with the same bits")
     run_dir.rewind(config, checkpoint.state.progress.update)
-    return run_dir, checkpoint.state
+    return run_dir, checkpoint.state, path

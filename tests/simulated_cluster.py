@@ -6,7 +6,7 @@ from distributed_pg.cluster import Finished, GradientLostError, Lost
 from distributed_pg.config import TrainConfig
 from distributed_pg.env import PongEnv
 from distributed_pg.policy import Gradient, Policy
-from distributed_pg.rollout import EpisodeResult, rollout
+from distributed_pg.rollout import rollout
 from distributed_pg.schedule import Ticket
 
 Event = Finished | Lost
@@ -25,10 +25,8 @@ class SimulatedCluster:
         self._env = PongEnv(**config.env_settings())
         self._weights: dict[int, Policy] = {}
         self._playing: list[Ticket] = []
-        self._results: dict[int, EpisodeResult] = {}
         self.faults = 0
         self.most_versions = 0
-        self.most_results = 0
 
     @property
     def workers(self) -> int:
@@ -57,19 +55,13 @@ class SimulatedCluster:
         policy = self._weights[ticket.version]
         config = self._config
         result = rollout(self._env, policy, config.seed, ticket.episode, config.gamma)
-        self._results[ticket.episode] = result
-        self.most_results = max(self.most_results, len(self._results))
-        event = Finished(ticket, result.stats)
+        event = Finished(ticket, result.stats, result.gradient)
         return [event, event] if self._fault() else [event]
 
-    def fetch(self, episode: int) -> Gradient:
-        result = self._results.pop(episode)
+    def fetch(self, gradient: Gradient) -> Gradient:
         if self._fault():
             raise GradientLostError("the node died")
-        return result.gradient
-
-    def discard(self, episode: int) -> None:
-        """A duplicate answer; the result itself is kept under the episode's number."""
+        return gradient
 
     def _fault(self) -> bool:
         fault = self._chance.random() < self._loss

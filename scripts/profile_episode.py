@@ -1,0 +1,61 @@
+"""Where an episode's time goes: inside the emulator, and everything else.
+
+Plays the same episodes with the kernels a training run uses, and times both in the same episode:
+
+    python scripts/profile_episode.py
+    python scripts/profile_episode.py --checkpoint runs/NAME --episodes 5
+"""
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+
+from distributed_pg.kernels import hold_kernels
+
+hold_kernels()  # before numpy is imported
+
+from distributed_pg.checkpoint import load_checkpoint  # noqa: E402
+from distributed_pg.config import TrainConfig  # noqa: E402
+from distributed_pg.env import PongEnv  # noqa: E402
+from distributed_pg.rollout import rollout  # noqa: E402
+from distributed_pg.run_dir import find_checkpoint  # noqa: E402
+from distributed_pg.state import TrainingState  # noqa: E402
+
+
+def main() -> None:
+    """Print a line for each episode, then the medians, then the cost of a reset."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--episodes", type=int, default=10, help="episodes to time (10)")
+    parser.add_argument("--checkpoint", type=Path, help="weights to play with (random ones)")
+    arguments = parser.parse_args()
+
+    config, state = TrainConfig(), TrainingState.initial(TrainConfig())
+    if arguments.checkpoint:
+        loaded = load_checkpoint(find_checkpoint(arguments.checkpoint))
+        config, state = loaded.config, loaded.state
+    env = PongEnv(**config.env_settings())
+    rollout(env, state.policy, config.seed, 0, config.gamma)  # warm up
+
+    print("episode  steps  reward  seconds  us/step  emulator us/step  overhead")
+    overheads = []
+    for episode in range(arguments.episodes):
+        stats = rollout(env, state.policy, config.seed, episode, config.gamma).stats
+        overheads.append(1.0 - stats.emulator_seconds / stats.seconds)
+        print(
+            f"{episode:7d} {stats.steps:6d} {stats.reward:7.0f} {stats.seconds:8.3f}"
+            f" {1e6 * stats.seconds / stats.steps:8.1f}"
+            f" {1e6 * stats.emulator_seconds / stats.steps:17.1f} {overheads[-1]:9.1%}"
+        )
+    print(f"Everything but the emulator, median: {statistics.median(overheads):.1%} of an episode")
+
+    resets = []
+    for seed in range(100):
+        begin = time.perf_counter()
+        env.reset(seed=seed)
+        resets.append(time.perf_counter() - begin)
+    print(f"reset(seed=...), median: {1e3 * statistics.median(resets):.3f} ms")
+
+
+if __name__ == "__main__":
+    main()
