@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, TypeAlias, cast
 
 import ray
+from ray.actor import ActorHandle
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
 from distributed_pg.cluster import Finished, GradientLostError, Lost
@@ -22,8 +23,8 @@ from distributed_pg.schedule import Ticket
 from distributed_pg.versions import changed_versions
 from distributed_pg.worker import RolloutWorker, WorkerInfo
 
-Worker: TypeAlias = "ray.actor.ActorHandle[Any]"
-Reference: TypeAlias = "ray.ObjectRef[Any]"
+Worker: TypeAlias = ActorHandle[Any]
+Reference: TypeAlias = ray.ObjectRef[Any]
 Submit: TypeAlias = Callable[[Worker, Ticket, Reference], list[Reference]]
 """Send a ticket and a reference to the weights to a worker; returns the references to the
 EpisodeStats and, where there is one, the Gradient."""
