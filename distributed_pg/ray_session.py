@@ -17,10 +17,6 @@ from distributed_pg.config import NumWorkers
 from distributed_pg.errors import RunError, one_line
 
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
-_ON_THIS_MACHINE_ONLY: dict[str, Any] = {
-    "include_dashboard": False,
-    "_node_ip_address": "127.0.0.1",
-}
 ANSWER_SECONDS = 20.0
 """How long a cluster may take to answer before we give up."""
 
@@ -31,8 +27,8 @@ def ray_session(
 ) -> Iterator[int]:
     """Ray for the time of the ``with`` block; yields the number of workers to start.
 
-    Without an address Ray is started on this machine, reachable from it alone, and shut down at the
-    end. A Ray that this process is connected to already is used and left running.
+    Without an address Ray is started on this machine and shut down at the end. A Ray that this
+    process is connected to already is used and left running.
 
     Raises:
         RunError: nobody answers at the address, or Ray cannot be started.
@@ -50,7 +46,7 @@ def ray_session(
             ray.init(address=address, **_QUIET)
         else:
             cpus = _local_cpus(num_workers, message)
-            ray.init(address="local", num_cpus=cpus, **_ON_THIS_MACHINE_ONLY, **_QUIET)
+            ray.init(address="local", num_cpus=cpus, include_dashboard=False, **_QUIET)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise RunError(f"Ray did not start: {one_line(error)}") from error
     if threading.current_thread() is threading.main_thread():

@@ -3,8 +3,6 @@
 import os
 from dataclasses import dataclass
 
-import ray
-
 from distributed_pg.config import TrainConfig
 from distributed_pg.env import PongEnv
 from distributed_pg.policy import Gradient, Policy
@@ -39,9 +37,8 @@ class RolloutWorker:
         self._emulator()
         return WorkerInfo(os.getpid(), library_versions())
 
-    @ray.method(num_returns=2)
     def play(self, ticket: Ticket, policy: Policy) -> tuple[EpisodeStats, Gradient]:
-        """Play a training episode. Two return values, so that the gradient stays in the store."""
+        """Play a training episode."""
         config = self._config
         result = rollout(self._emulator(), policy, config.seed, ticket.episode, config.gamma)
         return result.stats, result.gradient

@@ -33,7 +33,6 @@ def local_ray() -> Iterator[None]:
         num_cpus=3,
         include_dashboard=False,
         log_to_driver=False,
-        _node_ip_address="127.0.0.1",
     )
     yield
     ray.shutdown()

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from ray.cluster_utils import Cluster
 
 COMMAND = [sys.executable, "-m", "distributed_pg"]
 QUICK = ["--num-workers", "1", "--batch-size", "1", "--frame-limit", "400", "--hidden-units", "8"]
@@ -80,11 +81,11 @@ def test_help_names_presets_and_settings(tmp_path: Path) -> None:
         ("train --colour red", 2, "--colour"),
         ("train --stop-episodes", 2, "--stop-episodes"),
         ("train --run-dir /dev/null/run", 1, "run_dir: /dev/null/run cannot be written"),
-        ("train --resume nowhere", 2, r"resume: nowhere holds no run"),
+        ("train --resume nowhere", 2, r"nowhere holds no run \(config.json: No such file"),
         ("train --address head", 2, "address: 'head' is not HOST:PORT"),
         ("learn", 2, "learn"),
         ("evaluate", 2, "PATH"),
-        ("evaluate nowhere", 2, "nowhere: no such file"),
+        ("evaluate nowhere", 2, "nowhere: No such file or directory"),
         ("evaluate . ", 2, "holds no run"),
         ("evaluate x --episodes 0", 2, "episodes: 0 is not a whole number from 1"),
         ("evaluate x --seed -1", 2, "seed: -1 is not a whole number from 0"),
@@ -188,8 +189,31 @@ def web_server() -> Iterator[str]:
 def test_an_address_that_is_not_ray(tmp_path: Path, web_server: str) -> None:
     result = distributed_pg("train", "--address", web_server, cwd=tmp_path)
     assert_one_line_error(
-        result, 1, f"address: no Ray cluster answered at {web_server} within 25 s"
+        result, 1, f"address: no Ray cluster answered at {web_server} within 20 s"
     )
+
+
+@pytest.fixture(scope="module")
+def cluster_address() -> Iterator[str]:
+    """A Ray cluster of two nodes with a CPU each, that this process does not join."""
+    arguments = {"num_cpus": 1, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=arguments)
+    cluster.add_node(num_cpus=1)
+    yield cluster.address
+    cluster.shutdown()  # type: ignore[no-untyped-call]
+
+
+def test_a_run_on_a_cluster_has_the_same_bits(finished_run: Path, cluster_address: str) -> None:
+    first_updates = (finished_run / "metrics.jsonl").read_text().splitlines()[:3]
+    arguments = ("train", *QUICK, "--stop-episodes", "3", "--run-dir", "on-a-cluster")
+    address = ("--num-workers", "auto", "--address", cluster_address)
+    result = distributed_pg(*arguments, *address, cwd=finished_run.parent)
+    assert result.returncode == 0, result.stderr
+    run = finished_run.parent / "on-a-cluster"
+    here = [json.loads(line)["weights_checksum"] for line in first_updates]
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["weights_checksum"] for line in lines] == here
+    assert " workers 2 " in result.stdout.splitlines()[-7]
 
 
 def wait_for(path: Path, lines: int, process: subprocess.Popen[str]) -> None:

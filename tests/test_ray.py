@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +14,10 @@ import pytest
 
 from distributed_pg.checkpoint import load_checkpoint
 from distributed_pg.config import TrainConfig
-from distributed_pg.errors import RomNotFoundError, UsageError
+from distributed_pg.errors import RomNotFoundError, RunError, UsageError
 from distributed_pg.evaluate import Evaluation, evaluate, summary
 from distributed_pg.kernels import kernel_environment
+from distributed_pg.ray_cluster import RayCluster
 from distributed_pg.rollout import EpisodeStats
 from distributed_pg.run_dir import UpdateRecord
 from distributed_pg.train import TrainResult, resume_config, train
@@ -179,6 +181,49 @@ def test_a_worker_without_the_game_stops_the_run(
     with pytest.raises(RomNotFoundError, match=r"Pong ROM: .*reinstall ale-py"):
         train(replace(CONFIG, num_workers=2, run_dir=tmp_path / "run"))
     assert load_checkpoint(tmp_path / "run/checkpoints/update-00000000.safetensors")
+
+
+class CannotStart:
+    """Stands for a worker whose machine lacks something."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        raise ImportError("no module named emulator")
+
+
+def test_workers_that_cannot_start_stop_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distributed_pg.ray_cluster.RolloutWorker", CannotStart)
+    monkeypatch.setattr("distributed_pg.ray_cluster.RETRY_SECONDS", 0.01)
+    observer = Observer()
+    with pytest.raises(RunError, match="no worker can be started: ActorDiedError"):
+        train(replace(CONFIG, num_workers=1, run_dir=tmp_path / "run"), observer)
+    assert observer.messages
+    assert all("did not start and is tried again" in text for text in observer.messages)
+
+
+def test_the_user_is_told_when_no_cpu_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distributed_pg.ray_cluster.PATIENCE_SECONDS", 0.1)
+    told: list[str] = []
+    with RayCluster(CONFIG, 3) as busy:
+        while busy.workers < 3:
+            busy.wait(1.0)
+        with RayCluster(CONFIG, 1, message=told.append) as starved:
+            deadline = time.monotonic() + 60
+            while not told and time.monotonic() < deadline:
+                starved.wait(0.2)
+    assert told == [
+        "no worker has been ready for 0 s; each needs a CPU of its own, and the cluster has 3"
+    ]
+
+
+def test_workers_run_with_the_kernels_that_give_the_same_bits_everywhere() -> None:
+    with RayCluster(CONFIG, 1) as cluster:
+        while cluster.workers < 1:
+            cluster.wait(1.0)
+        (worker,) = worker_processes()
+        environment = worker.environ()
+    assert kernel_environment().items() <= environment.items()
 
 
 def test_evaluate_is_a_function_of_its_seed(reference: dict[int, TrainResult]) -> None:
