@@ -172,7 +172,8 @@ def _evaluate(args: EvaluateArgs) -> int:
 
     errors = _console(stderr=True)
     columns = TextColumn("{task.description}"), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=errors, transient=True) as progress:
+    quiet = not errors.is_terminal
+    with Progress(*columns, console=errors, transient=True, disable=quiet) as progress:
         games = progress.add_task("Games played", total=args.episodes)
         result: Evaluation = evaluate(
             args.checkpoint,

@@ -213,7 +213,6 @@ def test_a_run_on_a_cluster_has_the_same_bits(finished_run: Path, cluster_addres
     here = [json.loads(line)["weights_checksum"] for line in first_updates]
     lines = (run / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["weights_checksum"] for line in lines] == here
-    assert " workers 2 " in result.stdout.splitlines()[-7]
 
 
 def wait_for(path: Path, lines: int, process: subprocess.Popen[str]) -> None:
@@ -250,10 +249,11 @@ def test_a_signal_saves_and_exits_with_0(tmp_path: Path, number: signal.Signals)
     assert (tmp_path / f"run/checkpoints/update-{updates:08}.safetensors").is_file()
 
 
-def test_a_second_signal_exits_at_once_and_takes_ray_along(tmp_path: Path) -> None:
+def test_a_second_signal_exits_at_once_and_takes_the_workers_along(tmp_path: Path) -> None:
     process = start_endless_run(tmp_path)
-    ray_processes = psutil.Process(process.pid).children(recursive=True)
-    assert ray_processes
+    children = psutil.Process(process.pid).children(recursive=True)
+    playing = [child for child in children if "RolloutWorker" in " ".join(child.cmdline())]
+    assert len(playing) == 1
     process.send_signal(signal.SIGINT)
     assert process.stdout is not None
     while "Saving and stopping" not in process.stdout.readline():
@@ -261,5 +261,5 @@ def test_a_second_signal_exits_at_once_and_takes_ray_along(tmp_path: Path) -> No
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
-    _, alive = psutil.wait_procs(ray_processes, timeout=30)
+    _, alive = psutil.wait_procs(playing, timeout=30)
     assert not alive

@@ -18,9 +18,11 @@ from distributed_pg.errors import RomNotFoundError, RunError, UsageError
 from distributed_pg.evaluate import Evaluation, evaluate, summary
 from distributed_pg.kernels import kernel_environment
 from distributed_pg.ray_cluster import RayCluster
+from distributed_pg.ray_session import ray_session
 from distributed_pg.rollout import EpisodeStats
 from distributed_pg.run_dir import UpdateRecord
 from distributed_pg.train import TrainResult, resume_config, train
+from distributed_pg.worker import RolloutWorker
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -183,7 +185,7 @@ def test_a_worker_without_the_game_stops_the_run(
     assert load_checkpoint(tmp_path / "run/checkpoints/update-00000000.safetensors")
 
 
-class CannotStart:
+class CannotStart(RolloutWorker):
     """Stands for a worker whose machine lacks something."""
 
     def __init__(self, config: TrainConfig) -> None:
@@ -215,6 +217,11 @@ def test_the_user_is_told_when_no_cpu_is_free(monkeypatch: pytest.MonkeyPatch) -
     assert told == [
         "no worker has been ready for 0 s; each needs a CPU of its own, and the cluster has 3"
     ]
+
+
+def test_auto_is_a_worker_for_each_cpu_of_the_cluster() -> None:
+    with ray_session(None, "auto", lambda _: None) as workers:
+        assert workers == 3
 
 
 def test_workers_run_with_the_kernels_that_give_the_same_bits_everywhere() -> None:
