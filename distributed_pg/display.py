@@ -86,22 +86,16 @@ class TrainDisplay:
             waited = time.monotonic() - self._begin
             return Text(f"Starting the workers and playing the first batch ({waited:.0f} s)")
         table = Table.grid(padding=(0, 3))
+        episodes_per_hour = f"{record.episodes_per_hour:.0f}"
+        frames_per_second = f"{record.frames_per_second:.0f}"
+        workers = f"{self._workers}, {record.worker_busy:.1%} busy"
+        trained = _duration(record.wall_seconds)
         rows = (
             ("episodes", f"{record.episodes}", "updates", f"{record.update}"),
             ("running mean", _reward(record.running_mean), "last 100", _reward(record.mean_100)),
-            ("best", _reward(record.best_reward), "workers", f"{self._workers}"),
-            (
-                "episodes/hour",
-                f"{record.episodes_per_hour:.0f}",
-                "frames/s",
-                f"{record.frames_per_second:.0f}",
-            ),
-            (
-                "trained",
-                _duration(record.wall_seconds),
-                "left",
-                self._left(record),
-            ),
+            ("best", _reward(record.best_reward), "workers", workers),
+            ("episodes/hour", episodes_per_hour, "frames/s", frames_per_second),
+            ("trained", trained, "left", self._left(record)),
         )
         for left_name, left, right_name, right in rows:
             table.add_row(

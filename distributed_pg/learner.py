@@ -137,7 +137,7 @@ class Learner:
                 "the last good state is saved; a lower learning_rate may help"
             )
         progress = state.progress.after_update(self._batch, self._wall_seconds())
-        rewards = [stats.reward for stats in self._batch]
+        batch = self._batch.copy()
         policy = state.policy.copy()
         self._optimizer.step(policy, self._gradient)
         # From here to the end of the block the state is between two updates. Nothing in it waits
@@ -156,7 +156,7 @@ class Learner:
         self._cluster.retire(before=self._schedule.oldest_version)
         # Before anything is hashed or written: workers that waited for this update go on.
         self._hand_out()
-        self._record(rewards, gradient_norm)
+        self._record(batch, gradient_norm)
         if self._checkpoint_is_due():
             self.save()
 
@@ -169,21 +169,23 @@ class Learner:
     def _stop_reached(self) -> bool:
         return stop_reached(self._config, self._state.progress, self._wall_seconds())
 
-    def _record(self, rewards: list[float], gradient_norm: float) -> None:
+    def _record(self, batch: list[EpisodeStats], gradient_norm: float) -> None:
         progress, before = self._state.progress, self._rate_from[0]
         self._rate_from.append(progress)
+        busy = sum(stats.seconds for stats in batch)
         seconds = max(progress.wall_seconds - before.wall_seconds, 1e-9)
         record = UpdateRecord(
             update=progress.update,
             episodes=progress.episodes,
             frames=progress.frames,
             wall_seconds=round(progress.wall_seconds, 3),
-            rewards=rewards,
+            rewards=[stats.reward for stats in batch],
             running_mean=progress.running_mean,
             mean_100=progress.mean_100,
             best_reward=progress.best_reward,
             episodes_per_hour=round((progress.episodes - before.episodes) / seconds * 3600, 1),
             frames_per_second=round((progress.frames - before.frames) / seconds, 1),
+            worker_busy=round(busy / (busy + sum(stats.waited_seconds for stats in batch)), 4),
             gradient_norm=gradient_norm,
             weights_checksum=weights_checksum(self._state.policy),
         )

@@ -44,6 +44,8 @@ class UpdateRecord:
     """Rate over the last 25 updates of this session."""
     frames_per_second: float
     """Emulated frames per second, likewise."""
+    worker_busy: float
+    """Share of the workers' time spent playing, from 0 to 1, over the episodes of this update."""
     gradient_norm: float
     """Euclidean norm of the summed gradient."""
     weights_checksum: str

@@ -1,7 +1,8 @@
 """The worker that plays episodes; Ray makes an actor of it."""
 
 import os
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 
 from distributed_pg.config import TrainConfig
 from distributed_pg.env import PongEnv
@@ -27,6 +28,7 @@ class RolloutWorker:
     def __init__(self, config: TrainConfig) -> None:
         self._config = config
         self._env: PongEnv | None = None
+        self._idle_since = time.perf_counter()
 
     def prepare(self) -> WorkerInfo:
         """Load the game, so that the first episode does not wait for it.
@@ -35,13 +37,16 @@ class RolloutWorker:
             RomNotFoundError: there is no ROM on the worker's machine.
         """
         self._emulator()
+        self._idle_since = time.perf_counter()
         return WorkerInfo(os.getpid(), library_versions())
 
     def play(self, ticket: Ticket, policy: Policy) -> tuple[EpisodeStats, Gradient]:
         """Play a training episode."""
+        waited = time.perf_counter() - self._idle_since
         config = self._config
         result = rollout(self._emulator(), policy, config.seed, ticket.episode, config.gamma)
-        return result.stats, result.gradient
+        self._idle_since = time.perf_counter()
+        return replace(result.stats, waited_seconds=waited), result.gradient
 
     def evaluate(self, ticket: Ticket, policy: Policy, seed: int, greedy: bool) -> EpisodeStats:
         """Play an episode that nothing is learned from."""
