@@ -10,9 +10,13 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
 import pytest  # noqa: E402
 import ray  # noqa: E402
+from hypothesis import settings  # noqa: E402
 
 from distributed_pg.env import PongEnv  # noqa: E402
 from distributed_pg.policy import Policy  # noqa: E402
+
+settings.register_profile("no deadline", deadline=None)  # a busy machine is not a failure
+settings.load_profile("no deadline")
 
 
 @pytest.fixture(scope="session")

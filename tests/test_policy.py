@@ -1,6 +1,7 @@
 """The sparse float32 policy against a dense float64 one, on real episodes."""
 
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -135,6 +136,15 @@ def test_first_frame_of_an_episode_gives_every_action_the_same_chance() -> None:
     hidden, probabilities = policy.forward(np.empty(0, np.intp), np.empty(0, np.float32))
     assert not hidden.any()
     assert probabilities == pytest.approx([1 / 3] * 3)
+
+
+def test_a_policy_crosses_processes_without_a_copy_of_its_arrays() -> None:
+    """Ray keeps out-of-band buffers in shared memory, where a worker reads them in place."""
+    policy = Policy.init(seed=0, inputs=6400, hidden_units=200, actions=2)
+    buffers: list[pickle.PickleBuffer] = []
+    in_band = pickle.dumps(policy, protocol=5, buffer_callback=buffers.append)
+    assert len(in_band) < 1000
+    assert sorted(buffer.raw().nbytes for buffer in buffers) == [200 * 4, 6400 * 200 * 4]
 
 
 def test_initial_weights_follow_from_the_seed_and_have_the_classic_scale() -> None:

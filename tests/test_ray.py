@@ -35,6 +35,7 @@ class Observer:
     def __init__(self, after_update: Callable[[UpdateRecord], None] = lambda _: None) -> None:
         self.messages: list[str] = []
         self.workers: list[int] = []
+        self.busy: list[float] = []
         self._after_update = after_update
 
     def message(self, text: str) -> None:
@@ -42,6 +43,7 @@ class Observer:
 
     def updated(self, record: UpdateRecord, workers: int) -> None:
         self.workers.append(workers)
+        self.busy.append(record.worker_busy)
         self._after_update(record)
 
 
@@ -86,6 +88,7 @@ def test_same_bits_with_any_number_of_workers(
     result = train(config, observer)
     assert result.weights_checksum == reference[policy_lag].weights_checksum
     assert observer.workers[-1] == num_workers
+    assert all(0.5 < busy < 1.0 for busy in observer.busy)
 
 
 @pytest.mark.parametrize("policy_lag", [0, 1])
@@ -225,10 +228,11 @@ def test_auto_is_a_worker_for_each_cpu_of_the_cluster() -> None:
 
 
 def test_workers_run_with_the_kernels_that_give_the_same_bits_everywhere() -> None:
+    before = {process.pid for process in worker_processes()}  # of other tests, about to end
     with RayCluster(CONFIG, 1) as cluster:
         while cluster.workers < 1:
             cluster.wait(1.0)
-        (worker,) = worker_processes()
+        (worker,) = (process for process in worker_processes() if process.pid not in before)
         environment = worker.environ()
     assert kernel_environment().items() <= environment.items()
 

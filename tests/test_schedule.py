@@ -94,7 +94,7 @@ def test_misuse_is_refused() -> None:
         schedule.advance()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     batch_size=st.integers(1, 20),
     policy_lag=st.integers(0, 3),
