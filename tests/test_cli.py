@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -119,8 +120,7 @@ def test_resume_goes_on_with_the_same_settings(finished_run: Path) -> None:
     result = distributed_pg("train", "--resume", ".", "--stop-episodes", "5", cwd=finished_run)
     assert result.returncode == 0, result.stderr
     assert "Done after 5 episodes, 5 updates." in result.stdout
-    lines = [json.loads(x) for x in (finished_run / "metrics.jsonl").read_text().splitlines()]
-    assert [line["update"] for line in lines] == [1, 2, 3, 4, 5]
+    assert [line["update"] for line in metrics(finished_run)] == [1, 2, 3, 4, 5]
     assert json.loads((finished_run / "config.json").read_text())["frame_limit"] == 400
 
 
@@ -204,15 +204,13 @@ def cluster_address() -> Iterator[str]:
 
 
 def test_a_run_on_a_cluster_has_the_same_bits(finished_run: Path, cluster_address: str) -> None:
-    first_updates = (finished_run / "metrics.jsonl").read_text().splitlines()[:3]
     arguments = ("train", *QUICK, "--stop-episodes", "3", "--run-dir", "on-a-cluster")
     address = ("--num-workers", "auto", "--address", cluster_address)
     result = distributed_pg(*arguments, *address, cwd=finished_run.parent)
     assert result.returncode == 0, result.stderr
     run = finished_run.parent / "on-a-cluster"
-    here = [json.loads(line)["weights_checksum"] for line in first_updates]
-    lines = (run / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["weights_checksum"] for line in lines] == here
+    here = [line["weights_checksum"] for line in metrics(finished_run)[:3]]
+    assert [line["weights_checksum"] for line in metrics(run)] == here
 
 
 def wait_for(path: Path, lines: int, process: subprocess.Popen[str]) -> None:
@@ -223,9 +221,15 @@ def wait_for(path: Path, lines: int, process: subprocess.Popen[str]) -> None:
         time.sleep(0.05)
 
 
-def start_endless_run(folder: Path) -> subprocess.Popen[str]:
+def metrics(run: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl but for one that is not complete."""
+    lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def start_endless_run(folder: Path, *settings: str) -> subprocess.Popen[str]:
     process = subprocess.Popen(
-        [*COMMAND, "train", *QUICK, "--run-dir", "run"],
+        [*COMMAND, "train", *QUICK, *settings, "--run-dir", "run"],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -233,6 +237,25 @@ def start_endless_run(folder: Path) -> subprocess.Popen[str]:
     )
     wait_for(folder / "run/metrics.jsonl", 2, process)
     return process
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint_with_the_same_bits(tmp_path: Path) -> None:
+    settings = ("--checkpoint-every", "2", "--keep", "1", "--policy-lag", "1")
+    process = start_endless_run(tmp_path, *settings)
+    wait_for(tmp_path / "run/metrics.jsonl", 5, process)
+    process.kill()
+    process.communicate(timeout=60)
+    before = metrics(tmp_path / "run")
+    stop = str(len(before) + 3)
+    result = distributed_pg("train", "--resume", "run", "--stop-episodes", stop, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    whole = ("train", *QUICK, "--policy-lag", "1", "--stop-episodes", stop, "--run-dir", "whole")
+    assert distributed_pg(*whole, cwd=tmp_path).returncode == 0
+    resumed, expected = metrics(tmp_path / "run"), metrics(tmp_path / "whole")
+    assert len(resumed) == len(expected) == int(stop)
+    for ours, theirs in zip(resumed, expected, strict=True):
+        assert ours["weights_checksum"] == theirs["weights_checksum"]
+        assert ours["running_mean"] == theirs["running_mean"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
