@@ -71,12 +71,64 @@ class EvaluateArgs:
         check_address(self.address)
 
 
+@dataclass(frozen=True)
+class BenchmarkArgs:
+    """Measure training speed against the bare emulator and the usual ways to train.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    num_workers: str = "1,2"
+    """Numbers of workers to measure, with commas between."""
+    rounds: int = 5
+    """How often everything is measured, in turns."""
+    seconds: float = 10.0
+    """How long one measurement takes, at least."""
+    simulate_workers: str = ""
+    """Numbers of simulated workers, which play nothing, to find how many one learner can serve."""
+    checkpoint: Path | None = None
+    """Whose policy plays: a file or a run's folder. Default: the initial one, whose games are
+    short."""
+    out: Path = Path("benchmark")
+    """Folder for benchmark.json, benchmark.csv and the pictures."""
+    address: str | None = None
+    """HOST:PORT of a running Ray cluster, or auto to find one."""
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check_whole("rounds", self.rounds, 1, 1000)
+        if not 0.1 <= self.seconds <= 3600:
+            raise UsageError(f"seconds: {self.seconds} is not a number from 0.1 to 3600")
+        check_address(self.address)
+        worker_counts("num_workers", self.num_workers)
+        worker_counts("simulate_workers", self.simulate_workers or "1")
+
+
+def worker_counts(name: str, text: str) -> list[int]:
+    """The numbers in ``text``, ascending.
+
+    Raises:
+        UsageError: one of them is no number of workers; the message begins with ``name``.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    for part in parts:
+        if not part.isdecimal() or not 1 <= int(part) <= 100_000:
+            raise UsageError(
+                f"{name}: {part!r} is not a whole number from 1 to 100000, with commas between "
+                "several"
+            )
+    return sorted({int(part) for part in parts})
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 done, 1 failed, 2 wrong usage."""
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     try:
         command = _parse(arguments)
-        return _train(command) if isinstance(command, TrainConfig) else _evaluate(command)
+        if isinstance(command, TrainConfig):
+            return _train(command)
+        return _evaluate(command) if isinstance(command, EvaluateArgs) else _benchmark(command)
     except UsageError as error:
         print(f"distributed-pg: error: {error}", file=sys.stderr)  # noqa: T201
         return 2
@@ -87,7 +139,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGINT
 
 
-def _parse(arguments: list[str]) -> TrainConfig | EvaluateArgs:
+def _parse(arguments: list[str]) -> TrainConfig | EvaluateArgs | BenchmarkArgs:
     presets = "; ".join(f"{name}: {_preset_text(name)}" for name in PRESETS)
     train = tyro.conf.subcommand(
         "train",
@@ -95,11 +147,16 @@ def _parse(arguments: list[str]) -> TrainConfig | EvaluateArgs:
         description=f"Train a policy. Presets: {presets}.",
     )
     evaluate = tyro.conf.subcommand("evaluate")
-    commands = Annotated[TrainConfig, train] | Annotated[EvaluateArgs, evaluate]
+    benchmark = tyro.conf.subcommand("benchmark")
+    commands = (
+        Annotated[TrainConfig, train]
+        | Annotated[EvaluateArgs, evaluate]
+        | Annotated[BenchmarkArgs, benchmark]
+    )
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            command: TrainConfig | EvaluateArgs = tyro.cli(
+            command: TrainConfig | EvaluateArgs | BenchmarkArgs = tyro.cli(
                 commands,
                 prog="distributed-pg",
                 description=DESCRIPTION,
@@ -194,6 +251,32 @@ def _evaluate(args: EvaluateArgs) -> int:
         text = "-" if value is None else f"{value:.3f}" if isinstance(value, float) else f"{value}"
         table.add_row(name, text)
     _console().print(table)
+    return 0
+
+
+def _benchmark(args: BenchmarkArgs) -> int:
+    from distributed_pg.benchmark import benchmark, simulate
+    from distributed_pg.benchmark_report import simulation_table, speed_table, write_report
+
+    errors = _console(stderr=True)
+    of_policy: dict[str, Any] = {
+        "checkpoint": args.checkpoint,
+        "address": args.address,
+        "progress": errors.print,
+    }
+    counts = worker_counts("num_workers", args.num_workers)
+    rows = benchmark(counts, args.rounds, args.seconds, **of_policy)
+    simulations = []
+    if args.simulate_workers:
+        simulated = worker_counts("simulate_workers", args.simulate_workers)
+        simulations = simulate(simulated, args.seconds, **of_policy)
+    files = write_report(rows, simulations, args.rounds, args.seconds, args.out)
+    console = _console()
+    console.print(speed_table(rows))
+    if simulations:
+        console.print(simulation_table(simulations))
+    for file in files:
+        console.print(f"Wrote {file}", soft_wrap=True)
     return 0
 
 

@@ -91,7 +91,7 @@ class PongEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
         self.action_space = spaces.Discrete(len(actions))
         self.observation_space = spaces.Box(-1, 1, shape, np.int8)
         self._actions = [PONG_ACTIONS[name] for name in actions]
-        self._ale = _load_pong(frame_limit, display=render_mode == "human")
+        self._ale = load_pong(frame_limit, display=render_mode == "human")
 
         self._ale.reset_game()
         self._start = self._ale.cloneState()
@@ -184,7 +184,7 @@ class PongEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
         return {"emulated_frames": self.emulated_frames}
 
 
-def _load_pong(frame_limit: int, *, display: bool) -> ALEInterface:
+def load_pong(frame_limit: int, *, display: bool) -> ALEInterface:
     """An emulator with Pong in it, at one frame an action and no randomness of its own."""
     ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
     ale = ALEInterface()

@@ -43,6 +43,14 @@ def play(worker: Worker, ticket: Ticket, weights: Reference) -> list[Reference]:
     return cast("list[Reference]", worker.play.options(num_returns=2).remote(ticket, weights))
 
 
+def start_worker(config: TrainConfig) -> Worker:
+    """A worker with a CPU of its own, held to kernels that give the same bits everywhere."""
+    options = {"num_cpus": 1, "max_restarts": -1}
+    environment = {"env_vars": kernel_environment()}
+    actor = ray.remote(RolloutWorker).options(**options, runtime_env=environment)
+    return cast("Worker", actor.remote(config))
+
+
 @dataclass(frozen=True, slots=True)
 class _Call:
     """A call to a worker that has not returned. Without a ticket: is it ready?"""
@@ -63,6 +71,7 @@ class RayCluster:
         num_workers: how many to start.
         submit: what a worker does with a ticket.
         message: called with one line whenever something is worth telling the user.
+        start: makes a worker.
     """
 
     def __init__(
@@ -71,10 +80,12 @@ class RayCluster:
         num_workers: int,
         submit: Submit = play,
         message: Callable[[str], None] = lambda _: None,
+        start: Callable[[TrainConfig], Worker] = start_worker,
     ) -> None:
         self._config = config
         self._submit = submit
         self._message = message
+        self._start = start
         self._idle: deque[Worker] = deque()
         self._calls: dict[Reference, _Call] = {}
         self._weights: dict[int, Reference] = {}
@@ -84,7 +95,7 @@ class RayCluster:
         self._none_ready_since = time.monotonic()
         self._told_none_ready = False
         for _ in range(num_workers):
-            self._ask_if_ready(self._start_worker())
+            self._ask_if_ready(self._start(config))
 
     def __enter__(self) -> "RayCluster":
         """Return itself."""
@@ -98,7 +109,7 @@ class RayCluster:
     ) -> None:
         """Stop the workers and free what they hold."""
         busy = [call.worker for call in self._calls.values()]
-        for worker in (*self._idle, *busy, *(worker for _, worker in self._retries)):
+        for worker in {*self._idle, *busy, *(worker for _, worker in self._retries)}:
             with suppress(RayError):  # Ray itself is gone, and its workers with it
                 ray.kill(worker)
         self._calls.clear()
@@ -108,6 +119,11 @@ class RayCluster:
     def workers(self) -> int:
         """Workers that can play now."""
         return len(self._idle) + sum(call.ticket is not None for call in self._calls.values())
+
+    @property
+    def starting(self) -> bool:
+        """Whether a worker has not said yet that it is ready."""
+        return bool(self._retries) or any(call.ticket is None for call in self._calls.values())
 
     def publish(self, version: int, policy: Policy) -> None:
         """Copy the weights to the object store, where workers read them without a copy."""
@@ -167,7 +183,7 @@ class RayCluster:
         return Finished(call.ticket, stats, call.gradient)
 
     def _lost(self, call: _Call, error: RayError) -> Lost | None:
-        worker = self._start_worker() if isinstance(error, ActorDiedError) else call.worker
+        worker = self._start(self._config) if isinstance(error, ActorDiedError) else call.worker
         if call.ticket is not None:
             self._ask_if_ready(worker)
             return Lost(call.ticket, _reason(error))
@@ -184,13 +200,6 @@ class RayCluster:
             if change not in self._told_versions:
                 self._told_versions.add(change)
                 self._message(f"on a worker {change}: the run may not have the same bits again")
-
-    def _start_worker(self) -> Worker:
-        """A worker with a CPU of its own, held to kernels that give the same bits everywhere."""
-        options = {"num_cpus": 1, "max_restarts": -1}
-        environment = {"env_vars": kernel_environment()}
-        actor = ray.remote(RolloutWorker).options(**options, runtime_env=environment)
-        return cast("Worker", actor.remote(self._config))
 
     def _ask_if_ready(self, worker: Worker) -> None:
         self._calls[worker.prepare.remote()] = _Call(worker)

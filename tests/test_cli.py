@@ -90,6 +90,9 @@ def test_help_names_presets_and_settings(tmp_path: Path) -> None:
         ("evaluate . ", 2, "holds no run"),
         ("evaluate x --episodes 0", 2, "episodes: 0 is not a whole number from 1"),
         ("evaluate x --seed -1", 2, "seed: -1 is not a whole number from 0"),
+        ("benchmark --num-workers 1,x", 2, "num_workers: 'x' is not a whole number from 1"),
+        ("benchmark --rounds 0", 2, "rounds: 0 is not a whole number from 1 to 1000"),
+        ("benchmark --seconds 0", 2, "seconds: 0.0 is not a number from 0.1 to 3600"),
         ("evaluate x --num-workers 0", 2, "num_workers: 0 is not a whole number from 1"),
     ],
 )
@@ -143,6 +146,36 @@ def test_evaluate_prints_a_table(finished_run: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert re.search(r"^ *episodes +1 *$", result.stdout, re.MULTILINE)
     assert re.search(r"^ *std +- *$", result.stdout, re.MULTILINE)
+
+
+def test_benchmark_measures_everything_and_writes_it_down(
+    tmp_path: Path, finished_run: Path
+) -> None:
+    arguments = ("benchmark", "--num-workers", "1", "--rounds", "1", "--seconds", "5")
+    more = ("--simulate-workers", "4,16", "--checkpoint", finished_run, "--out", "measured")
+    result = distributed_pg(*arguments, *more, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    report = json.loads((tmp_path / "measured/benchmark.json").read_text())
+    assert report["cpus"] == os.cpu_count()
+    rows = {(row["name"], row["workers"]): row for row in report["rows"]}
+    assert set(rows) == {("emulator", 1), ("training", 1), ("tutorial", 1), ("classic", 1)}
+    for row in rows.values():
+        assert 0 < row["slowest"] <= row["frames_per_second"] <= row["fastest"]
+        assert row["episodes_per_hour"] > 0
+    assert rows["emulator", 1]["of_emulator"] == rows["training", 1]["speedup"] == 1.0
+    assert rows["classic", 1]["of_emulator"] < rows["training", 1]["of_emulator"]
+    assert 0.3 < rows["training", 1]["worker_busy"] <= 1.0
+    assert [s["workers"] for s in report["simulations"]] == [4, 16]
+    for simulation in report["simulations"]:
+        # None can return gradients faster than it would have played.
+        assert 0 < simulation["worker_busy"] <= 1.01
+        assert simulation["gradient_bytes"] > 8 * 4
+    lines = (tmp_path / "measured/benchmark.csv").read_text().splitlines()
+    assert len(lines) == 1 + len(rows)
+    for picture in ("scaling.png", "saturation.png"):
+        assert (tmp_path / "measured" / picture).read_bytes()[:4] == b"\x89PNG"
+        assert f"Wrote measured/{picture}" in result.stdout
+    assert "round 1 of 1: training with 1" in result.stderr
 
 
 def test_the_default_run_directory_is_new_and_named(tmp_path: Path) -> None:

@@ -1,0 +1,258 @@
+"""Measure training against its limit, the bare emulator, and against the usual ways to train.
+
+Everything is measured in one run, in turns, several rounds: machines are noisy, and a ratio of two
+numbers taken minutes apart means little. The weights never change (the learning rate is too small
+to reach the last bit of any of them), so every round plays the same games.
+"""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from distributed_pg.checkpoint import load_checkpoint
+from distributed_pg.config import TrainConfig
+from distributed_pg.env import PongEnv
+from distributed_pg.errors import UsageError
+from distributed_pg.learner import Learner
+from distributed_pg.ray_cluster import RayCluster
+from distributed_pg.ray_session import ray_session
+from distributed_pg.references import Rate, classic_rate, emulator_rate, tutorial_rate
+from distributed_pg.rollout import rollout
+from distributed_pg.run_dir import RunDir, UpdateRecord, find_checkpoint
+from distributed_pg.simulate import start_waiting
+from distributed_pg.state import Progress, TrainingState
+
+_STANDING_STILL = 1e-12
+"""A learning rate that moves no float32 weight."""
+
+Key = tuple[str, int]
+"""What was measured, and on how many workers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One thing measured, over all rounds."""
+
+    name: str
+    """training, emulator (nothing but), tutorial or classic."""
+    workers: int
+    frames_per_second: float
+    """Emulated frames per second, median of the rounds."""
+    slowest: float
+    fastest: float
+    """Frames per second of the slowest and the fastest round."""
+    episodes_per_hour: float
+    """Median of the rounds."""
+    of_emulator: float
+    """Frames per second as a share of as many bare emulators', median of the rounds' ratios."""
+    speedup: float
+    """Frames per second over the same with one worker, likewise; 1 where that was not measured."""
+    worker_busy: float | None
+    """Share of the workers' time spent playing, median; None where it is not measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Simulation:
+    """What the learner did for so many simulated workers."""
+
+    workers: int
+    gradients_per_second: float
+    """Gradients fetched, summed and applied."""
+    worker_busy: float
+    """Share of the time a worker would have played."""
+    episode_seconds: float
+    """How long it pretended to play."""
+    gradient_bytes: int
+    """Size of one gradient."""
+
+
+class _Watch:
+    """A reporter that remembers the updates."""
+
+    def __init__(self) -> None:
+        self.records: list[UpdateRecord] = []
+
+    def message(self, text: str) -> None:
+        """Say nothing."""
+
+    def updated(self, record: UpdateRecord, workers: int) -> None:  # noqa: ARG002
+        """Remember it."""
+        self.records.append(record)
+
+
+def benchmark(
+    num_workers: list[int],
+    rounds: int,
+    seconds: float,
+    *,
+    checkpoint: Path | None = None,
+    address: str | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> list[Row]:
+    """Measure training on each number of workers, and the references, ``rounds`` times in turns.
+
+    Args:
+        num_workers: worker counts to measure.
+        rounds: how often each is measured.
+        seconds: how long each measurement takes, at least.
+        checkpoint: whose policy plays; None: the initial one, whose games are short.
+        address: of a Ray cluster; the references without Ray still run on this machine.
+        progress: told what is being measured.
+
+    Raises:
+        UsageError: there is nothing at ``checkpoint``.
+        RunError: it cannot be read, or nobody answers at the address.
+    """
+    config, state = _standing_still(checkpoint)
+    most = max(num_workers)
+    contestants: dict[Key, Callable[[], tuple[Rate, float | None]]] = {}
+    for n in num_workers:
+        contestants["emulator", n] = partial(_unwatched, emulator_rate, n, seconds)
+        contestants["training", n] = partial(_train, config, state, n, seconds)
+    contestants["tutorial", most] = partial(_unwatched, tutorial_rate, state.policy, most, seconds)
+    contestants["classic", 1] = partial(_unwatched, classic_rate, state.policy, seconds)
+    measured: dict[Key, list[tuple[Rate, float | None]]] = {key: [] for key in contestants}
+    with ray_session(address, most, lambda _: None):
+        for number in range(rounds):
+            for (name, n), measure in contestants.items():
+                progress(f"round {number + 1} of {rounds}: {name} with {n}")
+                measured[name, n].append(measure())
+    rates = {key: [rate for rate, _ in results] for key, results in measured.items()}
+    busy = {key: [share for _, share in results if share] for key, results in measured.items()}
+    return [_row(key, rates, busy[key]) for key in measured]
+
+
+def simulate(
+    workers: list[int],
+    seconds: float,
+    *,
+    checkpoint: Path | None = None,
+    address: str | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> list[Simulation]:
+    """Find how many workers one learner can serve, with workers that only wait.
+
+    An update sums as many episodes as there are workers, so that none waits for the schedule.
+
+    Args:
+        workers: numbers of simulated workers.
+        seconds: how long each is measured, at least.
+        checkpoint: whose policy's episode they pretend to play; None: the initial one's.
+        address: of a Ray cluster; None: this machine.
+        progress: told what is being measured.
+
+    Raises:
+        UsageError: there is nothing at ``checkpoint``.
+        RunError: it cannot be read, or nobody answers at the address.
+    """
+    config, state = _standing_still(checkpoint)
+    env = PongEnv(**config.env_settings())
+    episode = rollout(env, state.policy, config.seed, 0, config.gamma)
+    gradient = episode.gradient
+    simulations = []
+    with ray_session(address, 1, lambda _: None):
+        for n in workers:
+            progress(f"simulating {n} workers")
+            start = start_waiting(n, episode)
+            with RayCluster(config, n, start=start) as cluster:
+                records = _watch_training(replace(config, batch_size=n), state, cluster, seconds)
+            rate = _rate(records)
+            per_second = rate.episodes / rate.seconds
+            simulations.append(
+                Simulation(
+                    workers=n,
+                    gradients_per_second=per_second,
+                    worker_busy=per_second * episode.stats.seconds / n,
+                    episode_seconds=episode.stats.seconds,
+                    gradient_bytes=gradient.rows.nbytes
+                    + gradient.w1_rows.nbytes
+                    + gradient.w2.nbytes,
+                )
+            )
+    return simulations
+
+
+def _standing_still(checkpoint: Path | None) -> tuple[TrainConfig, TrainingState]:
+    """The settings and the weights to measure with."""
+    config, state = TrainConfig(), TrainingState.initial(TrainConfig())
+    if checkpoint is not None:
+        loaded = load_checkpoint(find_checkpoint(checkpoint))
+        config = loaded.config
+        state = TrainingState({0: loaded.state.policy}, loaded.state.cache, Progress())
+    if config.crop != TrainConfig.crop or len(config.actions) != 2:
+        raise UsageError(
+            f"{checkpoint}: the classic way plays UP and DOWN and sees rows 35 to 195; "
+            "this policy does not"
+        )
+    return replace(
+        config, learning_rate=_STANDING_STILL, batch_size=10, policy_lag=1, checkpoint_every=25
+    ), state
+
+
+def _train(
+    config: TrainConfig, state: TrainingState, workers: int, seconds: float
+) -> tuple[Rate, float]:
+    with RayCluster(config, workers) as cluster:
+        records = _watch_training(config, state, cluster, seconds)
+    return _rate(records), statistics.mean(record.worker_busy for record in records[1:])
+
+
+def _watch_training(
+    config: TrainConfig, state: TrainingState, cluster: RayCluster, seconds: float
+) -> list[UpdateRecord]:
+    """Run the whole training loop, metrics and checkpoints included, when the workers are ready."""
+    while cluster.starting:
+        cluster.wait(1.0)
+    with tempfile.TemporaryDirectory() as folder:
+        start = TrainingState(dict(state.policies), state.cache.copy(), Progress())
+        run_dir = RunDir.create(replace(config, run_dir=Path(folder) / "run"))
+        saved = run_dir.save(config, start, best=False)
+        watch, begin = _Watch(), time.perf_counter()
+        Learner(config, start, cluster, run_dir, watch, saved).run(
+            lambda: len(watch.records) > 1 and time.perf_counter() - begin > seconds
+        )
+    return watch.records
+
+
+def _rate(records: list[UpdateRecord]) -> Rate:
+    """From the first update, when all is under way, to the last."""
+    first, last = records[0], records[-1]
+    return Rate(
+        last.episodes - first.episodes,
+        last.frames - first.frames,
+        last.wall_seconds - first.wall_seconds,
+    )
+
+
+def _unwatched(measure: Callable[..., Rate], *arguments: object) -> tuple[Rate, None]:
+    return measure(*arguments), None
+
+
+def _row(key: Key, rates: dict[Key, list[Rate]], busy: list[float]) -> Row:
+    name, workers = key
+    frames = [rate.frames / rate.seconds for rate in rates[key]]
+    return Row(
+        name=name,
+        workers=workers,
+        frames_per_second=statistics.median(frames),
+        slowest=min(frames),
+        fastest=max(frames),
+        episodes_per_hour=statistics.median(
+            3600 * rate.episodes / rate.seconds for rate in rates[key]
+        ),
+        of_emulator=_ratio(rates, key, ("emulator", workers)),
+        speedup=_ratio(rates, key, (name, 1)),
+        worker_busy=statistics.median(busy) if busy else None,
+    )
+
+
+def _ratio(rates: dict[Key, list[Rate]], key: Key, reference: Key) -> float:
+    """Median over the rounds of the ratio of frames per second; 1 without a reference."""
+    return statistics.median(
+        (one.frames / one.seconds) / (other.frames / other.seconds)
+        for one, other in zip(rates[key], rates.get(reference, rates[key]), strict=True)
+    )
