@@ -14,6 +14,7 @@ from rich.table import Table
 from distributed_pg.benchmark import Row, Simulation
 from distributed_pg.checkpoint import write_atomically
 from distributed_pg.errors import RunError
+from distributed_pg.memory_benchmark import Memory
 from distributed_pg.versions import cpu_model, library_versions
 
 if TYPE_CHECKING:
@@ -22,7 +23,12 @@ if TYPE_CHECKING:
 
 
 def write_report(
-    rows: list[Row], simulations: list[Simulation], rounds: int, seconds: float, out: Path
+    rows: list[Row],
+    simulations: list[Simulation],
+    memory: Memory,
+    rounds: int,
+    seconds: float,
+    out: Path,
 ) -> list[Path]:
     """Write ``benchmark.json``, ``benchmark.csv`` and, with matplotlib, the pictures to ``out``.
 
@@ -40,6 +46,7 @@ def write_report(
         "rounds": rounds,
         "seconds": seconds,
         "rows": [asdict(row) for row in rows],
+        "memory": asdict(memory),
         "simulations": [asdict(simulation) for simulation in simulations],
     }
     files = [out / "benchmark.json", out / "benchmark.csv"]
@@ -78,6 +85,15 @@ def speed_table(rows: list[Row]) -> Table:
             "" if row.worker_busy is None else f"{row.worker_busy:.1%}",
         )
     return grid
+
+
+def memory_line(memory: Memory) -> str:
+    """The memory for a terminal."""
+    mebibytes = {name: value / 2**20 for name, value in asdict(memory).items()}
+    return (
+        "peak memory: worker {worker:.0f} MiB in a game of 10000 steps (a Ray worker that does "
+        "nothing {ray_worker:.0f}), learner {learner:.0f} MiB with 2 workers and batches of 100"
+    ).format(**mebibytes)
 
 
 def simulation_table(simulations: list[Simulation]) -> Table:

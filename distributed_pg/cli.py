@@ -256,7 +256,13 @@ def _evaluate(args: EvaluateArgs) -> int:
 
 def _benchmark(args: BenchmarkArgs) -> int:
     from distributed_pg.benchmark import benchmark, simulate
-    from distributed_pg.benchmark_report import simulation_table, speed_table, write_report
+    from distributed_pg.benchmark_report import (
+        memory_line,
+        simulation_table,
+        speed_table,
+        write_report,
+    )
+    from distributed_pg.memory_benchmark import measure_memory
 
     errors = _console(stderr=True)
     of_policy: dict[str, Any] = {
@@ -270,11 +276,13 @@ def _benchmark(args: BenchmarkArgs) -> int:
     if args.simulate_workers:
         simulated = worker_counts("simulate_workers", args.simulate_workers)
         simulations = simulate(simulated, args.seconds, **of_policy)
-    files = write_report(rows, simulations, args.rounds, args.seconds, args.out)
+    memory = measure_memory(errors.print)
+    files = write_report(rows, simulations, memory, args.rounds, args.seconds, args.out)
     console = _console()
     console.print(speed_table(rows))
     if simulations:
         console.print(simulation_table(simulations))
+    console.print(memory_line(memory))
     for file in files:
         console.print(f"Wrote {file}", soft_wrap=True)
     return 0

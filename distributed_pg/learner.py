@@ -12,6 +12,7 @@ from distributed_pg.checkpoint import weights_checksum
 from distributed_pg.cluster import Cluster, Finished, GradientLostError
 from distributed_pg.config import TrainConfig
 from distributed_pg.errors import RunError
+from distributed_pg.memory import peak_memory
 from distributed_pg.optimizer import RMSProp, norm
 from distributed_pg.rollout import EpisodeStats
 from distributed_pg.run_dir import RunDir, UpdateRecord, is_best
@@ -186,6 +187,8 @@ class Learner:
             episodes_per_hour=round((progress.episodes - before.episodes) / seconds * 3600, 1),
             frames_per_second=round((progress.frames - before.frames) / seconds, 1),
             worker_busy=round(busy / (busy + sum(stats.waited_seconds for stats in batch)), 4),
+            worker_memory=max(stats.worker_memory for stats in batch),
+            learner_memory=peak_memory(),
             gradient_norm=gradient_norm,
             weights_checksum=weights_checksum(self._state.policy),
         )

@@ -32,6 +32,8 @@ class EpisodeStats:
     """Time from the reset to the last step, and to the gradient where there is one."""
     waited_seconds: float = 0.0
     """Time the worker had nothing to play before this episode."""
+    worker_memory: int = 0
+    """The most memory the worker ever had resident, bytes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,10 @@ class UpdateRecord:
     """Emulated frames per second, likewise."""
     worker_busy: float
     """Share of the workers' time spent playing, from 0 to 1, over the episodes of this update."""
+    worker_memory: int
+    """The most memory that one of the workers of this update ever had resident, bytes."""
+    learner_memory: int
+    """The most memory the learner's process ever had resident in this session, bytes."""
     gradient_norm: float
     """Euclidean norm of the summed gradient."""
     weights_checksum: str

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from distributed_pg.config import TrainConfig
 from distributed_pg.env import PongEnv
+from distributed_pg.memory import peak_memory
 from distributed_pg.policy import Gradient, Policy
 from distributed_pg.rollout import EpisodeStats, evaluate_episode, rollout
 from distributed_pg.schedule import Ticket
@@ -46,7 +47,8 @@ class RolloutWorker:
         config = self._config
         result = rollout(self._emulator(), policy, config.seed, ticket.episode, config.gamma)
         self._idle_since = time.perf_counter()
-        return replace(result.stats, waited_seconds=waited), result.gradient
+        stats = replace(result.stats, waited_seconds=waited, worker_memory=peak_memory())
+        return stats, result.gradient
 
     def evaluate(self, ticket: Ticket, policy: Policy, seed: int, greedy: bool) -> EpisodeStats:
         """Play an episode that nothing is learned from."""

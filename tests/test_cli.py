@@ -165,6 +165,9 @@ def test_benchmark_measures_everything_and_writes_it_down(
     assert rows["emulator", 1]["of_emulator"] == rows["training", 1]["speedup"] == 1.0
     assert rows["classic", 1]["of_emulator"] < rows["training", 1]["of_emulator"]
     assert 0.3 < rows["training", 1]["worker_busy"] <= 1.0
+    memory = report["memory"]
+    assert 10**7 < memory["ray_worker"] < memory["worker"] < 10**9
+    assert 10**7 < memory["learner"] < 10**9
     assert [s["workers"] for s in report["simulations"]] == [4, 16]
     for simulation in report["simulations"]:
         # None can return gradients faster than it would have played.

@@ -163,6 +163,7 @@ def test_metrics_and_checkpoints_on_disk(tmp_path: Path) -> None:
     assert {"running_mean", "mean_100", "episodes_per_hour", "gradient_norm"} <= last.keys()
     assert last["wall_seconds"] > 0
     assert last["frames_per_second"] > 0
+    assert last["learner_memory"] > 10**7
     assert last["worker_busy"] == 1.0  # simulated workers never wait
     names = sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir())
     assert names == ["update-00000006.safetensors", "update-00000007.safetensors"]
