@@ -31,7 +31,7 @@ def distributed_pg(
         env=os.environ | environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
 
