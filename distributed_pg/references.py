@@ -87,7 +87,7 @@ def tutorial_rate(policy: Policy, workers: int, seconds: float) -> Rate:
 
 def dense_weights(policy: Policy) -> list[Dense]:
     """The weights of ``policy`` as the classic script has them: (H, D) and (H,), float64."""
-    return [policy.w1.T.astype(np.float64), policy.w2[:, 0].astype(np.float64)]
+    return [policy.w1.T.astype(np.float64, order="C"), policy.w2[:, 0].astype(np.float64)]
 
 
 class ClassicPlayer:
