@@ -69,16 +69,15 @@ def write_report(
 def speed_table(rows: list[Row]) -> Table:
     """The rows for a terminal."""
     grid = Table(box=None, header_style="bold")
-    for title in ("", "workers", "frames/s", "(slowest to fastest)", "episodes/h"):
-        grid.add_column(title, justify="left" if not title else "right")
-    for title in ("of emulator", "speed-up", "busy"):
-        grid.add_column(title, justify="right")
+    grid.add_column("")
+    for title in ("workers", "frames/s", "range", "episodes/h", "of limit", "speed-up", "busy"):
+        grid.add_column(title, justify="right", no_wrap=True)
     for row in rows:
         grid.add_row(
             row.name,
             f"{row.workers}",
             f"{row.frames_per_second:.0f}",
-            f"({row.slowest:.0f} to {row.fastest:.0f})",
+            f"{row.slowest:.0f}-{row.fastest:.0f}",
             f"{row.episodes_per_hour:.0f}",
             f"{row.of_emulator:.3f}",
             f"{row.speedup:.2f}",

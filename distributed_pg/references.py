@@ -95,6 +95,7 @@ class ClassicPlayer:
 
     def __init__(self, seed: int) -> None:
         gymnasium.register_envs(ale_py)
+        ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
         self._env = gymnasium.make("ALE/Pong-v5")
         self._random = np.random.default_rng(seed)
         self._screen, _ = self._env.reset(seed=seed)
