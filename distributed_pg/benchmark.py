@@ -188,9 +188,17 @@ def _standing_still(checkpoint: Path | None) -> tuple[TrainConfig, TrainingState
             f"{checkpoint}: the classic way plays UP and DOWN and sees rows 35 to 195; "
             "this policy does not"
         )
-    return replace(
-        config, learning_rate=_STANDING_STILL, batch_size=10, policy_lag=1, checkpoint_every=25
-    ), state
+    config = replace(
+        config,
+        learning_rate=_STANDING_STILL,
+        batch_size=10,
+        policy_lag=1,
+        stop_episodes=None,
+        stop_minutes=None,
+        stop_reward=None,
+        checkpoint_every=25,
+    )
+    return config, state
 
 
 def _train(
