@@ -68,9 +68,9 @@ def write_report(
 
 def speed_table(rows: list[Row]) -> Table:
     """The rows for a terminal."""
-    grid = Table(box=None, header_style="bold")
-    grid.add_column("")
-    for title in ("workers", "frames/s", "range", "episodes/h", "of limit", "speed-up", "busy"):
+    grid = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    grid.add_column("", no_wrap=True)
+    for title in ("workers", "frames/s", "range", "episodes/h", "of limit", "speedup", "busy"):
         grid.add_column(title, justify="right", no_wrap=True)
     for row in rows:
         grid.add_row(
@@ -97,7 +97,7 @@ def memory_line(memory: Memory) -> str:
 
 def simulation_table(simulations: list[Simulation]) -> Table:
     """The simulations for a terminal."""
-    grid = Table(box=None, header_style="bold")
+    grid = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     for title in ("simulated workers", "gradients/s", "busy", "bytes a gradient"):
         grid.add_column(title, justify="right")
     for simulation in simulations:
@@ -156,6 +156,7 @@ def _axis(x: str, y: str) -> "tuple[Figure, Axes]":
 def _save(figure: "Figure", axis: "Axes", path: Path) -> Path:
     if axis.get_xscale() == "linear":
         axis.set_xlim(left=0)
+        axis.xaxis.get_major_locator().set_params(integer=True)
     axis.set_ylim(bottom=0)
     axis.legend(frameon=False)
     figure.savefig(path, dpi=120)
