@@ -154,9 +154,11 @@ def _axis(x: str, y: str) -> "tuple[Figure, Axes]":
 
 
 def _save(figure: "Figure", axis: "Axes", path: Path) -> Path:
+    from matplotlib.ticker import MaxNLocator
+
     if axis.get_xscale() == "linear":
         axis.set_xlim(left=0)
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_ylim(bottom=0)
     axis.legend(frameon=False)
     figure.savefig(path, dpi=120)
