@@ -214,8 +214,10 @@ def _train(config: TrainConfig) -> int:
     console.print(f"{how} after {result.episodes} episodes, {result.updates} updates.")
     console.print(f"Weights checksum: {result.weights_checksum}")
     console.print(f"Checkpoint: {result.checkpoint}", soft_wrap=True)
-    console.print(f"Evaluate:   distributed-pg evaluate {result.run_dir}", soft_wrap=True)
-    console.print(f"Go on:      distributed-pg train --resume {result.run_dir}", soft_wrap=True)
+    called = Path(sys.argv[0])
+    command = "python -m distributed_pg" if called.name == "__main__.py" else called
+    console.print(f"Evaluate:   {command} evaluate {result.run_dir}", soft_wrap=True)
+    console.print(f"Go on:      {command} train --resume {result.run_dir}", soft_wrap=True)
     return 0
 
 

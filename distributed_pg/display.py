@@ -104,6 +104,8 @@ class TrainDisplay:
                 Text(right_name, style="dim"),
                 Text(right, style="bold"),
             )
+        if not (self._live and self._live.is_started):
+            return table
         return Group(table, Text("Ctrl-C saves and stops; --resume goes on", style="dim"))
 
     def _left(self, record: UpdateRecord) -> str:
