@@ -25,6 +25,9 @@ from distributed_pg.versions import cpu_model, library_versions
 
 FORMAT = "distributed_pg checkpoint 1"
 
+# What reading JSON of the wrong form, or building objects from it, can raise.
+_MISFITS = (ConfigError, KeyError, TypeError, ValueError, AttributeError, RecursionError)
+
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
@@ -94,9 +97,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         progress = _progress(json.loads(metadata["progress"]))
         versions = {str(k): str(v) for k, v in json.loads(metadata["versions"]).items()}
         state = _state(config, progress, tensors)
-    except (
-        *(ConfigError, KeyError, TypeError, ValueError, AttributeError, RecursionError),
-    ) as error:
+    except _MISFITS as error:
         raise CheckpointError(
             f"{path}: its contents do not fit together ({one_line(error)})"
         ) from None

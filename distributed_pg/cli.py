@@ -179,14 +179,14 @@ def _one_line(box: str) -> str:
 
 def _train_defaults(arguments: list[str]) -> TrainConfig:
     """What the flags that are not given stand at: the preset's values, or the resumed run's."""
+    if arguments[0] != "train":
+        return TrainConfig()
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--preset")
     parser.add_argument("--resume", type=Path)
     try:
         given, _ = parser.parse_known_args(arguments)
     except argparse.ArgumentError:  # a flag without its value: the real parser says so
-        return TrainConfig()
-    if arguments[0] != "train":
         return TrainConfig()
     if given.resume is not None and str(given.resume) != "None":
         from distributed_pg.train import resume_config
@@ -227,14 +227,14 @@ def _console(*, stderr: bool = False) -> Console:
 
 
 def _evaluate(args: EvaluateArgs) -> int:
-    from distributed_pg.evaluate import Evaluation, evaluate
+    from distributed_pg.evaluate import evaluate
 
     errors = _console(stderr=True)
     columns = TextColumn("{task.description}"), MofNCompleteColumn(), TimeRemainingColumn()
     quiet = not errors.is_terminal
     with Progress(*columns, console=errors, transient=True, disable=quiet) as progress:
         games = progress.add_task("Games played", total=args.episodes)
-        result: Evaluation = evaluate(
+        result = evaluate(
             args.checkpoint,
             args.episodes,
             greedy=args.greedy,

@@ -28,7 +28,6 @@ class TrainDisplay:
         self._console = console
         self._config = config
         self._record: UpdateRecord | None = None
-        self._first: UpdateRecord | None = None
         self._workers = 0
         self._begin = self._last_line = time.monotonic()
         self._live = (
@@ -61,10 +60,10 @@ class TrainDisplay:
 
     def updated(self, record: UpdateRecord, workers: int) -> None:
         """Show the run after an update."""
-        self._first = self._first or record
+        first = self._record is None
         self._record, self._workers = record, workers
         now = time.monotonic()
-        if not self._live and (now - self._last_line >= LINE_SECONDS or record is self._first):
+        if not self._live and (first or now - self._last_line >= LINE_SECONDS):
             self._last_line = now
             self._show(self._line(record))
 
