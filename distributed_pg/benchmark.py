@@ -29,6 +29,9 @@ from distributed_pg.state import Progress, TrainingState
 _STANDING_STILL = 1e-12
 """A learning rate that moves no float32 weight."""
 
+_PLAYED = 16
+"""Different episodes that simulated workers pretend to play."""
+
 Key = tuple[str, int]
 """What was measured, and on how many workers."""
 
@@ -65,9 +68,9 @@ class Simulation:
     worker_busy: float
     """Share of the time a worker would have played."""
     episode_seconds: float
-    """How long it pretended to play."""
+    """How long it pretended to play, mean."""
     gradient_bytes: int
-    """Size of one gradient."""
+    """Size of a gradient, mean."""
 
 
 class _Watch:
@@ -151,13 +154,14 @@ def simulate(
     """
     config, state = _standing_still(checkpoint)
     env = PongEnv(**config.env_settings())
-    episode = rollout(env, state.policy, config.seed, 0, config.gamma)
-    gradient = episode.gradient
+    played = [rollout(env, state.policy, config.seed, i, config.gamma) for i in range(_PLAYED)]
+    seconds_played = statistics.mean(result.stats.seconds for result in played)
+    size = statistics.mean(result.gradient.nbytes for result in played)
     simulations = []
     with ray_session(address, 1, lambda _: None):
         for n in workers:
             progress(f"simulating {n} workers")
-            start = start_waiting(n, episode)
+            start = start_waiting(n, played)
             with RayCluster(config, n, start=start) as cluster:
                 records = _watch_training(replace(config, batch_size=n), state, cluster, seconds)
             rate = _rate(records)
@@ -166,11 +170,9 @@ def simulate(
                 Simulation(
                     workers=n,
                     gradients_per_second=per_second,
-                    worker_busy=per_second * episode.stats.seconds / n,
-                    episode_seconds=episode.stats.seconds,
-                    gradient_bytes=gradient.rows.nbytes
-                    + gradient.w1_rows.nbytes
-                    + gradient.w2.nbytes,
+                    worker_busy=per_second * seconds_played / n,
+                    episode_seconds=seconds_played,
+                    gradient_bytes=round(size),
                 )
             )
     return simulations

@@ -1,11 +1,12 @@
 """What the learner needs of the machines that play for it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from distributed_pg.policy import Gradient, Policy
 from distributed_pg.rollout import EpisodeStats
-from distributed_pg.schedule import Ticket
+from distributed_pg.schedule import Schedule, Ticket
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +27,11 @@ class Lost:
     reason: str
 
 
-class GradientLostError(Exception):
+@dataclass(frozen=True, slots=True)
+class GradientLost:
     """The gradient of a finished episode is gone; the episode has to be played again."""
+
+    reason: str
 
 
 class Cluster(Protocol):
@@ -43,11 +47,15 @@ class Cluster(Protocol):
     def retire(self, before: int) -> None:
         """Forget the weights of the versions below ``before``."""
 
-    def has_idle(self) -> bool:
-        """Whether a worker is waiting for a ticket."""
+    def has_room(self, free: int) -> bool:
+        """Whether a ticket should be given out now, with ``free`` that could be.
+
+        To an idle worker, always. To wait behind a game, only while there are as many as workers:
+        otherwise the ticket may soon find a worker that plays it at once.
+        """
 
     def give(self, ticket: Ticket) -> None:
-        """Have an idle worker play the ticket."""
+        """Have a worker play the ticket."""
 
     def wait(self, timeout: float) -> list[Finished | Lost]:
         """What happened since the last call; wait at most ``timeout`` seconds for something.
@@ -56,9 +64,11 @@ class Cluster(Protocol):
             RunError: an episode failed for a reason of its own, or no worker can be started.
         """
 
-    def fetch(self, gradient: Any) -> Gradient:
-        """Bring the gradient of a finished episode from the store.
+    def fetch(self, gradients: Sequence[Any]) -> list[Gradient | GradientLost]:
+        """Bring the gradients of finished episodes from the store, in this order."""
 
-        Raises:
-            GradientLostError: it is gone.
-        """
+
+def hand_out(schedule: Schedule, cluster: Cluster) -> None:
+    """Give out tickets as long as there are some, and room for them."""
+    while cluster.has_room(schedule.free_tickets) and (ticket := schedule.next_ticket()):
+        cluster.give(ticket)

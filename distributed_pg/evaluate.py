@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from distributed_pg.checkpoint import load_checkpoint
-from distributed_pg.cluster import Cluster, Finished
+from distributed_pg.cluster import Cluster, Finished, hand_out
 from distributed_pg.config import NumWorkers
 from distributed_pg.policy import Policy
-from distributed_pg.ray_cluster import RayCluster, Reference, Submit, Worker
+from distributed_pg.ray_cluster import RayCluster, Submit, Worker
 from distributed_pg.ray_session import ray_session
 from distributed_pg.rollout import EpisodeStats
 from distributed_pg.run_dir import find_checkpoint
-from distributed_pg.schedule import Schedule, Ticket
+from distributed_pg.schedule import Schedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +66,10 @@ def evaluate(
         RunError: it cannot be read, or nobody answers at the address.
     """
     loaded = load_checkpoint(find_checkpoint(checkpoint))
-    submit = _submit(seed, greedy)
+    play = _play(seed, greedy)
     with (
         ray_session(address, num_workers, message) as workers,
-        RayCluster(loaded.config, min(workers, episodes), submit, message) as cluster,
+        RayCluster(loaded.config, min(workers, episodes), play, message) as cluster,
     ):
         stats = _play_all(cluster, loaded.state.policy, episodes, finished, message)
     return summary(stats)
@@ -91,11 +91,11 @@ def summary(stats: list[EpisodeStats]) -> Evaluation:
     )
 
 
-def _submit(seed: int, greedy: bool) -> Submit:
-    def submit(worker: Worker, ticket: Ticket, weights: Reference) -> list[Reference]:
-        return [worker.evaluate.remote(ticket, weights, seed, greedy)]
+def _play(seed: int, greedy: bool) -> Callable[[Worker], Submit]:
+    def of(worker: Worker) -> Submit:
+        return lambda ticket, weights: [worker.evaluate.remote(ticket, weights, seed, greedy)]
 
-    return submit
+    return of
 
 
 def _play_all(
@@ -110,8 +110,7 @@ def _play_all(
     stats: dict[int, EpisodeStats] = {}
     cluster.publish(0, policy)
     while len(stats) < episodes:
-        while cluster.has_idle() and (ticket := schedule.next_ticket()) is not None:
-            cluster.give(ticket)
+        hand_out(schedule, cluster)
         for event in cluster.wait(1.0):
             if isinstance(event, Finished):
                 schedule.finish(event.ticket.episode)

@@ -4,23 +4,25 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from distributed_pg.checkpoint import weights_checksum
-from distributed_pg.cluster import Cluster, Finished, GradientLostError
+from distributed_pg.checkpoint_writer import CheckpointWriter
+from distributed_pg.cluster import Cluster, Finished, GradientLost, hand_out
 from distributed_pg.config import TrainConfig
 from distributed_pg.errors import RunError
 from distributed_pg.memory import peak_memory
 from distributed_pg.optimizer import RMSProp, norm
 from distributed_pg.rollout import EpisodeStats
-from distributed_pg.run_dir import RunDir, UpdateRecord, is_best
+from distributed_pg.run_dir import RunDir, UpdateRecord
 from distributed_pg.schedule import Schedule
 from distributed_pg.state import WINDOW, Progress, TrainingState
 
 POLL_SECONDS = 0.5
 """How long the learner waits for workers before it looks whether it was asked to stop."""
+_TOGETHER = 16
+"""Gradients fetched and added before the workers are looked after again."""
 _RATE_UPDATES = 25
 
 
@@ -70,7 +72,8 @@ class Learner:
         self._wall_before = state.progress.wall_seconds
         self._begin = time.perf_counter()
         self._rate_from = deque([state.progress], maxlen=_RATE_UPDATES)
-        self._saved: Path | None = saved
+        self._writer = CheckpointWriter(run_dir, config, state.progress.update, saved)
+        self._save_is_due = False
 
     def run(self, stop_asked: Callable[[], bool]) -> bool:
         """Train until a stop condition holds (True) or ``stop_asked()`` (False)."""
@@ -79,54 +82,47 @@ class Learner:
         while not self._stop_reached():
             if stop_asked():
                 return False
-            self._hand_out()
+            hand_out(self._schedule, self._cluster)
             self._collect()
             # Workers get their next tickets before the learner turns to the gradients.
-            self._hand_out()
-            while not self._stop_reached() and self._sum():
+            hand_out(self._schedule, self._cluster)
+            self._sum()
+            if self._schedule.batch_complete:
                 self._update()
         return True
 
     def save(self) -> Path:
-        """Write a checkpoint of the state after the last update, unless there is one."""
-        if self._saved is None:
-            best = is_best(self._state)
-            if best:
-                progress = self._state.progress
-                self._state.progress = replace(progress, best_mean_100=progress.mean_100)
-            self._saved = self._run_dir.save(self._config, self._state, best=best)
-        return self._saved
-
-    def _hand_out(self) -> None:
-        while self._cluster.has_idle():
-            ticket = self._schedule.next_ticket()
-            if ticket is None:
-                return
-            self._cluster.give(ticket)
+        """See to it that there is a checkpoint of the state after the last update."""
+        return self._writer.finish(self._state)
 
     def _collect(self) -> None:
-        for event in self._cluster.wait(POLL_SECONDS):
+        """Take in what came back; wait for it if there is nothing else to do."""
+        timeout = 0.0 if self._schedule.next_to_sum(1) else POLL_SECONDS
+        for event in self._cluster.wait(timeout):
             episode = event.ticket.episode
             if not isinstance(event, Finished):
-                self._schedule.lose(episode)
-                self._reporter.message(f"episode {episode} is played again ({event.reason})")
+                self._play_again(episode, event.reason)
             elif self._schedule.finish(episode):
                 self._finished[episode] = event
 
-    def _sum(self) -> bool:
-        """Add the gradients whose turn it is; returns whether the batch is complete."""
-        while (episode := self._schedule.next_to_sum()) is not None:
-            finished = self._finished.pop(episode)
-            try:
-                gradient = self._cluster.fetch(finished.gradient)
-            except GradientLostError as error:
-                self._schedule.lose(episode)
-                self._reporter.message(f"episode {episode} is played again ({error})")
-                break
+    def _play_again(self, episode: int, reason: str) -> None:
+        self._schedule.lose(episode)
+        self._reporter.message(f"episode {episode} is played again ({reason})")
+
+    def _sum(self) -> None:
+        """Add some of the gradients whose turn it is."""
+        episodes = self._schedule.next_to_sum(_TOGETHER)
+        if not episodes:
+            return
+        waiting = [self._finished[episode].gradient for episode in episodes]
+        for episode, gradient in zip(episodes, self._cluster.fetch(waiting), strict=True):
+            if isinstance(gradient, GradientLost):
+                del self._finished[episode]
+                self._play_again(episode, gradient.reason)
+                return
             gradient.add_to(self._gradient)
-            self._batch.append(finished.stats)
+            self._batch.append(self._finished.pop(episode).stats)
             self._schedule.mark_summed(episode)
-        return self._schedule.batch_complete
 
     def _update(self) -> None:
         """Apply the summed gradient; make, publish and record the next version of the weights."""
@@ -148,7 +144,6 @@ class Learner:
         for version in [v for v in state.policies if v < self._schedule.oldest_version]:
             del state.policies[version]
         state.progress = progress
-        self._saved = None
 
         self._batch.clear()
         for array in self._gradient.arrays:
@@ -156,13 +151,12 @@ class Learner:
         self._cluster.publish(progress.update, policy)
         self._cluster.retire(before=self._schedule.oldest_version)
         # Before anything is hashed or written: workers that waited for this update go on.
-        self._hand_out()
+        hand_out(self._schedule, self._cluster)
         self._record(batch, gradient_norm)
-        if self._checkpoint_is_due():
-            self.save()
-
-    def _checkpoint_is_due(self) -> bool:
-        return self._state.progress.update % self._config.checkpoint_every == 0
+        self._save_is_due |= progress.update % self._config.checkpoint_every == 0
+        if self._save_is_due and self._writer.idle:
+            self._save_is_due = False
+            self._writer.begin(state)
 
     def _wall_seconds(self) -> float:
         return self._wall_before + time.perf_counter() - self._begin
@@ -192,7 +186,7 @@ class Learner:
             gradient_norm=gradient_norm,
             weights_checksum=weights_checksum(self._state.policy),
         )
-        self._run_dir.append(record, sync=self._checkpoint_is_due())
+        self._run_dir.append(record)
         self._reporter.updated(record, self._cluster.workers)
 
 

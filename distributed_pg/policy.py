@@ -25,6 +25,11 @@ class Gradient:
     w2: Floats
     """Gradient of W2, (H, A-1)."""
 
+    @property
+    def nbytes(self) -> int:
+        """Size of the arrays, bytes."""
+        return self.rows.nbytes + self.w1_rows.nbytes + self.w2.nbytes
+
     def add_to(self, total: "Policy") -> None:
         """Add this gradient to ``total``, a policy-shaped sum, in place."""
         total.w1[self.rows] += self.w1_rows

@@ -1,8 +1,8 @@
 """The cluster as Ray provides it: actors that play, an object store that holds."""
 
 import time
-from collections import deque
-from collections.abc import Callable
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -12,7 +12,7 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
-from distributed_pg.cluster import Finished, GradientLostError, Lost
+from distributed_pg.cluster import Finished, GradientLost, Lost
 from distributed_pg.config import TrainConfig
 from distributed_pg.errors import RunError, one_line
 from distributed_pg.kernels import kernel_environment
@@ -25,8 +25,8 @@ from distributed_pg.worker import RolloutWorker, WorkerInfo
 
 Worker: TypeAlias = ActorHandle[Any]
 Reference: TypeAlias = ray.ObjectRef[Any]
-Submit: TypeAlias = Callable[[Worker, Ticket, Reference], list[Reference]]
-"""Send a ticket and a reference to the weights to a worker; returns the references to the
+Submit: TypeAlias = Callable[[Ticket, Reference], list[Reference]]
+"""Sends a worker a ticket and a reference to the weights; returns the references to the
 EpisodeStats and, where there is one, the Gradient."""
 
 RETRY_SECONDS = 1.0
@@ -37,10 +37,10 @@ PATIENCE_SECONDS = 30.0
 """How long no worker may be ready before the user is told."""
 
 
-def play(worker: Worker, ticket: Ticket, weights: Reference) -> list[Reference]:
-    """The :data:`Submit` of training."""
+def play(worker: Worker) -> Submit:
+    """How training has a worker play."""
     # Two return values, so that the gradient stays in the store while its statistics travel.
-    return cast("list[Reference]", worker.play.options(num_returns=2).remote(ticket, weights))
+    return cast("Submit", worker.play.options(num_returns=2).remote)
 
 
 def start_worker(config: TrainConfig) -> Worker:
@@ -51,11 +51,23 @@ def start_worker(config: TrainConfig) -> Worker:
     return cast("Worker", actor.remote(config))
 
 
+@dataclass(eq=False, slots=True)
+class _Member:
+    """A worker of the cluster."""
+
+    worker: Worker
+    submit: Submit
+    ready: bool = False
+    """Whether it has said that it can play, and was not lost since."""
+    tickets: int = 0
+    """Tickets it was given that have not come back; it plays the first."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Call:
     """A call to a worker that has not returned. Without a ticket: is it ready?"""
 
-    worker: Worker
+    member: _Member
     ticket: Ticket | None = None
     gradient: Reference | None = None
 
@@ -63,13 +75,14 @@ class _Call:
 class RayCluster:
     """A :class:`distributed_pg.cluster.Cluster` of Ray actors.
 
-    Ray restarts a worker that died, without limit. Its ticket is reported lost, and it gets the
-    next one when it has said that it is ready again.
+    A worker may have a second ticket waiting behind its game, so that it need not wait for the
+    learner's answer. Ray restarts a worker that died, without limit. Its tickets are reported lost,
+    and it gets the next one when it has said that it is ready again.
 
     Args:
         config: the run's settings, sent to every worker.
         num_workers: how many to start.
-        submit: what a worker does with a ticket.
+        play: how a worker is had to play.
         message: called with one line whenever something is worth telling the user.
         start: makes a worker.
     """
@@ -78,24 +91,28 @@ class RayCluster:
         self,
         config: TrainConfig,
         num_workers: int,
-        submit: Submit = play,
+        play: Callable[[Worker], Submit] = play,
         message: Callable[[str], None] = lambda _: None,
         start: Callable[[TrainConfig], Worker] = start_worker,
     ) -> None:
         self._config = config
-        self._submit = submit
+        self._play = play
         self._message = message
         self._start = start
-        self._idle: deque[Worker] = deque()
+        self._members: set[_Member] = set()
+        self._ready = 0
+        # Ready members without a ticket, and with one; those that are so for longest come first.
+        self._idle: OrderedDict[_Member, None] = OrderedDict()
+        self._playing: OrderedDict[_Member, None] = OrderedDict()
         self._calls: dict[Reference, _Call] = {}
         self._weights: dict[int, Reference] = {}
-        self._retries: deque[tuple[float, Worker]] = deque()
+        self._retries: deque[tuple[float, _Member]] = deque()
         self._failed_starts = 0
         self._told_versions: set[str] = set()
         self._none_ready_since = time.monotonic()
         self._told_none_ready = False
         for _ in range(num_workers):
-            self._ask_if_ready(self._start(config))
+            self._ask_if_ready(self._new_member())
 
     def __enter__(self) -> "RayCluster":
         """Return itself."""
@@ -108,22 +125,21 @@ class RayCluster:
         trace: TracebackType | None,
     ) -> None:
         """Stop the workers and free what they hold."""
-        busy = [call.worker for call in self._calls.values()]
-        for worker in {*self._idle, *busy, *(worker for _, worker in self._retries)}:
+        for member in self._members:
             with suppress(RayError):  # Ray itself is gone, and its workers with it
-                ray.kill(worker)
+                ray.kill(member.worker)
         self._calls.clear()
         self._weights.clear()
 
     @property
     def workers(self) -> int:
         """Workers that can play now."""
-        return len(self._idle) + sum(call.ticket is not None for call in self._calls.values())
+        return self._ready
 
     @property
     def starting(self) -> bool:
         """Whether a worker has not said yet that it is ready."""
-        return bool(self._retries) or any(call.ticket is None for call in self._calls.values())
+        return self._ready < len(self._members)
 
     def publish(self, version: int, policy: Policy) -> None:
         """Copy the weights to the object store, where workers read them without a copy."""
@@ -134,15 +150,17 @@ class RayCluster:
         for version in [v for v in self._weights if v < before]:
             del self._weights[version]
 
-    def has_idle(self) -> bool:
-        """Whether a worker is waiting for a ticket."""
-        return bool(self._idle)
+    def has_room(self, free: int) -> bool:
+        """Whether to give out one of ``free`` tickets; see :class:`Cluster`."""
+        return free > 0 and bool(self._idle or (self._playing and free >= self._ready))
 
     def give(self, ticket: Ticket) -> None:
-        """Have the worker that waited longest play the ticket."""
-        worker = self._idle.popleft()
-        stats, *gradient = self._submit(worker, ticket, self._weights[ticket.version])
-        self._calls[stats] = _Call(worker, ticket, *gradient)
+        """Have the worker play the ticket that waited longest, or else that played longest."""
+        member = next(iter(self._idle or self._playing))
+        stats, *gradient = member.submit(ticket, self._weights[ticket.version])
+        self._calls[stats] = _Call(member, ticket, *gradient)
+        member.tickets += 1
+        self._place(member)
 
     def wait(self, timeout: float) -> list[Finished | Lost]:
         """What happened since the last call; see :meth:`distributed_pg.cluster.Cluster.wait`."""
@@ -152,57 +170,90 @@ class RayCluster:
         if not pending:
             time.sleep(timeout)
             return []
-        ready, _ = ray.wait(pending, num_returns=1, timeout=timeout)
-        if ready:
-            ready, _ = ray.wait(pending, num_returns=len(pending), timeout=0)
-        events = [self._collect(self._calls.pop(reference), reference) for reference in ready]
+        # To look costs time for every call there is, so with hundreds of workers it is done only
+        # when it pays; with tickets waiting at the workers nobody waits for it.
+        ready, _ = ray.wait(pending, num_returns=1 + len(pending) // 64, timeout=timeout)
+        calls = [self._calls.pop(reference) for reference in ready]
+        events = [self._collect(*answered) for answered in zip(calls, _get(ready), strict=True)]
         return [event for event in events if event is not None]
 
-    def fetch(self, gradient: Reference) -> Gradient:
-        """Bring the gradient of a finished episode from the object store."""
-        try:
-            return cast("Gradient", ray.get(gradient))
-        except RayError as error:
-            raise GradientLostError(_reason(error)) from error
+    def fetch(self, gradients: Sequence[Reference]) -> list[Gradient | GradientLost]:
+        """Bring gradients from the object store; see :class:`Cluster`."""
+        return [
+            GradientLost(_reason(answer)) if isinstance(answer, RayError) else answer
+            for answer in _get(gradients)
+        ]
 
-    def _collect(self, call: _Call, reference: Reference) -> Finished | Lost | None:
-        try:
-            answer = ray.get(reference)
-        except RayTaskError as error:
-            if not isinstance(error.cause, RayError):
-                raise _failure(error, call.ticket) from error
+    def _collect(self, call: _Call, answer: Any) -> Finished | Lost | None:
+        if isinstance(answer, RayTaskError):
+            if not isinstance(answer.cause, RayError):
+                raise _failure(answer, call.ticket) from answer
             # The worker could not get the weights: its node or the store is in trouble, not it.
-            return self._lost(call, error.cause)
-        except RayError as error:
-            return self._lost(call, error)
-        self._idle.append(call.worker)
+            answer = answer.cause
         if call.ticket is None:
-            self._worker_ready(answer)
+            if isinstance(answer, RayError):
+                self._try_again(call.member, answer)
+            else:
+                self._member_ready(call.member, answer)
             return None
-        stats: EpisodeStats = answer
-        return Finished(call.ticket, stats, call.gradient)
+        call.member.tickets -= 1
+        if isinstance(answer, RayError):
+            self._revive(call.member, answer)
+            return Lost(call.ticket, _reason(answer))
+        self._place(call.member)
+        return Finished(call.ticket, cast("EpisodeStats", answer), call.gradient)
 
-    def _lost(self, call: _Call, error: RayError) -> Lost | None:
-        worker = self._start(self._config) if isinstance(error, ActorDiedError) else call.worker
-        if call.ticket is not None:
-            self._ask_if_ready(worker)
-            return Lost(call.ticket, _reason(error))
+    def _revive(self, member: _Member, error: RayError) -> None:
+        """A member was lost: it plays again when it says that it can."""
+        if member.ready:  # else this was its second ticket
+            member.ready = False
+            self._ready -= 1
+            self._place(member)
+            self._ask_if_ready(self._replaced(member, error))
+
+    def _try_again(self, member: _Member, error: RayError) -> None:
+        """A member did not start."""
         self._failed_starts += 1
         if self._failed_starts >= START_ATTEMPTS and self.workers == 0:
             raise RunError(f"no worker can be started: {_reason(error)}") from error
         self._message(f"a worker did not start and is tried again ({_reason(error)})")
-        self._retries.append((time.monotonic() + RETRY_SECONDS, worker))
-        return None
+        again = time.monotonic() + RETRY_SECONDS
+        self._retries.append((again, self._replaced(member, error)))
 
-    def _worker_ready(self, info: WorkerInfo) -> None:
+    def _member_ready(self, member: _Member, info: WorkerInfo) -> None:
+        member.ready = True
+        self._ready += 1
+        self._place(member)
         self._failed_starts = 0
         for change in changed_versions(info.versions):
             if change not in self._told_versions:
                 self._told_versions.add(change)
                 self._message(f"on a worker {change}: the run may not have the same bits again")
 
-    def _ask_if_ready(self, worker: Worker) -> None:
-        self._calls[worker.prepare.remote()] = _Call(worker)
+    def _new_member(self) -> _Member:
+        worker = self._start(self._config)
+        member = _Member(worker, self._play(worker))
+        self._members.add(member)
+        return member
+
+    def _replaced(self, member: _Member, error: RayError) -> _Member:
+        """The member itself, or another one if Ray will not restart it."""
+        if not isinstance(error, ActorDiedError):
+            return member
+        self._members.remove(member)
+        return self._new_member()
+
+    def _place(self, member: _Member) -> None:
+        """Put a member among the idle or the playing ones, as it is now."""
+        self._idle.pop(member, None)
+        self._playing.pop(member, None)
+        if member.ready and member.tickets == 0:
+            self._idle[member] = None
+        elif member.ready and member.tickets == 1:
+            self._playing[member] = None
+
+    def _ask_if_ready(self, member: _Member) -> None:
+        self._calls[member.worker.prepare.remote()] = _Call(member)
 
     def _retry_starts(self) -> None:
         while self._retries and self._retries[0][0] <= time.monotonic():
@@ -218,6 +269,21 @@ class RayCluster:
                 f"no worker has been ready for {PATIENCE_SECONDS:.0f} s; each needs a CPU of its "
                 f"own, and the cluster has {cluster_cpus()}"
             )
+
+
+def _get(references: Sequence[Reference]) -> list[Any]:
+    """What they refer to; in the place of what is lost, the error that says so."""
+    try:
+        return ray.get(list(references))
+    except RayError:  # it is not said of which
+        return [_get_one(reference) for reference in references]
+
+
+def _get_one(reference: Reference) -> Any:
+    try:
+        return ray.get(reference)
+    except RayError as error:
+        return error
 
 
 def _reason(error: RayError) -> str:

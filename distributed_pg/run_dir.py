@@ -116,11 +116,16 @@ class RunDir:
     def save(self, config: TrainConfig, state: TrainingState, *, best: bool) -> Path:
         """Write a checkpoint and delete those no longer kept; ``best``: also as the best one.
 
+        The lines of metrics.jsonl reach the disk first.
+
         Raises:
             RunError: it cannot be written. What was saved before is still there.
         """
         path = self._checkpoints / f"update-{state.progress.update:08}.safetensors"
         try:
+            if self._metrics.exists():
+                with self._metrics.open("a") as file:
+                    os.fsync(file.fileno())
             if best:
                 save_checkpoint(self._checkpoints / BEST, config, state)
             save_checkpoint(path, config, state)
@@ -130,8 +135,8 @@ class RunDir:
             raise RunError(f"{path}: cannot be written ({error.strerror})") from error
         return path
 
-    def append(self, record: UpdateRecord, *, sync: bool) -> None:
-        """Add a line to metrics.jsonl; ``sync``: and see it through to the disk.
+    def append(self, record: UpdateRecord) -> None:
+        """Add a line to metrics.jsonl.
 
         Raises:
             RunError: it cannot be written.
@@ -139,9 +144,6 @@ class RunDir:
         try:
             with self._metrics.open("a") as file:
                 file.write(json.dumps(asdict(record)) + "\n")
-                if sync:
-                    file.flush()
-                    os.fsync(file.fileno())
         except OSError as error:
             raise RunError(f"{self._metrics}: cannot be written ({error.strerror})") from error
 

@@ -55,6 +55,11 @@ class Schedule:
         """The oldest weights that a ticket can still ask for."""
         return max(0, self._update - self._policy_lag)
 
+    @property
+    def free_tickets(self) -> int:
+        """How many tickets could be given out now."""
+        return len(self._free) + max(0, self._open_end() - self._unseen)
+
     def next_ticket(self) -> Ticket | None:
         """Give out the first free ticket; None while all that may be played are given out."""
         if self._free:
@@ -86,19 +91,21 @@ class Schedule:
             self._finished.discard(episode)
             heapq.heappush(self._free, episode)
 
-    def next_to_sum(self) -> int | None:
-        """The episode whose gradient is to be added now.
+    def next_to_sum(self, most: int) -> range:
+        """The episodes whose gradients can be added now, in this order; ``most`` of them at most.
 
-        None if it has not come back yet, or if the batch is complete: the sum must be applied
-        before the next batch begins.
+        None if the first of them has not come back yet, or if the batch is complete: the sum must
+        be applied before the next batch begins.
         """
-        if self.batch_complete or self._summed not in self._finished:
-            return None
-        return self._summed
+        end = start = self._summed
+        limit = min(start + most, (self._update + 1) * self._batch_size)
+        while end < limit and end in self._finished:
+            end += 1
+        return range(start, end)
 
     def mark_summed(self, episode: int) -> None:
-        """The gradient of :meth:`next_to_sum` is in the sum."""
-        if episode != self.next_to_sum():
+        """The gradient of the first of :meth:`next_to_sum` is in the sum."""
+        if episode not in self.next_to_sum(1):
             raise ValueError(f"episode {episode} is not the next to sum")
         self._finished.remove(episode)
         self._summed += 1

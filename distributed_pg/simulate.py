@@ -1,6 +1,6 @@
 """Workers that play nothing, to find how many of them one learner can serve.
 
-A simulated worker waits as long as an episode takes and returns a real episode's gradient, of real
+A simulated worker waits as long as a real episode took and returns that episode's gradient, of real
 size and sparsity, through Ray. A few actor processes stand for all of them: each is asynchronous,
 so a thousand episodes can be waited for at once without a thousand processes.
 """
@@ -27,22 +27,23 @@ HOSTS = 2
 class WaitingWorkers:
     """An actor that stands for many workers; the episode each would play it only waits for."""
 
-    def __init__(self, result: EpisodeResult) -> None:
-        self._result = result
+    def __init__(self, played: list[EpisodeResult]) -> None:
+        self._played = played
 
     async def prepare(self) -> WorkerInfo:
         """Ready at once."""
         return WorkerInfo(0, library_versions())
 
-    async def play(self, _ticket: Ticket, _policy: Policy) -> tuple[EpisodeStats, Gradient]:
-        """Wait for an episode's time and return the episode that is always returned."""
-        await asyncio.sleep(self._result.stats.seconds)
-        return self._result.stats, self._result.gradient
+    async def play(self, ticket: Ticket, _policy: Policy) -> tuple[EpisodeStats, Gradient]:
+        """Wait for the time of one of the played episodes, the next one in turn, and return it."""
+        result = self._played[ticket.episode % len(self._played)]
+        await asyncio.sleep(result.stats.seconds)
+        return result.stats, result.gradient
 
 
-def start_waiting(workers: int, result: EpisodeResult) -> Callable[[TrainConfig], Worker]:
+def start_waiting(workers: int, played: list[EpisodeResult]) -> Callable[[TrainConfig], Worker]:
     """What RayCluster starts ``workers`` simulated workers with, spread over a few processes."""
     options = {"num_cpus": 0, "max_concurrency": workers // HOSTS + 2}
     actor = ray.remote(WaitingWorkers).options(**options)
-    hosts = itertools.cycle([cast("Worker", actor.remote(result)) for _ in range(HOSTS)])
+    hosts = itertools.cycle([cast("Worker", actor.remote(played)) for _ in range(HOSTS)])
     return lambda _: next(hosts)

@@ -1,8 +1,9 @@
 """A cluster in this process: real episodes, cut short, and workers that are lost on request."""
 
 import random
+from collections.abc import Sequence
 
-from distributed_pg.cluster import Finished, GradientLostError, Lost
+from distributed_pg.cluster import Finished, GradientLost, Lost
 from distributed_pg.config import TrainConfig
 from distributed_pg.env import PongEnv
 from distributed_pg.policy import Gradient, Policy
@@ -39,16 +40,18 @@ class SimulatedCluster:
     def retire(self, before: int) -> None:
         self._weights = {v: policy for v, policy in self._weights.items() if v >= before}
 
-    def has_idle(self) -> bool:
-        return len(self._playing) < self._capacity
+    def has_room(self, free: int) -> bool:
+        return free > 0 and len(self._playing) < self._capacity
 
     def give(self, ticket: Ticket) -> None:
-        assert self.has_idle()
+        assert len(self._playing) < self._capacity
         assert ticket.version in self._weights
         self._playing.append(ticket)
 
     def wait(self, timeout: float) -> list[Event]:
-        assert self._playing, "the learner waits, and nobody plays"
+        assert self._playing or timeout == 0.0, "the learner waits, and nobody plays"
+        if not self._playing:
+            return []
         ticket = self._playing.pop(self._chance.randrange(len(self._playing)))
         if self._fault():
             return [Lost(ticket, "the worker died")]
@@ -58,10 +61,8 @@ class SimulatedCluster:
         event = Finished(ticket, result.stats, result.gradient)
         return [event, event] if self._fault() else [event]
 
-    def fetch(self, gradient: Gradient) -> Gradient:
-        if self._fault():
-            raise GradientLostError("the node died")
-        return gradient
+    def fetch(self, gradients: Sequence[Gradient]) -> list[Gradient | GradientLost]:
+        return [GradientLost("the node died") if self._fault() else g for g in gradients]
 
     def _fault(self) -> bool:
         fault = self._chance.random() < self._loss

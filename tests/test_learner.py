@@ -1,6 +1,7 @@
 """The real learner on a simulated cluster: the same bits whatever happens on the way."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from simulated_cluster import SimulatedCluster
 
 from distributed_pg.checkpoint import load_checkpoint, weights_checksum
+from distributed_pg.cluster import GradientLost
 from distributed_pg.config import TrainConfig
 from distributed_pg.env import PongEnv
 from distributed_pg.errors import RunError, UsageError
@@ -198,13 +200,16 @@ def test_a_gradient_that_is_not_finite_stops_the_run_and_is_not_saved(
 ) -> None:
     real = SimulatedCluster.fetch
 
-    fetched: list[Gradient] = []
+    fetched: list[Gradient | GradientLost] = []
 
-    def spoilt(self: SimulatedCluster, gradient: Gradient) -> Gradient:
-        fetched.append(real(self, gradient))
-        if len(fetched) == 7:
-            gradient.w2[0, 0] = np.nan
-        return gradient
+    def spoilt(
+        self: SimulatedCluster, gradients: Sequence[Gradient]
+    ) -> list[Gradient | GradientLost]:
+        answers = real(self, gradients)
+        if len(fetched) < 7 <= len(fetched) + len(answers):
+            gradients[6 - len(fetched)].w2[0, 0] = np.nan
+        fetched.extend(answers)
+        return answers
 
     monkeypatch.setattr(SimulatedCluster, "fetch", spoilt)
     state = TrainingState.initial(CONFIG)

@@ -15,13 +15,16 @@ def test_by_hand_without_lag() -> None:
     assert schedule.next_ticket() == Ticket(1, 0)
     assert schedule.next_ticket() is None  # nobody plays update 1's episodes yet
     assert schedule.finish(1)
-    assert schedule.next_to_sum() is None  # episode 0 comes first
+    assert not schedule.next_to_sum(9)  # episode 0 comes first
     assert schedule.finish(0)
+    assert list(schedule.next_to_sum(1)) == [0]
+    assert list(schedule.next_to_sum(9)) == [0, 1]
     for episode in (0, 1):
-        assert schedule.next_to_sum() == episode
         schedule.mark_summed(episode)
     assert schedule.batch_complete
+    assert schedule.free_tickets == 0
     schedule.advance()
+    assert schedule.free_tickets == 2
     assert schedule.next_ticket() == Ticket(2, 1)
 
 
@@ -34,9 +37,9 @@ def test_by_hand_with_lag() -> None:
     for episode in (0, 1):
         schedule.mark_summed(episode)
     # Episodes 2 and 3 are there, but belong to the next sum.
-    assert schedule.next_to_sum() is None
+    assert not schedule.next_to_sum(9)
     schedule.advance()
-    assert schedule.next_to_sum() == 2
+    assert list(schedule.next_to_sum(9)) == [2, 3]
     assert schedule.next_ticket() == Ticket(4, 1)
     assert schedule.oldest_version == 0
 
@@ -45,7 +48,9 @@ def test_lost_tickets_are_given_again_first() -> None:
     schedule = Schedule(batch_size=4, policy_lag=0)
     for _ in range(3):
         schedule.next_ticket()
+    assert schedule.free_tickets == 1
     schedule.lose(1)
+    assert schedule.free_tickets == 2
     assert schedule.next_ticket() == Ticket(1, 0)
     assert schedule.next_ticket() == Ticket(3, 0)
 
@@ -57,7 +62,7 @@ def test_a_late_answer_of_a_lost_attempt_counts() -> None:
     assert schedule.finish(0)
     assert not schedule.finish(0)
     assert schedule.next_ticket() is None
-    assert schedule.next_to_sum() == 0
+    assert list(schedule.next_to_sum(9)) == [0]
 
 
 def test_a_finished_episode_whose_gradient_is_gone_is_played_again() -> None:
@@ -65,7 +70,7 @@ def test_a_finished_episode_whose_gradient_is_gone_is_played_again() -> None:
     schedule.next_ticket()
     schedule.finish(0)
     schedule.lose(0)
-    assert schedule.next_to_sum() is None
+    assert not schedule.next_to_sum(9)
     assert schedule.next_ticket() == Ticket(0, 0)
 
 
@@ -124,11 +129,14 @@ def test_every_episode_is_summed_once_in_order_with_the_right_weights(
     while schedule.update < last:
         steps += 1
         assert steps < 10_000, "deadlock"
+        free = schedule.free_tickets
         while len(playing) < workers and (ticket := schedule.next_ticket()) is not None:
+            free -= 1
+            assert schedule.free_tickets == free
             assert ticket.version <= schedule.update, "weights that do not exist yet"
             assert ticket.version >= schedule.oldest_version, "weights that are forgotten"
             playing.append(ticket)
-        assert playing or late or schedule.next_to_sum() is not None, "deadlock"
+        assert playing or late or schedule.next_to_sum(1), "deadlock"
         if playing:
             ticket = playing.pop(chance.randrange(len(playing)))
             if chance.random() < loss:
@@ -143,7 +151,7 @@ def test_every_episode_is_summed_once_in_order_with_the_right_weights(
             ticket = late.pop(chance.randrange(len(late)))
             if schedule.finish(ticket.episode):
                 played_with[ticket.episode] = ticket.version
-        while (episode := schedule.next_to_sum()) is not None:
+        for episode in schedule.next_to_sum(chance.randint(1, 20)):
             if chance.random() < loss / 2:
                 schedule.lose(episode)  # its gradient turned out to be gone
                 break
@@ -162,6 +170,7 @@ def test_every_episode_is_summed_once_in_order_with_the_right_weights(
 def test_no_worker_waits_while_the_lag_allows_more(policy_lag: int, batch_size: int) -> None:
     schedule = Schedule(batch_size, policy_lag)
     given_out = 0
+    free = schedule.free_tickets
     while schedule.next_ticket() is not None:
         given_out += 1
-    assert given_out == (policy_lag + 1) * batch_size
+    assert given_out == free == (policy_lag + 1) * batch_size
