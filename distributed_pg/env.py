@@ -145,7 +145,7 @@ class PongEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
         # Looking up only the changed pixels is what makes this cheap: about 30 of 6400 change.
         frame, previous = self._frame.reshape(-1), self._previous_frame.reshape(-1)
         pixels = (frame != previous).nonzero()[0]
-        signs = _FOREGROUND[frame[pixels]] - _FOREGROUND[previous[pixels]]
+        signs = _FOREGROUND.take(frame.take(pixels)) - _FOREGROUND.take(previous.take(pixels))
         if np.count_nonzero(signs) < len(signs):  # some only changed their colour
             pixels, signs = pixels[signs != 0.0], signs[signs != 0.0]
         truncated = self._ale.game_truncated()

@@ -103,7 +103,7 @@ class Policy:
                 gradient, (onehot(action) - p) times the standardised return.
         """
         error_hidden = np.dot(errors, self.w2.T)
-        error_hidden[hidden <= 0.0] = 0.0
+        error_hidden *= hidden > 0.0
 
         inputs = len(self.w1)
         touched = np.zeros(inputs, np.bool_)

@@ -125,7 +125,7 @@ def episode_gradient(policy: Policy, trajectory: Trajectory, gamma: float) -> Gr
         np.concatenate(trajectory.pixels),
         np.concatenate(trajectory.signs),
         frame_starts,
-        np.stack(trajectory.hidden),
+        np.array(trajectory.hidden),
         errors[:, :-1].astype(np.float32),
     )
 
