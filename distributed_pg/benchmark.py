@@ -8,7 +8,7 @@ to reach the last bit of any of them), so every round plays the same games.
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,8 +17,9 @@ from distributed_pg.checkpoint import load_checkpoint
 from distributed_pg.config import TrainConfig
 from distributed_pg.env import PongEnv
 from distributed_pg.errors import UsageError
+from distributed_pg.kernels import ONE_THREAD, native_kernels
 from distributed_pg.learner import Learner
-from distributed_pg.ray_cluster import RayCluster
+from distributed_pg.ray_cluster import RayCluster, Worker, start_worker
 from distributed_pg.ray_session import ray_session
 from distributed_pg.references import Rate, classic_rate, emulator_rate, tutorial_rate
 from distributed_pg.rollout import rollout
@@ -41,7 +42,8 @@ class Row:
     """One thing measured, over all rounds."""
 
     name: str
-    """training, emulator (nothing but), tutorial or classic."""
+    """training, native (training with all vector instructions of the CPU), emulator (nothing
+    else), tutorial or classic."""
     workers: int
     frames_per_second: float
     """Emulated frames per second, median of the rounds."""
@@ -56,6 +58,8 @@ class Row:
     """Frames per second over the same with one worker, likewise; 1 where that was not measured."""
     worker_busy: float | None
     """Share of the workers' time spent playing, median; None where it is not measured."""
+    gradient_bytes: float | None
+    """Size of a gradient sent to the learner, mean; likewise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,7 @@ def benchmark(
     rounds: int,
     seconds: float,
     *,
+    native: bool = False,
     checkpoint: Path | None = None,
     address: str | None = None,
     progress: Callable[[str], None] = lambda _: None,
@@ -102,6 +107,7 @@ def benchmark(
         num_workers: worker counts to measure.
         rounds: how often each is measured.
         seconds: how long each measurement takes, at least.
+        native: measure training also with workers that are not held to SSE.
         checkpoint: whose policy plays; None: the initial one, whose games are short.
         address: of a Ray cluster; the references without Ray still run on this machine.
         progress: told what is being measured.
@@ -112,21 +118,23 @@ def benchmark(
     """
     config, state = _standing_still(checkpoint)
     most = max(num_workers)
-    contestants: dict[Key, Callable[[], tuple[Rate, float | None]]] = {}
+    contestants: dict[Key, Callable[[], Rate]] = {}
     for n in num_workers:
-        contestants["emulator", n] = partial(_unwatched, emulator_rate, n, seconds)
-        contestants["training", n] = partial(_train, config, state, n, seconds)
-    contestants["tutorial", most] = partial(_unwatched, tutorial_rate, state.policy, most, seconds)
-    contestants["classic", 1] = partial(_unwatched, classic_rate, state.policy, seconds)
-    measured: dict[Key, list[tuple[Rate, float | None]]] = {key: [] for key in contestants}
-    with ray_session(address, most, lambda _: None):
+        contestants["emulator", n] = partial(emulator_rate, n, seconds)
+        contestants["training", n] = partial(_train, config, state, n, seconds, start_worker)
+        if native:
+            start = partial(start_worker, environment=ONE_THREAD)
+            contestants["native", n] = partial(_train, config, state, n, seconds, start)
+    contestants["tutorial", most] = partial(tutorial_rate, state.policy, most, seconds)
+    contestants["classic", 1] = partial(classic_rate, state.policy, seconds)
+    rates: dict[Key, list[Rate]] = {key: [] for key in contestants}
+    # Ray's processes start without our settings; the workers of training are given them.
+    with native_kernels(), ray_session(address, most, lambda _: None):
         for number in range(rounds):
             for (name, n), measure in contestants.items():
                 progress(f"round {number + 1} of {rounds}: {name} with {n}")
-                measured[name, n].append(measure())
-    rates = {key: [rate for rate, _ in results] for key, results in measured.items()}
-    busy = {key: [share for _, share in results if share] for key, results in measured.items()}
-    return [_row(key, rates, busy[key]) for key in measured]
+                rates[name, n].append(measure())
+    return [_row(key, rates) for key in rates]
 
 
 def simulate(
@@ -204,11 +212,14 @@ def _standing_still(checkpoint: Path | None) -> tuple[TrainConfig, TrainingState
 
 
 def _train(
-    config: TrainConfig, state: TrainingState, workers: int, seconds: float
-) -> tuple[Rate, float]:
-    with RayCluster(config, workers) as cluster:
-        records = _watch_training(config, state, cluster, seconds)
-    return _rate(records), statistics.mean(record.worker_busy for record in records[1:])
+    config: TrainConfig,
+    state: TrainingState,
+    workers: int,
+    seconds: float,
+    start: Callable[[TrainConfig], Worker],
+) -> Rate:
+    with RayCluster(config, workers, start=start) as cluster:
+        return _rate(_watch_training(config, state, cluster, seconds))
 
 
 def _watch_training(
@@ -235,14 +246,12 @@ def _rate(records: list[UpdateRecord]) -> Rate:
         last.episodes - first.episodes,
         last.frames - first.frames,
         last.wall_seconds - first.wall_seconds,
+        statistics.mean(record.worker_busy for record in records[1:]),
+        statistics.mean(record.gradient_bytes for record in records[1:]),
     )
 
 
-def _unwatched(measure: Callable[..., Rate], *arguments: object) -> tuple[Rate, None]:
-    return measure(*arguments), None
-
-
-def _row(key: Key, rates: dict[Key, list[Rate]], busy: list[float]) -> Row:
+def _row(key: Key, rates: dict[Key, list[Rate]]) -> Row:
     name, workers = key
     frames = [rate.frames / rate.seconds for rate in rates[key]]
     return Row(
@@ -256,8 +265,15 @@ def _row(key: Key, rates: dict[Key, list[Rate]], busy: list[float]) -> Row:
         ),
         of_emulator=_ratio(rates, key, ("emulator", workers)),
         speedup=_ratio(rates, key, (name, 1)),
-        worker_busy=statistics.median(busy) if busy else None,
+        worker_busy=_median(rate.worker_busy for rate in rates[key]),
+        gradient_bytes=_median(rate.gradient_bytes for rate in rates[key]),
     )
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    """Of the values that were measured; None if none was."""
+    measured = [value for value in values if value is not None]
+    return statistics.median(measured) if measured else None
 
 
 def _ratio(rates: dict[Key, list[Rate]], key: Key, reference: Key) -> float:

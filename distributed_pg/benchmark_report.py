@@ -70,7 +70,17 @@ def speed_table(rows: list[Row]) -> Table:
     """The rows for a terminal."""
     grid = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     grid.add_column("", no_wrap=True)
-    for title in ("workers", "frames/s", "range", "episodes/h", "of limit", "speedup", "busy"):
+    titles = (
+        "workers",
+        "frames/s",
+        "range",
+        "episodes/h",
+        "of limit",
+        "speedup",
+        "busy",
+        "gradient",
+    )
+    for title in titles:
         grid.add_column(title, justify="right", no_wrap=True)
     for row in rows:
         grid.add_row(
@@ -82,6 +92,7 @@ def speed_table(rows: list[Row]) -> Table:
             f"{row.of_emulator:.3f}",
             f"{row.speedup:.2f}",
             "" if row.worker_busy is None else f"{row.worker_busy:.1%}",
+            "" if row.gradient_bytes is None else f"{row.gradient_bytes / 1024:.0f} KiB",
         )
     return grid
 
@@ -113,9 +124,15 @@ def simulation_table(simulations: list[Simulation]) -> Table:
 def _plot_scaling(rows: list[Row], path: Path) -> Path:
     """Frames per second by number of workers, with the emulator's as the limit."""
     figure, axis = _axis("workers", "emulated frames per second")
-    styles = {"emulator": ("black", "--"), "training": ("#1f5fa8", "-")}
+    styles = {
+        "emulator": ("black", "--"),
+        "training": ("#1f5fa8", "-"),
+        "native": ("#7fa8d8", ":"),
+    }
     for name, (colour, line) in styles.items():
         of_name = [row for row in rows if row.name == name]
+        if not of_name:
+            continue
         x = [row.workers for row in of_name]
         y = [row.frames_per_second for row in of_name]
         below = [row.frames_per_second - row.slowest for row in of_name]

@@ -11,8 +11,10 @@ the C library reads its own only when a process starts.
 
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-_ONE_THREAD = dict.fromkeys(
+ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS"), "1"
 )
 
@@ -34,9 +36,23 @@ def on_x86() -> bool:
 
 def kernel_environment() -> dict[str, str]:
     """Environment variables for a process whose floating-point bits must not depend on its CPU."""
-    return _ONE_THREAD | (_SSE_ONLY if on_x86() else {})
+    return ONE_THREAD | (_SSE_ONLY if on_x86() else {})
 
 
 def hold_kernels() -> None:
     """Set :func:`kernel_environment` in this process; call it before numpy is imported."""
     os.environ.update(kernel_environment())
+
+
+@contextmanager
+def native_kernels() -> Iterator[None]:
+    """Processes started within the ``with`` block use all that their CPU has, on one thread."""
+    before = dict(os.environ)
+    for name in kernel_environment():
+        os.environ.pop(name, None)
+    os.environ.update(ONE_THREAD)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)

@@ -181,6 +181,7 @@ class Learner:
             episodes_per_hour=round((progress.episodes - before.episodes) / seconds * 3600, 1),
             frames_per_second=round((progress.frames - before.frames) / seconds, 1),
             worker_busy=round(busy / (busy + sum(stats.waited_seconds for stats in batch)), 4),
+            gradient_bytes=sum(stats.gradient_bytes for stats in batch) // len(batch),
             worker_memory=max(stats.worker_memory for stats in batch),
             learner_memory=peak_memory(),
             gradient_norm=gradient_norm,

@@ -43,12 +43,15 @@ def play(worker: Worker) -> Submit:
     return cast("Submit", worker.play.options(num_returns=2).remote)
 
 
-def start_worker(config: TrainConfig) -> Worker:
-    """A worker with a CPU of its own, held to kernels that give the same bits everywhere."""
-    options = {"num_cpus": 1, "max_restarts": -1}
-    environment = {"env_vars": kernel_environment()}
-    actor = ray.remote(RolloutWorker).options(**options, runtime_env=environment)
-    return cast("Worker", actor.remote(config))
+def start_worker(config: TrainConfig, environment: dict[str, str] | None = None) -> Worker:
+    """A worker with a CPU of its own.
+
+    Its environment variables hold it to kernels that give the same bits everywhere, unless others
+    are given.
+    """
+    env_vars = kernel_environment() if environment is None else environment
+    options = {"num_cpus": 1, "max_restarts": -1, "runtime_env": {"env_vars": env_vars}}
+    return cast("Worker", ray.remote(RolloutWorker).options(**options).remote(config))
 
 
 @dataclass(eq=False, slots=True)

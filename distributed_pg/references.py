@@ -8,8 +8,7 @@ in each, one episode an actor an update, and all wait for the slowest.
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
@@ -23,13 +22,11 @@ from ale_py import Action
 from numpy.typing import NDArray
 
 from distributed_pg.env import load_pong
-from distributed_pg.kernels import kernel_environment
+from distributed_pg.kernels import ONE_THREAD, native_kernels
 from distributed_pg.policy import Policy
 
 RAY_WORKER_NICENESS = 15
 """Ray runs its workers at this niceness; so do the references, or the comparison is not fair."""
-
-_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 Dense = NDArray[np.float64]
 
@@ -42,6 +39,10 @@ class Rate:
     frames: int
     """Emulated frames."""
     seconds: float
+    worker_busy: float | None = None
+    """Share of the workers' time spent playing; None where it was not measured."""
+    gradient_bytes: float | None = None
+    """Size of a gradient that was sent, mean; likewise."""
 
 
 def emulator_rate(processes: int, seconds: float) -> Rate:
@@ -62,8 +63,7 @@ def classic_rate(policy: Policy, seconds: float) -> Rate:
 
 def tutorial_rate(policy: Policy, workers: int, seconds: float) -> Rate:
     """The tutorial way on Ray actors: one episode an actor an update."""
-    environment = dict.fromkeys(kernel_environment(), "") | _ONE_THREAD
-    actor = ray.remote(TutorialWorker).options(num_cpus=1, runtime_env={"env_vars": environment})
+    actor = ray.remote(TutorialWorker).options(num_cpus=1, runtime_env={"env_vars": ONE_THREAD})
     actors: list[Any] = [actor.remote(seed) for seed in range(workers)]
     ray.get([worker.ready.remote() for worker in actors])
     weights = dense_weights(policy)
@@ -218,7 +218,7 @@ def _in_processes(work: Callable[[float], Rate], processes: int, seconds: float)
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(processes)
     pipes, running = [], []
-    with _native_kernels():
+    with native_kernels():
         for _ in range(processes):
             receiver, sender = context.Pipe(duplex=False)
             process = context.Process(target=_child, args=(work, seconds, barrier, sender))
@@ -230,20 +230,6 @@ def _in_processes(work: Callable[[float], Rate], processes: int, seconds: float)
     for process in running:
         process.join()
     return rates
-
-
-@contextmanager
-def _native_kernels() -> Iterator[None]:
-    """Processes started within may use all that their CPU has, on one thread."""
-    before = dict(os.environ)
-    for name in kernel_environment():
-        os.environ.pop(name, None)
-    os.environ.update(_ONE_THREAD)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 def _child(work: Callable[[float], Rate], seconds: float, barrier: Any, sender: Connection) -> None:

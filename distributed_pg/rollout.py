@@ -30,6 +30,8 @@ class EpisodeStats:
     """Time inside the emulator."""
     seconds: float
     """Time from the reset to the last step, and to the gradient where there is one."""
+    gradient_bytes: int = 0
+    """Size of its gradient."""
     waited_seconds: float = 0.0
     """Time the worker had nothing to play before this episode."""
     worker_memory: int = 0

@@ -46,6 +46,8 @@ class UpdateRecord:
     """Emulated frames per second, likewise."""
     worker_busy: float
     """Share of the workers' time spent playing, from 0 to 1, over the episodes of this update."""
+    gradient_bytes: int
+    """Size of an episode's gradient, mean over this update."""
     worker_memory: int
     """The most memory that one of the workers of this update ever had resident, bytes."""
     learner_memory: int

@@ -47,7 +47,12 @@ class RolloutWorker:
         config = self._config
         result = rollout(self._emulator(), policy, config.seed, ticket.episode, config.gamma)
         self._idle_since = time.perf_counter()
-        stats = replace(result.stats, waited_seconds=waited, worker_memory=peak_memory())
+        stats = replace(
+            result.stats,
+            gradient_bytes=result.gradient.nbytes,
+            waited_seconds=waited,
+            worker_memory=peak_memory(),
+        )
         return stats, result.gradient
 
     def evaluate(self, ticket: Ticket, policy: Policy, seed: int, greedy: bool) -> EpisodeStats:

@@ -152,19 +152,23 @@ def test_benchmark_measures_everything_and_writes_it_down(
     tmp_path: Path, finished_run: Path
 ) -> None:
     arguments = ("benchmark", "--num-workers", "1", "--rounds", "1", "--seconds", "5")
-    more = ("--simulate-workers", "4,16", "--checkpoint", finished_run, "--out", "measured")
+    more = ("--native-kernels", "--simulate-workers", "4,16", "--checkpoint", finished_run)
+    more += ("--out", "measured")
     result = distributed_pg(*arguments, *more, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     report = json.loads((tmp_path / "measured/benchmark.json").read_text())
     assert report["cpus"] == os.cpu_count()
     rows = {(row["name"], row["workers"]): row for row in report["rows"]}
-    assert set(rows) == {("emulator", 1), ("training", 1), ("tutorial", 1), ("classic", 1)}
+    names = {"emulator", "training", "native", "tutorial", "classic"}
+    assert set(rows) == {(name, 1) for name in names}
     for row in rows.values():
         assert 0 < row["slowest"] <= row["frames_per_second"] <= row["fastest"]
         assert row["episodes_per_hour"] > 0
     assert rows["emulator", 1]["of_emulator"] == rows["training", 1]["speedup"] == 1.0
     assert rows["classic", 1]["of_emulator"] < rows["training", 1]["of_emulator"]
-    assert 0.3 < rows["training", 1]["worker_busy"] <= 1.0
+    for name in ("training", "native"):
+        assert 0.3 < rows[name, 1]["worker_busy"] <= 1.0
+        assert rows[name, 1]["gradient_bytes"] > 8 * 4
     memory = report["memory"]
     assert 10**7 < memory["ray_worker"] < memory["worker"] < 10**9
     assert 10**7 < memory["learner"] < 10**9
