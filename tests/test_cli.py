@@ -152,9 +152,8 @@ def test_benchmark_measures_everything_and_writes_it_down(
     tmp_path: Path, finished_run: Path
 ) -> None:
     arguments = ("benchmark", "--num-workers", "1", "--rounds", "1", "--seconds", "5")
-    more = ("--native-kernels", "--simulate-workers", "4,16", "--checkpoint", finished_run)
-    more += ("--out", "measured")
-    result = distributed_pg(*arguments, *more, cwd=tmp_path)
+    more = ("--native-kernels", "--simulate-workers", "4,16", "--out", "measured")
+    result = distributed_pg(*arguments, *more, "--checkpoint", finished_run, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     report = json.loads((tmp_path / "measured/benchmark.json").read_text())
     assert report["cpus"] == os.cpu_count()
