@@ -227,7 +227,7 @@ def _watch_training(
 ) -> list[UpdateRecord]:
     """Run the whole training loop, metrics and checkpoints included, when the workers are ready."""
     while cluster.starting:
-        cluster.wait(1.0)
+        cluster.wait(1.0, config.hang_seconds)
     with tempfile.TemporaryDirectory() as folder:
         start = TrainingState(dict(state.policies), state.cache.copy(), Progress())
         run_dir = RunDir.create(replace(config, run_dir=Path(folder) / "run"))

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from distributed_pg.policy import Gradient, Policy
 from distributed_pg.rollout import EpisodeStats
-from distributed_pg.schedule import Schedule, Ticket
+from distributed_pg.schedule import Ticket
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,15 @@ class Lost:
 
 
 @dataclass(frozen=True, slots=True)
+class Failed:
+    """The ticket's episode ended in an exception; the worker is well."""
+
+    ticket: Ticket
+    reason: str
+    traceback: str
+
+
+@dataclass(frozen=True, slots=True)
 class GradientLost:
     """The gradient of a finished episode is gone; the episode has to be played again."""
 
@@ -40,6 +49,10 @@ class Cluster(Protocol):
     @property
     def workers(self) -> int:
         """Workers that can play now."""
+
+    @property
+    def idle(self) -> int:
+        """Workers that have no ticket."""
 
     def publish(self, version: int, policy: Policy) -> None:
         """Make weights available to the workers; ``policy`` may be changed afterwards."""
@@ -57,18 +70,15 @@ class Cluster(Protocol):
     def give(self, ticket: Ticket) -> None:
         """Have a worker play the ticket."""
 
-    def wait(self, timeout: float) -> list[Finished | Lost]:
+    def wait(self, timeout: float, deadline: float) -> list[Finished | Lost | Failed]:
         """What happened since the last call; wait at most ``timeout`` seconds for something.
 
+        A worker that has tickets and was silent for ``deadline`` seconds is replaced, and its
+        tickets are lost.
+
         Raises:
-            RunError: an episode failed for a reason of its own, or no worker can be started.
+            RunError: no worker can be started, or one lacks what it needs.
         """
 
     def fetch(self, gradients: Sequence[Any]) -> list[Gradient | GradientLost]:
         """Bring the gradients of finished episodes from the store, in this order."""
-
-
-def hand_out(schedule: Schedule, cluster: Cluster) -> None:
-    """Give out tickets as long as there are some, and room for them."""
-    while cluster.has_room(schedule.free_tickets) and (ticket := schedule.next_ticket()):
-        cluster.give(ticket)

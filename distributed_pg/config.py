@@ -13,6 +13,7 @@ from distributed_pg.errors import ConfigError
 
 Preset = Literal["default", "karpathy"]
 NumWorkers = int | Literal["auto"]
+DiskErrors = Literal["stop", "warn"]
 Action = Literal["NOOP", "FIRE", "UP", "DOWN", "UPFIRE", "DOWNFIRE"]
 
 _MAY_CHANGE = {"may_change": True}
@@ -81,6 +82,14 @@ class TrainConfig:
     keep: int = _free(3)
     """How many of the latest checkpoints to keep, beside the best one."""
 
+    backup_after: float = _free(4.0)
+    """An episode that takes this many times as long as is usual is given to an idle worker too; the
+    first answer counts."""
+    hang_seconds: float = _free(60.0)
+    """A worker that is silent for so long, and for 20 usual episodes, is replaced."""
+    disk_errors: DiskErrors = _free("stop")
+    """When the run's folder cannot be written: stop, or warn and go on without."""
+
     def __post_init__(self) -> None:
         """Check every field."""
         _check_types(self)
@@ -108,6 +117,9 @@ class TrainConfig:
         check_address(self.address)
         check_whole("checkpoint_every", self.checkpoint_every, 1, 2**53)
         check_whole("keep", self.keep, 1, 2**53)
+        _check_real("backup_after", self.backup_after, 1.0, 1e9)
+        _check_real("hang_seconds", self.hang_seconds, 0.0, 1e9, open_low=True)
+        _check_choice("disk_errors", self.disk_errors, typing.get_args(DiskErrors))
         if self.run_dir is not None and self.resume is not None:
             raise ConfigError("run_dir: a resumed run stays in its folder; leave it out")
 
@@ -121,11 +133,15 @@ class TrainConfig:
     def from_json(cls, values: Mapping[str, Any]) -> "TrainConfig":
         """The config that :meth:`to_json` described.
 
+        A field that may change when a run is resumed may be missing.
+
         Raises:
             ConfigError: a field is unknown, missing, of the wrong type or out of range.
         """
-        known = {f.name for f in dataclasses.fields(cls)} - {"run_dir", "resume"}
-        unknown, missing = sorted(set(values) - known), sorted(known - set(values))
+        fields = dataclasses.fields(cls)
+        known = {f.name for f in fields} - {"run_dir", "resume"}
+        needed = {f.name for f in fields if not f.metadata.get("may_change")}
+        unknown, missing = sorted(set(values) - known), sorted(needed - set(values))
         if unknown:
             raise ConfigError(f"{unknown[0]}: no such setting")
         if missing:

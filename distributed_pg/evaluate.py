@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from distributed_pg.checkpoint import load_checkpoint
-from distributed_pg.cluster import Cluster, Finished, hand_out
-from distributed_pg.config import NumWorkers
+from distributed_pg.cluster import Cluster
+from distributed_pg.config import NumWorkers, TrainConfig
+from distributed_pg.dispatch import Dispatcher
 from distributed_pg.policy import Policy
 from distributed_pg.ray_cluster import RayCluster, Submit, Worker
 from distributed_pg.ray_session import ray_session
@@ -71,7 +72,8 @@ def evaluate(
         ray_session(address, num_workers, message) as workers,
         RayCluster(loaded.config, min(workers, episodes), play, message) as cluster,
     ):
-        stats = _play_all(cluster, loaded.state.policy, episodes, finished, message)
+        config, policy = loaded.config, loaded.state.policy
+        stats = _play_all(cluster, config, policy, episodes, finished, message)
     return summary(stats)
 
 
@@ -100,23 +102,25 @@ def _play(seed: int, greedy: bool) -> Callable[[Worker], Submit]:
 
 def _play_all(
     cluster: Cluster,
+    config: TrainConfig,
     policy: Policy,
     episodes: int,
     finished: Callable[[int], None],
     message: Callable[[str], None],
 ) -> list[EpisodeStats]:
     """An evaluation is one batch that nobody learns from."""
-    schedule = Schedule(batch_size=episodes, policy_lag=0, last_update=1)
+    dispatcher = Dispatcher(
+        Schedule(batch_size=episodes, policy_lag=0, last_update=1),
+        cluster,
+        message,
+        backup_after=config.backup_after,
+        hang_seconds=config.hang_seconds,
+    )
     stats: dict[int, EpisodeStats] = {}
     cluster.publish(0, policy)
     while len(stats) < episodes:
-        hand_out(schedule, cluster)
-        for event in cluster.wait(1.0):
-            if isinstance(event, Finished):
-                schedule.finish(event.ticket.episode)
-                stats[event.ticket.episode] = event.stats
-                finished(len(stats))
-            else:
-                schedule.lose(event.ticket.episode)
-                message(f"episode {event.ticket.episode} is played again ({event.reason})")
+        dispatcher.hand_out()
+        for event in dispatcher.collect(timeout=0.5):
+            stats[event.ticket.episode] = event.stats
+            finished(len(stats))
     return [stats[episode] for episode in range(episodes)]

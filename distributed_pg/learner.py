@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Protocol
 
 from distributed_pg.checkpoint import weights_checksum
-from distributed_pg.checkpoint_writer import CheckpointWriter
-from distributed_pg.cluster import Cluster, Finished, GradientLost, hand_out
+from distributed_pg.cluster import Cluster, Finished, GradientLost
 from distributed_pg.config import TrainConfig
+from distributed_pg.dispatch import Dispatcher
 from distributed_pg.errors import RunError
 from distributed_pg.memory import peak_memory
 from distributed_pg.optimizer import RMSProp, norm
+from distributed_pg.policy import Policy
 from distributed_pg.rollout import EpisodeStats
 from distributed_pg.run_dir import RunDir, UpdateRecord
+from distributed_pg.run_writer import RunWriter
 from distributed_pg.schedule import Schedule
 from distributed_pg.state import WINDOW, Progress, TrainingState
 
@@ -46,6 +48,7 @@ class Learner:
         run_dir: where metrics and checkpoints go.
         reporter: told of every update.
         saved: the checkpoint that holds ``state`` already.
+        clock: seconds, as :func:`time.monotonic` gives them.
     """
 
     def __init__(
@@ -56,24 +59,32 @@ class Learner:
         run_dir: RunDir,
         reporter: Reporter,
         saved: Path,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
         self._state = state
         self._cluster = cluster
-        self._run_dir = run_dir
         self._reporter = reporter
-        self._optimizer = RMSProp(state.cache, config.learning_rate, config.decay)
+        self._optimizer = RMSProp(config.learning_rate, config.decay)
         self._gradient = state.policy.zeros_like()
         self._schedule = Schedule(
             config.batch_size, config.policy_lag, state.progress.update, _last_update(config)
         )
+        self._dispatcher = Dispatcher(
+            self._schedule,
+            cluster,
+            reporter.message,
+            backup_after=config.backup_after,
+            hang_seconds=config.hang_seconds,
+            clock=clock,
+        )
         self._finished: dict[int, Finished] = {}
         self._batch: list[EpisodeStats] = []
         self._wall_before = state.progress.wall_seconds
-        self._begin = time.perf_counter()
+        self._clock = clock
+        self._begin = clock()
         self._rate_from = deque([state.progress], maxlen=_RATE_UPDATES)
-        self._writer = CheckpointWriter(run_dir, config, state.progress.update, saved)
-        self._save_is_due = False
+        self._writer = RunWriter(run_dir, config, reporter.message, state.progress.update, saved)
 
     def run(self, stop_asked: Callable[[], bool]) -> bool:
         """Train until a stop condition holds (True) or ``stop_asked()`` (False)."""
@@ -82,10 +93,12 @@ class Learner:
         while not self._stop_reached():
             if stop_asked():
                 return False
-            hand_out(self._schedule, self._cluster)
-            self._collect()
+            self._dispatcher.hand_out()
+            idle = not self._schedule.next_to_sum(1)
+            for event in self._dispatcher.collect(POLL_SECONDS if idle else 0.0):
+                self._finished[event.ticket.episode] = event
             # Workers get their next tickets before the learner turns to the gradients.
-            hand_out(self._schedule, self._cluster)
+            self._dispatcher.hand_out()
             self._sum()
             if self._schedule.batch_complete:
                 self._update()
@@ -95,19 +108,9 @@ class Learner:
         """See to it that there is a checkpoint of the state after the last update."""
         return self._writer.finish(self._state)
 
-    def _collect(self) -> None:
-        """Take in what came back; wait for it if there is nothing else to do."""
-        timeout = 0.0 if self._schedule.next_to_sum(1) else POLL_SECONDS
-        for event in self._cluster.wait(timeout):
-            episode = event.ticket.episode
-            if not isinstance(event, Finished):
-                self._play_again(episode, event.reason)
-            elif self._schedule.finish(episode):
-                self._finished[episode] = event
-
-    def _play_again(self, episode: int, reason: str) -> None:
-        self._schedule.lose(episode)
-        self._reporter.message(f"episode {episode} is played again ({reason})")
+    def close(self) -> None:
+        """Wait until nothing is written any more."""
+        self._writer.close()
 
     def _sum(self) -> None:
         """Add some of the gradients whose turn it is."""
@@ -118,7 +121,7 @@ class Learner:
         for episode, gradient in zip(episodes, self._cluster.fetch(waiting), strict=True):
             if isinstance(gradient, GradientLost):
                 del self._finished[episode]
-                self._play_again(episode, gradient.reason)
+                self._dispatcher.gradient_lost(episode, gradient.reason)
                 return
             gradient.add_to(self._gradient)
             self._batch.append(self._finished.pop(episode).stats)
@@ -127,23 +130,19 @@ class Learner:
     def _update(self) -> None:
         """Apply the summed gradient; make, publish and record the next version of the weights."""
         state = self._state
-        gradient_norm = norm(self._gradient)
-        if not math.isfinite(gradient_norm):
-            raise RunError(
-                f"the gradient of update {state.progress.update} is not finite; "
-                "the last good state is saved; a lower learning_rate may help"
-            )
+        gradient_norm = self._finite_norm("gradient", self._gradient)
+        policy, cache = state.policy.copy(), state.cache.copy()
+        self._optimizer.step(policy, cache, self._gradient)
+        self._finite_norm("weights", policy)
         progress = state.progress.after_update(self._batch, self._wall_seconds())
         batch = self._batch.copy()
-        policy = state.policy.copy()
-        self._optimizer.step(policy, self._gradient)
         # From here to the end of the block the state is between two updates. Nothing in it waits
         # or can fail: whatever fails below finds the state whole, fit to be saved.
         self._schedule.advance()
         state.policies[progress.update] = policy
         for version in [v for v in state.policies if v < self._schedule.oldest_version]:
             del state.policies[version]
-        state.progress = progress
+        state.cache, state.progress = cache, progress
 
         self._batch.clear()
         for array in self._gradient.arrays:
@@ -151,15 +150,21 @@ class Learner:
         self._cluster.publish(progress.update, policy)
         self._cluster.retire(before=self._schedule.oldest_version)
         # Before anything is hashed or written: workers that waited for this update go on.
-        hand_out(self._schedule, self._cluster)
+        self._dispatcher.hand_out()
         self._record(batch, gradient_norm)
-        self._save_is_due |= progress.update % self._config.checkpoint_every == 0
-        if self._save_is_due and self._writer.idle:
-            self._save_is_due = False
-            self._writer.begin(state)
+        self._writer.updated(state)
+
+    def _finite_norm(self, what: str, of: Policy) -> float:
+        length = norm(of)
+        if not math.isfinite(length):
+            raise RunError(
+                f"the {what} of update {self._state.progress.update} cannot be used: not all "
+                "finite numbers. The last good state is saved; a lower learning_rate may help"
+            )
+        return length
 
     def _wall_seconds(self) -> float:
-        return self._wall_before + time.perf_counter() - self._begin
+        return self._wall_before + self._clock() - self._begin
 
     def _stop_reached(self) -> bool:
         return stop_reached(self._config, self._state.progress, self._wall_seconds())
@@ -187,7 +192,7 @@ class Learner:
             gradient_norm=gradient_norm,
             weights_checksum=weights_checksum(self._state.policy),
         )
-        self._run_dir.append(record)
+        self._writer.record(record)
         self._reporter.updated(record, self._cluster.workers)
 
 

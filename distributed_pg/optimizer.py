@@ -16,23 +16,19 @@ class RMSProp:
     Tieleman and Hinton, "Lecture 6.5: RMSProp", 2012; with a plus sign, since g is an ascent
     direction. Every operation is a correctly rounded float32 one, so the result has the same bits
     whatever instruction set numpy uses.
-
-    Args:
-        cache: the running mean of squared gradients, updated in place.
     """
 
-    def __init__(self, cache: Policy, learning_rate: float, decay: float) -> None:
-        self.cache = cache
+    def __init__(self, learning_rate: float, decay: float) -> None:
         self._learning_rate = learning_rate
         self._decay = decay
         self._scratch = np.empty(_BLOCK_BYTES // 4, np.float32)
 
-    def step(self, policy: Policy, gradient: Policy) -> None:
-        """Update ``policy`` and the cache in place from the summed ``gradient``."""
-        for weights, grad, cache in zip(
-            policy.arrays, gradient.arrays, self.cache.arrays, strict=True
+    def step(self, policy: Policy, cache: Policy, gradient: Policy) -> None:
+        """Update ``policy`` and the ``cache`` of squared gradients in place from the sum."""
+        for weights, squares, grad in zip(
+            policy.arrays, cache.arrays, gradient.arrays, strict=True
         ):
-            flat = weights.reshape(-1), grad.reshape(-1), cache.reshape(-1)
+            flat = weights.reshape(-1), grad.reshape(-1), squares.reshape(-1)
             # Block by block, so that the eight passes below stay in the CPU's cache.
             for start in range(0, weights.size, self._scratch.size):
                 block = slice(start, start + self._scratch.size)

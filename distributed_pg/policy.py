@@ -30,6 +30,12 @@ class Gradient:
         """Size of the arrays, bytes."""
         return self.rows.nbytes + self.w1_rows.nbytes + self.w2.nbytes
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether there is no NaN or infinity in it."""
+        arrays = (self.w1_rows, self.w2)
+        return all(math.isfinite(float(np.vdot(array, array))) for array in arrays)
+
     def add_to(self, total: "Policy") -> None:
         """Add this gradient to ``total``, a policy-shaped sum, in place."""
         total.w1[self.rows] += self.w1_rows

@@ -12,7 +12,7 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
-from distributed_pg.cluster import Finished, GradientLost, Lost
+from distributed_pg.cluster import Failed, Finished, GradientLost, Lost
 from distributed_pg.config import TrainConfig
 from distributed_pg.errors import RunError, one_line
 from distributed_pg.kernels import kernel_environment
@@ -35,6 +35,8 @@ START_ATTEMPTS = 5
 """Failed starts in a row, while no worker can play, after which the run gives up."""
 PATIENCE_SECONDS = 30.0
 """How long no worker may be ready before the user is told."""
+_LOOK_SECONDS = 0.5
+"""How often to look for workers that are silent."""
 
 
 def play(worker: Worker) -> Submit:
@@ -64,6 +66,8 @@ class _Member:
     """Whether it has said that it can play, and was not lost since."""
     tickets: int = 0
     """Tickets it was given that have not come back; it plays the first."""
+    silent_since: float = 0.0
+    """When it last answered, or was given something to answer to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,7 @@ class RayCluster:
         self._calls: dict[Reference, _Call] = {}
         self._weights: dict[int, Reference] = {}
         self._retries: deque[tuple[float, _Member]] = deque()
+        self._look_for_hung_at = 0.0
         self._failed_starts = 0
         self._told_versions: set[str] = set()
         self._none_ready_since = time.monotonic()
@@ -153,6 +158,11 @@ class RayCluster:
         for version in [v for v in self._weights if v < before]:
             del self._weights[version]
 
+    @property
+    def idle(self) -> int:
+        """Workers that have no ticket."""
+        return len(self._idle)
+
     def has_room(self, free: int) -> bool:
         """Whether to give out one of ``free`` tickets; see :class:`Cluster`."""
         return free > 0 and bool(self._idle or (self._playing and free >= self._ready))
@@ -160,25 +170,31 @@ class RayCluster:
     def give(self, ticket: Ticket) -> None:
         """Have the worker play the ticket that waited longest, or else that played longest."""
         member = next(iter(self._idle or self._playing))
+        if member.tickets == 0:
+            member.silent_since = time.monotonic()
         stats, *gradient = member.submit(ticket, self._weights[ticket.version])
         self._calls[stats] = _Call(member, ticket, *gradient)
         member.tickets += 1
         self._place(member)
 
-    def wait(self, timeout: float) -> list[Finished | Lost]:
+    def wait(self, timeout: float, deadline: float) -> list[Finished | Lost | Failed]:
         """What happened since the last call; see :meth:`distributed_pg.cluster.Cluster.wait`."""
         self._retry_starts()
         self._tell_if_none_is_ready()
+        events = self._replace_hung(deadline)
         pending = list(self._calls)
         if not pending:
             time.sleep(timeout)
-            return []
+            return events
         # To look costs time for every call there is, so with hundreds of workers it is done only
         # when it pays; with tickets waiting at the workers nobody waits for it.
         ready, _ = ray.wait(pending, num_returns=1 + len(pending) // 64, timeout=timeout)
         calls = [self._calls.pop(reference) for reference in ready]
-        events = [self._collect(*answered) for answered in zip(calls, _get(ready), strict=True)]
-        return [event for event in events if event is not None]
+        for call, answer in zip(calls, _get(ready), strict=True):
+            event = self._collect(call, answer)
+            if event is not None:
+                events.append(event)
+        return events
 
     def fetch(self, gradients: Sequence[Reference]) -> list[Gradient | GradientLost]:
         """Bring gradients from the object store; see :class:`Cluster`."""
@@ -187,10 +203,11 @@ class RayCluster:
             for answer in _get(gradients)
         ]
 
-    def _collect(self, call: _Call, answer: Any) -> Finished | Lost | None:
+    def _collect(self, call: _Call, answer: Any) -> Finished | Lost | Failed | None:
+        call.member.silent_since = time.monotonic()
         if isinstance(answer, RayTaskError):
             if not isinstance(answer.cause, RayError):
-                raise _failure(answer, call.ticket) from answer
+                return self._failed(call, answer)
             # The worker could not get the weights: its node or the store is in trouble, not it.
             answer = answer.cause
         if call.ticket is None:
@@ -206,13 +223,51 @@ class RayCluster:
         self._place(call.member)
         return Finished(call.ticket, cast("EpisodeStats", answer), call.gradient)
 
+    def _failed(self, call: _Call, error: RayTaskError) -> Failed:
+        """The worker's code raised an exception."""
+        if isinstance(error.cause, RunError):
+            raise error.cause
+        reason = f"{type(error.cause).__name__}: {one_line(error.cause)}"
+        if call.ticket is None:
+            raise RunError(f"a worker failed: {reason}") from error
+        call.member.tickets -= 1
+        self._place(call.member)
+        return Failed(call.ticket, reason, str(error))
+
+    def _replace_hung(self, deadline: float) -> list[Finished | Lost | Failed]:
+        """Kill the workers that are silent for too long and start others."""
+        now = time.monotonic()
+        if now < self._look_for_hung_at:
+            return []
+        self._look_for_hung_at = now + _LOOK_SECONDS
+        events: list[Finished | Lost | Failed] = []
+        hung = [m for m in self._members if m.tickets and now - m.silent_since > deadline]
+        for member in hung:
+            reason = f"its worker was silent for {now - member.silent_since:.0f} s and is replaced"
+            for reference, call in list(self._calls.items()):
+                if call.member is member:
+                    del self._calls[reference]
+                    if call.ticket is not None:
+                        events.append(Lost(call.ticket, reason))
+            member.tickets = 0
+            ray.kill(member.worker)
+            self._withdraw(member)
+            self._members.remove(member)
+            self._ask_if_ready(self._new_member())
+        return events
+
     def _revive(self, member: _Member, error: RayError) -> None:
         """A member was lost: it plays again when it says that it can."""
         if member.ready:  # else this was its second ticket
+            self._withdraw(member)
+            self._ask_if_ready(self._replaced(member, error))
+
+    def _withdraw(self, member: _Member) -> None:
+        """Give a member no more tickets."""
+        if member.ready:
             member.ready = False
             self._ready -= 1
             self._place(member)
-            self._ask_if_ready(self._replaced(member, error))
 
     def _try_again(self, member: _Member, error: RayError) -> None:
         """A member did not start."""
@@ -291,12 +346,3 @@ def _get_one(reference: Reference) -> Any:
 
 def _reason(error: RayError) -> str:
     return f"{type(error).__name__}: {one_line(str(error).strip().partition('.')[0])}"
-
-
-def _failure(error: RayTaskError, ticket: Ticket | None) -> RunError:
-    """An exception in the worker's code, as the run's own error."""
-    cause = error.cause
-    if isinstance(cause, RunError):
-        return cause
-    what = "a worker" if ticket is None else f"episode {ticket.episode} (version {ticket.version})"
-    return RunError(f"{what} failed: {type(cause).__name__}: {one_line(cause)}")

@@ -1,23 +1,34 @@
 """The folder a run is kept in: config.json, metrics.jsonl and checkpoints/."""
 
 import contextlib
+import errno
+import fcntl
 import itertools
 import json
 import os
+import socket
 import stat
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TextIO
 
-from distributed_pg.checkpoint import save_checkpoint, write_atomically
+from distributed_pg.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+    write_atomically,
+)
 from distributed_pg.config import TrainConfig
-from distributed_pg.errors import RunError, UsageError
+from distributed_pg.errors import CheckpointError, RunError, UsageError
 from distributed_pg.state import WINDOW, TrainingState
 
 RUNS = Path("runs")
 METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 BEST = "best.safetensors"
+LOCK = "lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +126,54 @@ class RunDir:
             raise RunError(f"{self.path}: there is no checkpoint in {self._checkpoints}")
         return files[-1]
 
+    def load_newest(self, message: Callable[[str], None]) -> tuple[Path, Checkpoint]:
+        """The latest checkpoint that is good, and what it says.
+
+        ``message`` is told which ones are not, and why.
+
+        Raises:
+            RunError: there is none.
+        """
+        self.newest_checkpoint()
+        damaged = []
+        for path in [*reversed(self._numbered_checkpoints()), self._checkpoints / BEST]:
+            try:
+                checkpoint = load_checkpoint(path)
+            except CheckpointError as error:
+                damaged.append(error)
+                continue
+            for reason in damaged:
+                message(f"{reason}; going on from {path.name}")
+            return path, checkpoint
+        raise RunError(f"no checkpoint is good; the newest: {damaged[0]}") from damaged[0]
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other processes from training here. The lock ends with the process, however it ends.
+
+        Raises:
+            UsageError: another process trains here.
+            RunError: the folder cannot be written.
+        """
+        with self._locked_file():
+            yield
+
+    def _locked_file(self) -> TextIO:
+        path = self.path / LOCK
+        try:
+            file = path.open("a+")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise UsageError(f"run_dir: {self.path} is in use by {file.read(100)}") from None
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+        except OSError as error:
+            raise RunError(f"{path}: cannot be locked ({error.strerror})") from error
+        return file
+
     def save(self, config: TrainConfig, state: TrainingState, *, best: bool) -> Path:
         """Write a checkpoint and delete those no longer kept; ``best``: also as the best one.
 
@@ -143,9 +202,13 @@ class RunDir:
         Raises:
             RunError: it cannot be written.
         """
+        line = json.dumps(asdict(record)).encode() + b"\n"
         try:
-            with self._metrics.open("a") as file:
-                file.write(json.dumps(asdict(record)) + "\n")
+            with self._metrics.open("ab", buffering=0) as file:
+                end = file.tell()
+                if file.write(line) != len(line):  # the disk is full
+                    file.truncate(end)
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             raise RunError(f"{self._metrics}: cannot be written ({error.strerror})") from error
 

@@ -42,7 +42,7 @@ class Schedule:
         self._update = updates_done
         self._summed = self._unseen = updates_done * batch_size
         self._free: list[int] = []  # episodes that were lost, a heap
-        self._given: set[int] = set()
+        self._given: dict[int, int] = {}  # episode -> workers that play it now
         self._finished: set[int] = set()
 
     @property
@@ -69,13 +69,16 @@ class Schedule:
             self._unseen += 1
         else:
             return None
-        self._given.add(episode)
-        return Ticket(episode, max(0, episode // self._batch_size - self._policy_lag))
+        return self._give(episode)
+
+    def backup_ticket(self, episode: int) -> Ticket | None:
+        """A second ticket for an episode that one worker plays now; None if it is not so."""
+        return self._give(episode) if self._given.get(episode) == 1 else None
 
     def finish(self, episode: int) -> bool:
         """An episode came back. False if it is not needed: a duplicate, or already summed."""
         if episode in self._given:
-            self._given.remove(episode)
+            del self._given[episode]
         elif episode in self._free:  # given up as lost, and here it is
             self._free.remove(episode)
             heapq.heapify(self._free)
@@ -84,12 +87,25 @@ class Schedule:
         self._finished.add(episode)
         return True
 
-    def lose(self, episode: int) -> None:
-        """An episode, or the gradient of a finished one, is gone: its ticket is free again."""
-        if episode in self._given or episode in self._finished:
-            self._given.discard(episode)
-            self._finished.discard(episode)
-            heapq.heappush(self._free, episode)
+    def lose(self, episode: int) -> bool:
+        """A worker that played the episode is gone.
+
+        Returns:
+            Whether the episode has to be played again: nobody else plays it or has played it.
+        """
+        if episode not in self._given:
+            return False
+        self._given[episode] -= 1
+        if self._given[episode] > 0:
+            return False
+        del self._given[episode]
+        heapq.heappush(self._free, episode)
+        return True
+
+    def lose_gradient(self, episode: int) -> None:
+        """The gradient of a finished episode is gone: it has to be played again."""
+        self._finished.remove(episode)
+        heapq.heappush(self._free, episode)
 
     def next_to_sum(self, most: int) -> range:
         """The episodes whose gradients can be added now, in this order; ``most`` of them at most.
@@ -120,6 +136,10 @@ class Schedule:
         if not self.batch_complete:
             raise ValueError(f"update {self._update} lacks episodes from {self._summed} on")
         self._update += 1
+
+    def _give(self, episode: int) -> Ticket:
+        self._given[episode] = self._given.get(episode, 0) + 1
+        return Ticket(episode, max(0, episode // self._batch_size - self._policy_lag))
 
     def _open_end(self) -> int:
         """First episode that may not be played yet."""

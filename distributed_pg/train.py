@@ -7,7 +7,7 @@ from typing import Any
 
 from ray.exceptions import RayError
 
-from distributed_pg.checkpoint import load_checkpoint, weights_checksum
+from distributed_pg.checkpoint import weights_checksum
 from distributed_pg.config import TrainConfig
 from distributed_pg.errors import RunError, UsageError, one_line
 from distributed_pg.learner import Learner, Reporter, stop_reached
@@ -68,7 +68,15 @@ def train(
             failed in a worker. What was learned until then is saved.
     """
     reporter = reporter or Silent()
-    run_dir, state, checkpoint = _open(config, reporter)
+    run_dir = RunDir.create(config) if config.resume is None else RunDir.open(config.resume)
+    with run_dir.lock():
+        return _train(config, run_dir, reporter, stop_asked)
+
+
+def _train(
+    config: TrainConfig, run_dir: RunDir, reporter: Reporter, stop_asked: Callable[[], bool]
+) -> TrainResult:
+    state, checkpoint = _start(config, run_dir, reporter)
     finished = stop_reached(config, state.progress, state.progress.wall_seconds)
     if not finished:
         with (
@@ -104,21 +112,19 @@ def resume_config(path: Path, **changes: Any) -> TrainConfig:
 
     Raises:
         UsageError: there is no run at ``path``.
-        RunError: its newest checkpoint is missing or damaged.
+        RunError: none of its checkpoints is good.
     """
-    saved = load_checkpoint(RunDir.open(path).newest_checkpoint()).config
-    return replace(saved, resume=path, **changes)
+    _, checkpoint = RunDir.open(path).load_newest(lambda _: None)
+    return replace(checkpoint.config, resume=path, **changes)
 
 
-def _open(config: TrainConfig, reporter: Reporter) -> tuple[RunDir, TrainingState, Path]:
-    """The run's folder, the state to go on from, and the checkpoint that holds it."""
+def _start(config: TrainConfig, run_dir: RunDir, reporter: Reporter) -> tuple[TrainingState, Path]:
+    """The state to go on from, and the checkpoint that holds it."""
     if config.resume is None:
-        run_dir, state = RunDir.create(config), TrainingState.initial(config)
+        state = TrainingState.initial(config)
         # So that a run can be resumed whenever it is stopped, and however early.
-        return run_dir, state, run_dir.save(config, state, best=False)
-    run_dir = RunDir.open(config.resume)
-    path = run_dir.newest_checkpoint()
-    checkpoint = load_checkpoint(path)
+        return state, run_dir.save(config, state, best=False)
+    path, checkpoint = run_dir.load_newest(reporter.message)
     changed = [
         f"{name}: the run in {run_dir.path} has {getattr(checkpoint.config, name)}, "
         f"not {getattr(config, name)}"
@@ -129,4 +135,4 @@ def _open(config: TrainConfig, reporter: Reporter) -> tuple[RunDir, TrainingStat
     for change in changed_versions(checkpoint.versions):
         reporter.message(f"{change}: the run may not go on with the same bits")
     run_dir.rewind(config, checkpoint.state.progress.update)
-    return run_dir, checkpoint.state, path
+    return checkpoint.state, path

@@ -42,11 +42,17 @@ class RolloutWorker:
         return WorkerInfo(os.getpid(), library_versions())
 
     def play(self, ticket: Ticket, policy: Policy) -> tuple[EpisodeStats, Gradient]:
-        """Play a training episode."""
+        """Play a training episode.
+
+        Raises:
+            FloatingPointError: the gradient is not finite.
+        """
         waited = time.perf_counter() - self._idle_since
         config = self._config
         result = rollout(self._emulator(), policy, config.seed, ticket.episode, config.gamma)
         self._idle_since = time.perf_counter()
+        if not result.gradient.is_finite:
+            raise FloatingPointError("the gradient is not finite")
         stats = replace(
             result.stats,
             gradient_bytes=result.gradient.nbytes,

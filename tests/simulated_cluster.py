@@ -1,70 +1,245 @@
-"""A cluster in this process: real episodes, cut short, and workers that are lost on request."""
+"""A cluster in this process, in virtual time, whose workers fail on request."""
 
+import heapq
+import itertools
 import random
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
-from distributed_pg.cluster import Finished, GradientLost, Lost
-from distributed_pg.config import TrainConfig
-from distributed_pg.env import PongEnv
+from distributed_pg.cluster import Failed, Finished, GradientLost, Lost
 from distributed_pg.policy import Gradient, Policy
-from distributed_pg.rollout import rollout
+from distributed_pg.rollout import EpisodeStats
 from distributed_pg.schedule import Ticket
 
-Event = Finished | Lost
+Event = Finished | Lost | Failed
+Play = Callable[[Ticket, Policy], tuple[EpisodeStats, Gradient]]
+
+
+@dataclass(frozen=True)
+class Faults:
+    """How likely each fault is, for an episode unless it says otherwise."""
+
+    dies_before: float = 0.0
+    dies_during: float = 0.0
+    dies_after: float = 0.0
+    hangs: float = 0.0
+    slow: float = 0.0
+    """It takes 50 times as long."""
+    gradient_lost: float = 0.0
+    """After it was announced."""
+    announced_twice: float = 0.0
+    answers_late: float = 0.0
+    """The worker is reported lost, and its answer comes all the same, later."""
+    fails: float = 0.0
+    """The worker's code raises an exception; never three times for the same episode."""
+    node_dies: float = 0.0
+    """Half of the workers go at once."""
+    all_die: float = 0.0
+    joins_late: float = 0.0
+    """For a worker: it is not there from the beginning."""
+
+
+class Clock:
+    """Virtual seconds."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass(eq=False)
+class _Worker:
+    ready: bool = False
+    tickets: deque[tuple[Ticket, Policy]] = field(default_factory=deque)
+    """Tickets and the weights to play them with; it plays the first."""
+    silent_since: float = 0.0
+    life: int = 0
+    """How often it was replaced; what an earlier life had planned does not happen."""
+
+
+@dataclass(eq=False)
+class Handle:
+    """What stands for a gradient in the store."""
+
+    gradient: Gradient
+    gone: bool
 
 
 class SimulatedCluster:
-    """Implements distributed_pg.cluster.Cluster. Faults come with the given chances, by seed."""
+    """Implements distributed_pg.cluster.Cluster; ``play`` stands for the worker's work."""
 
     def __init__(
-        self, config: TrainConfig, workers: int, *, loss: float = 0.0, seed: int = 0
+        self,
+        play: Play,
+        workers: int,
+        faults: Faults = Faults(),
+        seed: int = 0,
+        clock: Clock | None = None,
+        most_versions: int = 1_000,
     ) -> None:
-        self._config = config
-        self._capacity = workers
-        self._loss = loss
+        self._play = play
+        self._faults = faults
         self._chance = random.Random(seed)
-        self._env = PongEnv(**config.env_settings())
+        self.clock = clock or Clock()
+        self._most_versions = most_versions
         self._weights: dict[int, Policy] = {}
-        self._playing: list[Ticket] = []
-        self.faults = 0
-        self.most_versions = 0
+        self._plans: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+        self._events: list[Event] = []
+        self._failures: dict[int, int] = {}
+        self._workers = [_Worker() for _ in range(workers)]
+        for worker in self._workers:
+            late = self._happens(faults.joins_late)
+            self._start(worker, self._chance.uniform(1, 30) if late else 0.0)
+        self.most_weights = 0
+        self.faults: list[str] = []
+        """What the learner was told of, and has to report once."""
+        self._gone: set[Handle] = set()
+        self.wait(0.0, 1e9)
 
     @property
     def workers(self) -> int:
-        return self._capacity
+        return sum(worker.ready for worker in self._workers)
+
+    @property
+    def idle(self) -> int:
+        return sum(worker.ready and not worker.tickets for worker in self._workers)
 
     def publish(self, version: int, policy: Policy) -> None:
         self._weights[version] = policy.copy()
-        self.most_versions = max(self.most_versions, len(self._weights))
+        self.most_weights = max(self.most_weights, len(self._weights))
+        assert len(self._weights) <= self._most_versions, "weights pile up"
 
     def retire(self, before: int) -> None:
         self._weights = {v: policy for v, policy in self._weights.items() if v >= before}
 
     def has_room(self, free: int) -> bool:
-        return free > 0 and len(self._playing) < self._capacity
+        return free > 0 and self._next_worker(free) is not None
 
     def give(self, ticket: Ticket) -> None:
-        assert len(self._playing) < self._capacity
-        assert ticket.version in self._weights
-        self._playing.append(ticket)
+        assert ticket.version in self._weights, "a ticket for weights that are not there"
+        worker = self._next_worker(free=len(self._workers))
+        assert worker is not None, "a ticket, and no room for it"
+        worker.tickets.append((ticket, self._weights[ticket.version]))
+        if len(worker.tickets) == 1:
+            worker.silent_since = self.clock.now
+            self._begin(worker)
 
-    def wait(self, timeout: float) -> list[Event]:
-        assert self._playing or timeout == 0.0, "the learner waits, and nobody plays"
-        if not self._playing:
-            return []
-        ticket = self._playing.pop(self._chance.randrange(len(self._playing)))
-        if self._fault():
-            return [Lost(ticket, "the worker died")]
-        policy = self._weights[ticket.version]
-        config = self._config
-        result = rollout(self._env, policy, config.seed, ticket.episode, config.gamma)
-        event = Finished(ticket, result.stats, result.gradient)
-        return [event, event] if self._fault() else [event]
+    def wait(self, timeout: float, deadline: float) -> list[Event]:
+        end = self.clock.now + max(timeout, 0.001)  # to look takes a moment
+        while not self._events:
+            self._replace_hung(deadline)
+            if not self._plans or self._plans[0][0] > end:
+                self.clock.now = end
+                break
+            self.clock.now, _, happen = heapq.heappop(self._plans)
+            happen()
+        self._replace_hung(deadline)
+        events, self._events = self._events, []
+        for event in events:
+            if not isinstance(event, Finished):
+                self.faults.append(event.reason)
+        return events
 
-    def fetch(self, gradients: Sequence[Gradient]) -> list[Gradient | GradientLost]:
-        return [GradientLost("the node died") if self._fault() else g for g in gradients]
+    def fetch(self, gradients: Sequence[Handle]) -> list[Gradient | GradientLost]:
+        for handle in gradients:
+            if handle.gone and handle not in self._gone:
+                self._gone.add(handle)
+                self.faults.append("gradient lost")
+        return [GradientLost("the node died") if h.gone else h.gradient for h in gradients]
 
-    def _fault(self) -> bool:
-        fault = self._chance.random() < self._loss
-        self.faults += fault
-        return fault
+    def _next_worker(self, free: int) -> _Worker | None:
+        ready = [worker for worker in self._workers if worker.ready]
+        for tickets in (0, 1) if free >= len(ready) else (0,):
+            for worker in ready:
+                if len(worker.tickets) == tickets:
+                    return worker
+        return None
+
+    def _begin(self, worker: _Worker) -> None:
+        """The worker turns to its first ticket; decide what will become of that."""
+        faults, (ticket, policy) = self._faults, worker.tickets[0]
+        stats, gradient = self._play(ticket, policy)
+        seconds = stats.seconds * (50.0 if self._happens(faults.slow) else 1.0)
+        if self._happens(faults.all_die):
+            self._plan(worker, seconds / 2, lambda: self._die(self._workers, "all workers died"))
+        elif self._happens(faults.node_dies):
+            half = self._workers[: (len(self._workers) + 1) // 2]
+            self._plan(worker, seconds / 2, lambda: self._die(half, "the node died"))
+        elif self._happens(faults.dies_before):
+            self._plan(worker, 0.0, lambda: self._die([worker], "the worker died before"))
+        elif self._happens(faults.dies_during):
+            part = self._chance.random() * seconds
+            self._plan(worker, part, lambda: self._die([worker], "the worker died meanwhile"))
+        elif self._happens(faults.hangs):
+            pass
+        elif self._happens(faults.answers_late):
+            handle = Handle(gradient, gone=False)
+            late = Finished(ticket, stats, handle)
+            self._plan(worker, seconds / 2, lambda: self._die([worker], "the line broke"))
+            self._plan(None, 3 * seconds, lambda: self._events.append(late))
+        elif self._may_fail(ticket.episode) and self._happens(faults.fails):
+            self._failures[ticket.episode] = self._failures.get(ticket.episode, 0) + 1
+            self._plan(worker, seconds / 2, lambda: self._fail(worker))
+        else:
+            handle = Handle(gradient, gone=self._happens(faults.gradient_lost))
+            done = Finished(ticket, stats, handle)
+            self._plan(worker, seconds, lambda: self._finish(worker, done))
+
+    def _finish(self, worker: _Worker, event: Finished) -> None:
+        self._answer(worker, event)
+        if self._happens(self._faults.announced_twice):
+            again = replace(event, gradient=Handle(event.gradient.gradient, event.gradient.gone))
+            self._plan(None, self._chance.uniform(0, 5), lambda: self._events.append(again))
+        if self._happens(self._faults.dies_after):
+            self._die([worker], "the worker died after")
+
+    def _fail(self, worker: _Worker) -> None:
+        self._answer(worker, Failed(worker.tickets[0][0], "ValueError: no", "Traceback"))
+
+    def _answer(self, worker: _Worker, event: Event) -> None:
+        worker.tickets.popleft()
+        worker.silent_since = self.clock.now
+        self._events.append(event)
+        if worker.tickets:
+            self._begin(worker)
+
+    def _die(self, workers: list[_Worker], reason: str) -> None:
+        for worker in workers:
+            if worker.ready:
+                for ticket, _ in worker.tickets:
+                    self._events.append(Lost(ticket, reason))
+                worker.tickets.clear()
+                worker.ready = False
+                worker.life += 1
+                self._start(worker, self._chance.uniform(0.1, 20.0))
+
+    def _start(self, worker: _Worker, seconds: float) -> None:
+        def become_ready() -> None:
+            worker.ready = True
+
+        self._plan(worker, seconds, become_ready)
+
+    def _replace_hung(self, deadline: float) -> None:
+        for worker in self._workers:
+            if worker.tickets and self.clock.now - worker.silent_since > deadline:
+                self._die([worker], "the worker hung")
+
+    def _plan(self, worker: _Worker | None, seconds: float, act: Callable[[], None]) -> None:
+        """Do ``act`` after ``seconds``, if the worker is still the same one."""
+        life = worker.life if worker else 0
+
+        def happen() -> None:
+            if worker is None or worker.life == life:
+                act()
+
+        heapq.heappush(self._plans, (self.clock.now + seconds, next(self._order), happen))
+
+    def _may_fail(self, episode: int) -> bool:
+        return self._failures.get(episode, 0) < 2
+
+    def _happens(self, likely: float) -> bool:
+        return likely > 0.0 and self._chance.random() < likely

@@ -45,6 +45,9 @@ OUT_OF_RANGE: list[tuple[str, Any, str]] = [
     ("run_dir", "runs/x", "'runs/x' is not of type Path or none"),
     ("checkpoint_every", 0, "0 is not a whole number from 1 to"),
     ("keep", 0, "0 is not a whole number from 1 to"),
+    ("backup_after", 0.5, "0.5 is not a number from 1 and up to"),
+    ("hang_seconds", 0.0, "0.0 is not a number above 0"),
+    ("disk_errors", "hide", "'hide' is not one of stop, warn"),
 ]
 
 
@@ -100,6 +103,12 @@ def test_json_without_a_setting() -> None:
     del values["gamma"]
     with pytest.raises(ConfigError, match="gamma: the setting is missing"):
         TrainConfig.from_json(values)
+
+
+def test_json_of_a_version_that_had_fewer_ways_to_run() -> None:
+    values = TrainConfig(batch_size=7).to_json()
+    del values["hang_seconds"], values["keep"]
+    assert TrainConfig.from_json(values) == TrainConfig(batch_size=7)
 
 
 def test_what_may_change_when_a_run_goes_on() -> None:

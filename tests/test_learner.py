@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from simulated_cluster import SimulatedCluster
+from simulated_cluster import Faults, Handle, SimulatedCluster
 
 from distributed_pg.checkpoint import load_checkpoint, weights_checksum
 from distributed_pg.cluster import GradientLost
@@ -18,8 +18,9 @@ from distributed_pg.errors import RunError, UsageError
 from distributed_pg.learner import Learner
 from distributed_pg.optimizer import RMSProp
 from distributed_pg.policy import Gradient, Policy
-from distributed_pg.rollout import rollout
+from distributed_pg.rollout import EpisodeStats, rollout
 from distributed_pg.run_dir import RunDir, UpdateRecord
+from distributed_pg.schedule import Ticket
 from distributed_pg.state import TrainingState
 
 # Games of 200 steps: long enough for points, short enough for many runs.
@@ -40,6 +41,17 @@ class Recorder:
         self.records.append(record)
 
 
+def make_cluster(config: TrainConfig, workers: int, **faults: Any) -> SimulatedCluster:
+    """A cluster whose workers play real games."""
+    env = PongEnv(**config.env_settings())
+
+    def play(ticket: Ticket, policy: Policy) -> tuple[EpisodeStats, Gradient]:
+        result = rollout(env, policy, config.seed, ticket.episode, config.gamma)
+        return replace(result.stats, seconds=1.0), result.gradient
+
+    return SimulatedCluster(play, workers, Faults(**faults), seed=len(faults))
+
+
 def make_learner(
     config: TrainConfig,
     folder: Path,
@@ -51,7 +63,7 @@ def make_learner(
     new = not folder.exists()
     run_dir = RunDir.create(replace(config, run_dir=folder)) if new else RunDir.open(folder)
     saved = run_dir.save(config, state, best=False)
-    return Learner(config, state, cluster, run_dir, reporter, saved)
+    return Learner(config, state, cluster, run_dir, reporter, saved, cluster.clock)
 
 
 def run(
@@ -62,7 +74,7 @@ def run(
     **faults: Any,
 ) -> tuple[TrainingState, Recorder, SimulatedCluster]:
     state = state or TrainingState.initial(config)
-    reporter, cluster = Recorder(), SimulatedCluster(config, workers, **faults)
+    reporter, cluster = Recorder(), make_cluster(config, workers, **faults)
     learner = make_learner(config, folder, state, cluster, reporter)
     assert learner.run(lambda: False)
     learner.save()
@@ -73,7 +85,8 @@ def by_the_definition(config: TrainConfig, updates: int) -> Policy:
     """The run as the README defines it, one episode after another."""
     env = PongEnv(**config.env_settings())
     versions = [TrainingState.initial(config).policy]
-    optimizer = RMSProp(versions[0].zeros_like(), config.learning_rate, config.decay)
+    optimizer = RMSProp(config.learning_rate, config.decay)
+    cache = versions[0].zeros_like()
     for update in range(updates):
         total = versions[0].zeros_like()
         player = versions[max(0, update - config.policy_lag)]
@@ -83,7 +96,7 @@ def by_the_definition(config: TrainConfig, updates: int) -> Policy:
             total.w1[gradient.rows] += gradient.w1_rows
             total.w2[...] += gradient.w2
         policy = versions[-1].copy()
-        optimizer.step(policy, total)
+        optimizer.step(policy, cache, total)
         versions.append(policy)
     return versions[-1]
 
@@ -93,24 +106,30 @@ def test_the_run_is_what_its_definition_says(tmp_path: Path, policy_lag: int) ->
     config = replace(CONFIG, policy_lag=policy_lag)
     state, _, cluster = run(config, tmp_path / "run", workers=5)
     assert weights_checksum(state.policy) == weights_checksum(by_the_definition(config, 4))
-    assert cluster.most_versions <= policy_lag + 2  # the new one comes before the oldest goes
+    assert cluster.most_weights <= policy_lag + 2  # the new one comes before the oldest goes
 
 
 @pytest.mark.parametrize("policy_lag", [0, 1])
 @pytest.mark.parametrize(
-    ("workers", "loss", "seed"), [(1, 0.0, 0), (7, 0.0, 1), (4, 0.3, 2), (9, 0.4, 3)]
+    ("workers", "faults"),
+    [
+        (1, {}),
+        (7, {}),
+        (4, {"dies_during": 0.2, "gradient_lost": 0.2}),
+        (9, {"node_dies": 0.1, "announced_twice": 0.3, "slow": 0.1}),
+    ],
 )
 def test_same_bits_whatever_the_workers_and_the_faults(
-    tmp_path: Path, policy_lag: int, workers: int, loss: float, seed: int
+    tmp_path: Path, policy_lag: int, workers: int, faults: dict[str, float]
 ) -> None:
     config = replace(CONFIG, policy_lag=policy_lag)
     expected, reference, _ = run(config, tmp_path / "reference")
-    state, reporter, cluster = run(config, tmp_path / "run", workers=workers, loss=loss, seed=seed)
+    state, reporter, cluster = run(config, tmp_path / "run", None, workers, **faults)
     assert weights_checksum(state.policy) == weights_checksum(expected.policy)
     for ours, theirs in zip(reporter.records, reference.records, strict=True):
         assert ours.weights_checksum == theirs.weights_checksum
         assert (ours.rewards, ours.running_mean) == (theirs.rewards, theirs.running_mean)
-    assert bool(cluster.faults) == bool(loss)
+    assert bool(cluster.faults) == bool(faults)
 
 
 @pytest.mark.parametrize("policy_lag", [0, 1, 2])
@@ -135,7 +154,7 @@ def test_another_seed_is_another_run(tmp_path: Path) -> None:
 def test_asked_to_stop_it_stops_between_updates(tmp_path: Path) -> None:
     config = replace(CONFIG, stop_episodes=None)
     state, reporter = TrainingState.initial(config), Recorder()
-    cluster = SimulatedCluster(config, 3)
+    cluster = make_cluster(config, 3)
     learner = make_learner(config, tmp_path / "run", state, cluster, reporter)
     assert not learner.run(lambda: len(reporter.records) >= 2)
     assert state.progress.update == len(reporter.records) >= 2
@@ -203,19 +222,19 @@ def test_a_gradient_that_is_not_finite_stops_the_run_and_is_not_saved(
     fetched: list[Gradient | GradientLost] = []
 
     def spoilt(
-        self: SimulatedCluster, gradients: Sequence[Gradient]
+        self: SimulatedCluster, gradients: Sequence[Handle]
     ) -> list[Gradient | GradientLost]:
         answers = real(self, gradients)
         if len(fetched) < 7 <= len(fetched) + len(answers):
-            gradients[6 - len(fetched)].w2[0, 0] = np.nan
+            gradients[6 - len(fetched)].gradient.w2[0, 0] = np.nan
         fetched.extend(answers)
         return answers
 
     monkeypatch.setattr(SimulatedCluster, "fetch", spoilt)
     state = TrainingState.initial(CONFIG)
-    cluster = SimulatedCluster(CONFIG, 2)
+    cluster = make_cluster(CONFIG, 2)
     learner = make_learner(CONFIG, tmp_path / "run", state, cluster, Recorder())
-    with pytest.raises(RunError, match="the gradient of update 2 is not finite"):
+    with pytest.raises(RunError, match="the gradient of update 2 cannot be used: not all finite"):
         learner.run(lambda: False)
     loaded = load_checkpoint(learner.save())
     assert loaded.state.progress.update == 2
@@ -237,7 +256,7 @@ def test_a_failure_in_the_middle_of_an_update_harms_no_checkpoint(
     with monkeypatch.context() as patch:
         patch.setattr(SimulatedCluster, "publish", failing)
         state = TrainingState.initial(CONFIG)
-        cluster = SimulatedCluster(CONFIG, 2)
+        cluster = make_cluster(CONFIG, 2)
         learner = make_learner(CONFIG, tmp_path / "run", state, cluster, Recorder())
         with pytest.raises(RunError, match="the store is full"):
             learner.run(lambda: False)

@@ -22,10 +22,10 @@ def random_like(policy: Policy, seed: int, scale: float) -> Policy:
 def test_by_hand() -> None:
     policy = Policy(np.array([[1.0]], np.float32), np.array([[2.0]], np.float32))
     gradient = Policy(np.array([[3.0]], np.float32), np.array([[0.0]], np.float32))
-    optimizer = RMSProp(policy.zeros_like(), learning_rate=0.1, decay=0.99)
-    optimizer.step(policy, gradient)
+    cache = policy.zeros_like()
+    RMSProp(learning_rate=0.1, decay=0.99).step(policy, cache, gradient)
     # cache = 0.01 * 9 = 0.09;  W = 1 + 0.1 * 3 / (0.3 + 1e-5)
-    assert optimizer.cache.w1.item() == pytest.approx(0.09)
+    assert cache.w1.item() == pytest.approx(0.09)
     assert policy.w1.item() == pytest.approx(1.0 + 0.3 / 0.30001)
     assert policy.w2.item() == 2.0
 
@@ -34,10 +34,10 @@ def test_follows_the_classic_rule_over_many_steps() -> None:
     policy = Policy.init(seed=0, inputs=700, hidden_units=90, actions=2)  # not a whole of blocks
     weights = [array.astype(np.float64) for array in policy.arrays]
     caches = [np.zeros_like(array) for array in weights]
-    optimizer = RMSProp(policy.zeros_like(), learning_rate=1e-3, decay=0.99)
+    optimizer, squares = RMSProp(learning_rate=1e-3, decay=0.99), policy.zeros_like()
     for step in range(30):
         gradient = random_like(policy, step, scale=5.0)
-        optimizer.step(policy, gradient)
+        optimizer.step(policy, squares, gradient)
         for w, cache, g in zip(weights, caches, gradient.arrays, strict=True):
             g64 = g.astype(np.float64)
             cache *= 0.99
@@ -46,7 +46,7 @@ def test_follows_the_classic_rule_over_many_steps() -> None:
     for ours, expected in zip(policy.arrays, weights, strict=True):
         assert ours.dtype == np.float32
         assert np.allclose(ours, expected, rtol=1e-4, atol=1e-6)
-    for ours, expected in zip(optimizer.cache.arrays, caches, strict=True):
+    for ours, expected in zip(squares.arrays, caches, strict=True):
         assert np.allclose(ours, expected, rtol=1e-4, atol=0)
 
 
@@ -55,7 +55,7 @@ def test_works_in_place_and_leaves_the_gradient_alone() -> None:
     before, w1 = policy.copy(), policy.w1
     gradient = random_like(policy, 1, 1.0)
     kept = gradient.copy()
-    RMSProp(policy.zeros_like(), 1e-3, 0.99).step(policy, gradient)
+    RMSProp(1e-3, 0.99).step(policy, policy.zeros_like(), gradient)
     assert policy.w1 is w1
     assert not np.array_equal(policy.w1, before.w1)
     assert np.array_equal(gradient.w1, kept.w1)
@@ -66,7 +66,7 @@ def test_weights_without_a_gradient_stay() -> None:
     before = policy.copy()
     gradient = policy.zeros_like()
     gradient.w1[3] = 1.0
-    RMSProp(policy.zeros_like(), 1e-3, 0.99).step(policy, gradient)
+    RMSProp(1e-3, 0.99).step(policy, policy.zeros_like(), gradient)
     assert np.array_equal(np.delete(policy.w1, 3, axis=0), np.delete(before.w1, 3, axis=0))
     assert np.all(policy.w1[3] > before.w1[3])
 
@@ -81,11 +81,11 @@ from distributed_pg.checkpoint import weights_checksum
 from distributed_pg.optimizer import RMSProp
 from distributed_pg.policy import Policy
 policy = Policy.init(seed=0, inputs=6400, hidden_units=200, actions=2)
-optimizer = RMSProp(policy.zeros_like(), 1e-3, 0.99)
+optimizer, cache = RMSProp(1e-3, 0.99), policy.zeros_like()
 random = np.random.default_rng(1)
 for _ in range(3):
     arrays = [random.standard_normal(a.shape).astype(np.float32) for a in policy.arrays]
-    optimizer.step(policy, Policy(*arrays))
+    optimizer.step(policy, cache, Policy(*arrays))
 print(weights_checksum(policy))
 """
 

@@ -212,11 +212,11 @@ def test_the_user_is_told_when_no_cpu_is_free(monkeypatch: pytest.MonkeyPatch) -
     told: list[str] = []
     with RayCluster(CONFIG, 3) as busy:
         while busy.workers < 3:
-            busy.wait(1.0)
+            busy.wait(1.0, 60.0)
         with RayCluster(CONFIG, 1, message=told.append) as starved:
             deadline = time.monotonic() + 60
             while not told and time.monotonic() < deadline:
-                starved.wait(0.2)
+                starved.wait(0.2, 60.0)
     assert told == [
         "no worker has been ready for 0 s; each needs a CPU of its own, and the cluster has 3"
     ]
@@ -231,7 +231,7 @@ def test_workers_run_with_the_kernels_that_give_the_same_bits_everywhere() -> No
     before = {process.pid for process in worker_processes()}  # of other tests, about to end
     with RayCluster(CONFIG, 1) as cluster:
         while cluster.workers < 1:
-            cluster.wait(1.0)
+            cluster.wait(1.0, 60.0)
         (worker,) = (process for process in worker_processes() if process.pid not in before)
         environment = worker.environ()
     assert kernel_environment().items() <= environment.items()

@@ -69,9 +69,33 @@ def test_a_finished_episode_whose_gradient_is_gone_is_played_again() -> None:
     schedule = Schedule(batch_size=1, policy_lag=0)
     schedule.next_ticket()
     schedule.finish(0)
-    schedule.lose(0)
+    schedule.lose_gradient(0)
     assert not schedule.next_to_sum(9)
     assert schedule.next_ticket() == Ticket(0, 0)
+
+
+def test_an_episode_that_two_workers_play_is_lost_only_with_both() -> None:
+    schedule = Schedule(batch_size=2, policy_lag=0)
+    assert schedule.backup_ticket(0) is None  # nobody plays it yet
+    schedule.next_ticket()
+    assert schedule.backup_ticket(0) == Ticket(0, 0)
+    assert schedule.backup_ticket(0) is None  # two are enough
+    assert not schedule.lose(0)
+    assert schedule.backup_ticket(0) == Ticket(0, 0)
+    assert not schedule.lose(0)
+    assert schedule.lose(0)
+    assert schedule.next_ticket() == Ticket(0, 0)
+
+
+def test_the_loser_of_two_workers_changes_nothing() -> None:
+    schedule = Schedule(batch_size=2, policy_lag=0)
+    schedule.next_ticket()
+    schedule.backup_ticket(0)
+    assert schedule.finish(0)
+    assert not schedule.lose(0)
+    assert not schedule.finish(0)
+    assert list(schedule.next_to_sum(9)) == [0]
+    assert schedule.next_ticket() == Ticket(1, 0)
 
 
 def test_unknown_and_summed_episodes_are_ignored() -> None:
@@ -136,6 +160,11 @@ def test_every_episode_is_summed_once_in_order_with_the_right_weights(
             assert ticket.version <= schedule.update, "weights that do not exist yet"
             assert ticket.version >= schedule.oldest_version, "weights that are forgotten"
             playing.append(ticket)
+        if playing and chance.random() < 0.2:
+            backup = schedule.backup_ticket(chance.choice(playing).episode)
+            if backup is not None:
+                assert backup.version >= schedule.oldest_version
+                playing.append(backup)
         assert playing or late or schedule.next_to_sum(1), "deadlock"
         if playing:
             ticket = playing.pop(chance.randrange(len(playing)))
@@ -143,8 +172,8 @@ def test_every_episode_is_summed_once_in_order_with_the_right_weights(
                 schedule.lose(ticket.episode)
                 late.append(ticket)
             else:
-                schedule.finish(ticket.episode)
-                played_with[ticket.episode] = ticket.version
+                if schedule.finish(ticket.episode):
+                    played_with[ticket.episode] = ticket.version
                 if chance.random() < loss:
                     assert not schedule.finish(ticket.episode), "a duplicate was taken"
         if late and chance.random() < 0.3:
@@ -153,7 +182,7 @@ def test_every_episode_is_summed_once_in_order_with_the_right_weights(
                 played_with[ticket.episode] = ticket.version
         for episode in schedule.next_to_sum(chance.randint(1, 20)):
             if chance.random() < loss / 2:
-                schedule.lose(episode)  # its gradient turned out to be gone
+                schedule.lose_gradient(episode)
                 break
             summed.append(episode)
             schedule.mark_summed(episode)

@@ -1,0 +1,107 @@
+"""Write a run's metrics and checkpoints; training waits for the disk only at the end."""
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+from distributed_pg.config import TrainConfig
+from distributed_pg.errors import RunError
+from distributed_pg.run_dir import RunDir, UpdateRecord, is_best
+from distributed_pg.state import TrainingState
+
+
+class RunWriter:
+    """Writes to a run's folder, and knows what to do when that fails.
+
+    Args:
+        run_dir: the folder.
+        config: the run's settings, a part of every checkpoint.
+        message: told, once, when the folder cannot be written and training goes on without.
+        update: the update whose checkpoint is there already.
+        path: that checkpoint.
+    """
+
+    def __init__(
+        self,
+        run_dir: RunDir,
+        config: TrainConfig,
+        message: Callable[[str], None],
+        update: int,
+        path: Path,
+    ) -> None:
+        self._run_dir = run_dir
+        self._config = config
+        self._message = message
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._update = update
+        self._written: Future[Path] = Future()
+        self._written.set_result(path)
+        self._is_due = False
+        self._failing: set[str] = set()
+
+    def record(self, record: UpdateRecord) -> None:
+        """Add a line to the metrics.
+
+        Raises:
+            RunError: that failed, and the run is to stop then.
+        """
+        try:
+            self._run_dir.append(record)
+        except RunError as error:
+            self._failed("metrics", error)
+        else:
+            self._worked("metrics")
+
+    def updated(self, state: TrainingState) -> None:
+        """Begin to write a checkpoint if it is time, and the one before is written.
+
+        Raises:
+            RunError: the one before could not be written, and the run is to stop then.
+        """
+        self._is_due |= state.progress.update % self._config.checkpoint_every == 0
+        if self._is_due and self._written.done():
+            self._is_due = False
+            error = self._written.exception()
+            if error is None:
+                self._worked("checkpoints")
+            elif isinstance(error, RunError):
+                self._failed("checkpoints", error)
+            else:
+                raise error
+            self._begin(state)
+
+    def finish(self, state: TrainingState) -> Path:
+        """The checkpoint of ``state``, written by now.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        if self._update != state.progress.update or self._written.exception() is not None:
+            self._begin(state)
+        return self._written.result()
+
+    def close(self) -> None:
+        """Wait until nothing is written any more."""
+        self._thread.shutdown(wait=True)
+
+    def _begin(self, state: TrainingState) -> None:
+        best = is_best(state)
+        if best:
+            state.progress = replace(state.progress, best_mean_100=state.progress.mean_100)
+        # An update makes new arrays; only what holds them changes.
+        copy = TrainingState(dict(state.policies), state.cache, state.progress)
+        self._update = state.progress.update
+        self._written = self._thread.submit(self._run_dir.save, self._config, copy, best=best)
+
+    def _failed(self, what: str, error: RunError) -> None:
+        if self._config.disk_errors == "stop":
+            raise error
+        if what not in self._failing:
+            self._failing.add(what)
+            self._message(f"{error}; training goes on without {what}")
+
+    def _worked(self, what: str) -> None:
+        if what in self._failing:
+            self._failing.remove(what)
+            self._message(f"{what} can be written again")

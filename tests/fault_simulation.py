@@ -1,0 +1,246 @@
+"""Runs of the real learner under random faults, in virtual time: all end in the same bits.
+
+A seed decides everything: the run's settings, the workers, the faults. Run by itself,
+
+    python tests/fault_simulation.py --seeds 10000
+
+it tries so many seeds and prints those that fail; ``--first S --seeds 1`` replays one.
+"""
+
+import argparse
+import collections
+import random
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from simulated_cluster import Clock, Event, Faults, SimulatedCluster
+
+from distributed_pg.checkpoint import weights_checksum
+from distributed_pg.config import TrainConfig
+from distributed_pg.learner import Learner
+from distributed_pg.optimizer import RMSProp
+from distributed_pg.policy import Gradient, Policy
+from distributed_pg.rollout import EpisodeStats
+from distributed_pg.run_dir import RunDir, UpdateRecord
+from distributed_pg.schedule import Ticket
+from distributed_pg.state import Progress, TrainingState
+
+INPUTS, HIDDEN = 8, 3
+DEADLOCK_SECONDS = 100_000.0
+"""Of virtual time, after which nothing will come any more."""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What a seed stands for."""
+
+    config: TrainConfig
+    workers: int
+    faults: Faults
+    kills: tuple[float, ...]
+    """When the learner's process is killed, in virtual seconds since it began."""
+
+
+def scenario(seed: int) -> Scenario:
+    """The scenario of a seed: some kinds of faults, often several at once, at some rate."""
+    chance = random.Random(seed)
+    batch_size, updates = chance.randint(1, 6), chance.randint(2, 6)
+    config = TrainConfig(
+        seed=seed,
+        batch_size=batch_size,
+        policy_lag=chance.randint(0, 3),
+        stop_episodes=batch_size * updates,
+        checkpoint_every=chance.randint(1, 3),
+        backup_after=chance.choice([2.0, 4.0]),
+    )
+    kinds = [kind.name for kind in fields(Faults)]
+    chosen = chance.sample(kinds, chance.randint(0, 5))
+    rates = {kind: chance.choice([0.02, 0.1, 0.25]) for kind in chosen}
+    kills = tuple(chance.uniform(0, 40) for _ in range(chance.choice([0, 0, 1, 2])))
+    return Scenario(config, chance.randint(1, 8), Faults(**rates), kills)
+
+
+def play(ticket: Ticket, policy: Policy) -> tuple[EpisodeStats, Gradient]:
+    """Stands for an episode: depends on its number and on every weight that it was played with."""
+    chance = np.random.default_rng(ticket.episode)
+    rows = np.sort(chance.permutation(INPUTS)[:4]).astype(np.int32)
+    noise = chance.standard_normal((4, HIDDEN)).astype(np.float32)
+    total = np.float32(policy.w1.sum() + policy.w2.sum())
+    gradient = Gradient(
+        rows, policy.w1[rows] + total * noise, policy.w2 * total - noise[0][:, None]
+    )
+    seconds = float(chance.lognormal(0.0, 0.3))
+    return EpisodeStats(reward_of(ticket.episode), 10, 40, seconds, seconds), gradient
+
+
+def reward_of(episode: int) -> float:
+    """Tells the episodes apart in the metrics."""
+    return float(episode % 43 - 21)
+
+
+def initial_state(config: TrainConfig) -> TrainingState:
+    """As :meth:`TrainingState.initial`, with a small policy."""
+    policy = Policy.init(config.seed, INPUTS, HIDDEN, 2)
+    return TrainingState({0: policy}, policy.zeros_like(), Progress())
+
+
+def by_the_definition(config: TrainConfig, updates: int) -> Policy:
+    """The run's last weights, computed in order by what the README says."""
+    start = initial_state(config)
+    versions, cache = [start.policy], start.cache.copy()
+    for update in range(updates):
+        total = start.policy.zeros_like()
+        version = max(0, update - config.policy_lag)
+        for i in range(config.batch_size):
+            ticket = Ticket(update * config.batch_size + i, version)
+            _, gradient = play(ticket, versions[version])
+            total.w1[gradient.rows] += gradient.w1_rows
+            total.w2[...] += gradient.w2
+        policy = versions[-1].copy()
+        RMSProp(config.learning_rate, config.decay).step(policy, cache, total)
+        versions.append(policy)
+    return versions[-1]
+
+
+class Killed(BaseException):
+    """The learner's process is gone."""
+
+
+class MortalCluster(SimulatedCluster):
+    """Ends the learner at a given time; nothing of it is left but what is on the disk."""
+
+    kill_at = float("inf")
+
+    def wait(self, timeout: float, deadline: float) -> list[Event]:
+        told = len(self.faults)
+        events = super().wait(timeout, deadline)
+        if self.clock.now > self.kill_at:
+            del self.faults[told:]  # it was not told any more
+            raise Killed
+        assert self.clock.now < DEADLOCK_SECONDS, "deadlock"
+        return events
+
+
+class MemoryDisk(RunDir):
+    """A run's folder that remembers instead of writing."""
+
+    def __init__(self, path: Path, state: TrainingState) -> None:
+        super().__init__(path)
+        self.saved = state
+        self.records: dict[int, UpdateRecord] = {}
+
+    def save(self, config: TrainConfig, state: TrainingState, *, best: bool) -> Path:
+        policies = {version: policy.copy() for version, policy in state.policies.items()}
+        self.saved = TrainingState(policies, state.cache.copy(), state.progress)
+        return self.path
+
+    def append(self, record: UpdateRecord) -> None:
+        before = self.records.setdefault(record.update, record)
+        assert before.weights_checksum == record.weights_checksum, "an update made twice, unequal"
+
+
+class Listener:
+    """A reporter that counts."""
+
+    def __init__(self) -> None:
+        self.reported: list[str] = []
+        self.backups = 0
+
+    def message(self, text: str) -> None:
+        if "a second worker plays it too" in text:
+            self.backups += 1
+        else:
+            self.reported.append(text)
+
+    def updated(self, record: UpdateRecord, workers: int) -> None:
+        pass
+
+
+TOTAL: collections.Counter[str] = collections.Counter()
+"""Faults of all runs so far, by kind."""
+
+
+def check(seed: int) -> None:
+    """Run the seed's scenario.
+
+    Raises:
+        AssertionError: the run broke a promise.
+    """
+    what = scenario(seed)
+    config = what.config
+    assert config.stop_episodes is not None
+    updates = config.stop_episodes // config.batch_size
+    listener, clock = Listener(), Clock()
+    disk = MemoryDisk(Path(tempfile.gettempdir()), initial_state(config))
+    faults: collections.Counter[str] = collections.Counter()
+    kills = 0
+    while True:
+        policies = {v: policy.copy() for v, policy in disk.saved.policies.items()}
+        state = TrainingState(policies, disk.saved.cache.copy(), disk.saved.progress)
+        cluster = MortalCluster(
+            play,
+            what.workers,
+            what.faults,
+            seed=seed + kills,
+            clock=clock,
+            most_versions=config.policy_lag + 2,
+        )
+        if kills < len(what.kills):
+            cluster.kill_at = clock.now + what.kills[kills]
+        learner = Learner(config, state, cluster, disk, listener, disk.path, clock)
+        try:
+            assert learner.run(lambda: False), "stopped early"
+        except Killed:
+            learner.close()
+            kills += 1
+            faults.update(cluster.faults)
+            continue
+        learner.save()
+        faults.update(cluster.faults)
+        break
+    rewards = [r for _, record in sorted(disk.records.items()) for r in record.rewards]
+    assert rewards == [reward_of(episode) for episode in range(config.stop_episodes)]
+    expected = weights_checksum(by_the_definition(config, updates))
+    assert weights_checksum(state.policy) == expected, "other bits"
+    assert weights_checksum(disk.saved.policy) == expected, "other bits on the disk"
+    # A killed learner may have known of a lost gradient and not have come to say so.
+    unsaid = faults.total() - len(listener.reported)
+    assert unsaid == 0 or (kills and 0 < unsaid <= faults["gradient lost"]), "not reported once"
+    TOTAL.update(faults)
+    TOTAL.update({"second worker": listener.backups, "learner killed": kills})
+
+
+def problem(seed: int) -> str | None:
+    """How the seed's run broke a promise, and how to see it again; None if it did not."""
+    try:
+        check(seed)
+    except Exception as error:  # noqa: BLE001  # whatever it is, the seed brings it back
+        replay = f"python tests/fault_simulation.py --first {seed} --seeds 1"
+        return f"{type(error).__name__}: {error}; replay: {replay}"
+    return None
+
+
+def main() -> None:
+    """Try many seeds."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--seeds", type=int, default=1000, help="how many (1000)")
+    parser.add_argument("--first", type=int, default=0, help="the first one (0)")
+    arguments = parser.parse_args()
+    begin = time.monotonic()
+    seeds = range(arguments.first, arguments.first + arguments.seeds)
+    problems = {seed: found for seed in seeds if (found := problem(seed))}
+    for found in problems.values():
+        print(found)
+    seconds = time.monotonic() - begin
+    print(f"{len(seeds)} seeds in {seconds:.0f} s, {len(problems)} failed")
+    for kind, count in sorted(TOTAL.items()):
+        print(f"{count:8d} {kind}")
+    sys.exit(1 if problems else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""The learner keeps its promises under faults, and the simulation notices when it does not."""
+
+import pytest
+from fault_simulation import problem
+
+from distributed_pg.dispatch import Dispatcher
+from distributed_pg.schedule import Schedule, Ticket
+
+SEEDS = 500
+
+
+def test_every_run_keeps_its_promises() -> None:
+    problems = [found for seed in range(SEEDS) if (found := problem(seed))]
+    assert not problems
+
+
+class DoubleCount(Schedule):
+    """An episode that was lost once is summed twice."""
+
+    def __init__(self, *settings: int) -> None:
+        super().__init__(*settings)
+        self._doubled: set[int] = set()
+
+    def lose(self, episode: int) -> bool:
+        self._doubled.add(episode)
+        return super().lose(episode)
+
+    def mark_summed(self, episode: int) -> None:
+        if episode in self._doubled:
+            self._doubled.remove(episode)
+            self._finished.remove(episode)
+            self._free.append(episode)
+        else:
+            super().mark_summed(episode)
+
+
+class WrongVersion(Schedule):
+    """A ticket that was lost is played again with the newest weights."""
+
+    def next_ticket(self) -> Ticket | None:
+        again = bool(self._free)
+        ticket = super().next_ticket()
+        return Ticket(ticket.episode, self.update) if ticket and again else ticket
+
+
+class OutOfOrder(Schedule):
+    """The batch is summed in the order of arrival once all of it is there."""
+
+    def next_to_sum(self, most: int) -> range:
+        ready = super().next_to_sum(most)
+        return ready[::-1] if len(ready) == self._batch_size else ready
+
+    def mark_summed(self, episode: int) -> None:
+        self._finished.remove(episode)
+        self._summed += 1
+
+
+class LostTicket(Schedule):
+    """What a lost worker played is forgotten."""
+
+    def lose(self, episode: int) -> bool:
+        self._given.pop(episode, None)
+        return True
+
+
+class IgnoresHang(Dispatcher):
+    """Waits for a worker for ever."""
+
+    def __init__(self, *arguments: object, **settings: object) -> None:
+        settings["hang_seconds"] = 1e12
+        super().__init__(*arguments, **settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("bug", [DoubleCount, WrongVersion, OutOfOrder, LostTicket, IgnoresHang])
+def test_a_bug_is_noticed_within_100_seeds(monkeypatch: pytest.MonkeyPatch, bug: type) -> None:
+    name = "Dispatcher" if issubclass(bug, Dispatcher) else "Schedule"
+    monkeypatch.setattr(f"distributed_pg.learner.{name}", bug)
+    assert any(problem(seed) for seed in range(100))
