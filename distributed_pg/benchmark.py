@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from distributed_pg.checkpoint import load_checkpoint
+from distributed_pg.cluster import Failed, Finished, Lost
 from distributed_pg.config import TrainConfig
 from distributed_pg.env import PongEnv
 from distributed_pg.errors import UsageError
@@ -22,7 +23,7 @@ from distributed_pg.learner import Learner
 from distributed_pg.ray_cluster import RayCluster, Worker, start_worker
 from distributed_pg.ray_session import ray_session
 from distributed_pg.references import Rate, classic_rate, emulator_rate, tutorial_rate
-from distributed_pg.rollout import rollout
+from distributed_pg.rollout import EpisodeStats, rollout
 from distributed_pg.run_dir import RunDir, UpdateRecord, find_checkpoint
 from distributed_pg.simulate import start_waiting
 from distributed_pg.state import Progress, TrainingState
@@ -218,8 +219,36 @@ def _train(
     seconds: float,
     start: Callable[[TrainConfig], Worker],
 ) -> Rate:
-    with RayCluster(config, workers, start=start) as cluster:
-        return _rate(_watch_training(config, state, cluster, seconds))
+    cluster = _CountingCluster(config, workers, start=start)
+    with cluster:
+        _watch_training(config, state, cluster, seconds)
+    # Before a worker's first episode it waited for the start.
+    games = cluster.finished[workers:]
+    played = sum(game.seconds for game in games)
+    worked = played + sum(game.waited_seconds for game in games)
+    return Rate(
+        episodes=len(games),
+        frames=sum(game.frames for game in games),
+        seconds=worked / workers,
+        worker_busy=played / worked,
+        gradient_bytes=statistics.mean(game.gradient_bytes for game in games),
+    )
+
+
+class _CountingCluster(RayCluster):
+    """Remembers every episode, so that whole episodes are counted with the time they took."""
+
+    def __init__(
+        self, config: TrainConfig, workers: int, start: Callable[[TrainConfig], Worker]
+    ) -> None:
+        super().__init__(config, workers, start=start)
+        self.finished: list[EpisodeStats] = []
+
+    def wait(self, timeout: float, deadline: float) -> list[Finished | Lost | Failed]:
+        """:meth:`RayCluster.wait`."""
+        events = super().wait(timeout, deadline)
+        self.finished += [event.stats for event in events if isinstance(event, Finished)]
+        return events
 
 
 def _watch_training(
@@ -246,8 +275,6 @@ def _rate(records: list[UpdateRecord]) -> Rate:
         last.episodes - first.episodes,
         last.frames - first.frames,
         last.wall_seconds - first.wall_seconds,
-        statistics.mean(record.worker_busy for record in records[1:]),
-        statistics.mean(record.gradient_bytes for record in records[1:]),
     )
 
 

@@ -92,9 +92,14 @@ def speed_table(rows: list[Row]) -> Table:
             f"{row.of_emulator:.3f}",
             f"{row.speedup:.2f}",
             "" if row.worker_busy is None else f"{row.worker_busy:.1%}",
-            "" if row.gradient_bytes is None else f"{row.gradient_bytes / 1024:.0f} KiB",
         )
     return grid
+
+
+def gradient_line(rows: list[Row]) -> str:
+    """How much a worker sends, for a terminal."""
+    sizes = [row.gradient_bytes for row in rows if row.gradient_bytes is not None]
+    return f"a gradient sent to the learner: {max(sizes) / 1024:.0f} KiB on average"
 
 
 def memory_line(memory: Memory) -> str:

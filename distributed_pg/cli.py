@@ -270,6 +270,7 @@ def _evaluate(args: EvaluateArgs) -> int:
 def _benchmark(args: BenchmarkArgs) -> int:
     from distributed_pg.benchmark import benchmark, simulate
     from distributed_pg.benchmark_report import (
+        gradient_line,
         memory_line,
         simulation_table,
         speed_table,
@@ -293,6 +294,7 @@ def _benchmark(args: BenchmarkArgs) -> int:
     files = write_report(rows, simulations, memory, args.rounds, args.seconds, args.out)
     console = _console()
     console.print(speed_table(rows))
+    console.print(gradient_line(rows))
     if simulations:
         console.print(simulation_table(simulations))
     console.print(memory_line(memory))

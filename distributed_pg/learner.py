@@ -108,9 +108,9 @@ class Learner:
         """See to it that there is a checkpoint of the state after the last update."""
         return self._writer.finish(self._state)
 
-    def close(self) -> None:
-        """Wait until nothing is written any more."""
-        self._writer.close()
+    def wait(self) -> None:
+        """Wait until no checkpoint is being written."""
+        self._writer.wait()
 
     def _sum(self) -> None:
         """Add some of the gradients whose turn it is."""

@@ -1,6 +1,7 @@
 """Write a run's metrics and checkpoints; training waits for the disk only at the end."""
 
 from collections.abc import Callable
+from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -81,9 +82,9 @@ class RunWriter:
             self._begin(state)
         return self._written.result()
 
-    def close(self) -> None:
-        """Wait until nothing is written any more."""
-        self._thread.shutdown(wait=True)
+    def wait(self) -> None:
+        """Wait until no checkpoint is being written; whether it could be is told later."""
+        futures.wait([self._written])
 
     def _begin(self, state: TrainingState) -> None:
         best = is_best(state)

@@ -195,7 +195,7 @@ def check(seed: int) -> None:
         try:
             assert learner.run(lambda: False), "stopped early"
         except Killed:
-            learner.close()
+            learner.wait()
             kills += 1
             faults.update(cluster.faults)
             continue

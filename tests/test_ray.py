@@ -17,10 +17,12 @@ from distributed_pg.config import TrainConfig
 from distributed_pg.errors import RomNotFoundError, RunError, UsageError
 from distributed_pg.evaluate import Evaluation, evaluate, summary
 from distributed_pg.kernels import kernel_environment
+from distributed_pg.policy import Gradient, Policy
 from distributed_pg.ray_cluster import RayCluster
 from distributed_pg.ray_session import ray_session
 from distributed_pg.rollout import EpisodeStats
-from distributed_pg.run_dir import UpdateRecord
+from distributed_pg.run_dir import RunDir, UpdateRecord
+from distributed_pg.schedule import Ticket
 from distributed_pg.train import TrainResult, resume_config, train
 from distributed_pg.worker import RolloutWorker
 
@@ -150,6 +152,69 @@ def test_the_only_worker_is_killed_and_replaced(
     config = replace(CONFIG, num_workers=1, run_dir=tmp_path / "run")
     result = train(config, Observer(kill))
     assert result.weights_checksum == reference[1].weights_checksum
+
+
+def test_a_worker_that_hangs_is_replaced(tmp_path: Path, reference: dict[int, TrainResult]) -> None:
+    stopped: list[psutil.Process] = []
+
+    def stop_one(record: UpdateRecord) -> None:
+        if record.update == 2:
+            stopped.append(worker_processes()[0])
+            stopped[0].send_signal(signal.SIGSTOP)
+
+    observer = Observer(stop_one)
+    config = replace(
+        CONFIG, num_workers=1, hang_seconds=2, checkpoint_every=1, run_dir=tmp_path / "run"
+    )
+    result = train(config, observer)
+    assert result.weights_checksum == reference[1].weights_checksum
+    assert any("silent for" in message for message in observer.messages)
+    psutil.wait_procs(stopped, timeout=30)
+    assert not stopped[0].is_running()
+
+
+class FailsTwice(RolloutWorker):
+    """An exception in the code, in the first two attempts at episode 5."""
+
+    attempts = 2
+
+    def play(self, ticket: Ticket, policy: Policy) -> tuple[EpisodeStats, Gradient]:
+        if ticket.episode == 5 and self.attempts > 0:
+            self.attempts -= 1
+            raise ZeroDivisionError("by chance")
+        return super().play(ticket, policy)
+
+
+class FailsAlways(FailsTwice):
+    """The same in every attempt."""
+
+    attempts = 1000
+
+
+def test_an_episode_that_fails_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reference: dict[int, TrainResult]
+) -> None:
+    monkeypatch.setattr("distributed_pg.ray_cluster.RolloutWorker", FailsTwice)
+    observer = Observer()
+    result = train(replace(CONFIG, num_workers=1, run_dir=tmp_path / "run"), observer)
+    assert result.weights_checksum == reference[1].weights_checksum
+    again = "episode 5 failed and is tried again (ZeroDivisionError: by chance)"
+    assert observer.messages == [again, again]
+
+
+def test_an_episode_that_fails_three_times_stops_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distributed_pg.ray_cluster.RolloutWorker", FailsAlways)
+    config = replace(CONFIG, num_workers=2, batch_size=2, run_dir=tmp_path / "run")
+    with pytest.raises(RunError) as raised:
+        train(config)
+    text = str(raised.value)
+    assert text.startswith("episode 5 (weights version 1) failed 3 times; the last time:")
+    assert "by chance" in text
+    assert "in play" in text  # the traceback
+    newest = RunDir.open(tmp_path / "run").newest_checkpoint()
+    assert load_checkpoint(newest).state.progress.update == 2
 
 
 def test_no_worker_is_left_behind(reference: dict[int, TrainResult]) -> None:
