@@ -173,28 +173,25 @@ def test_a_worker_that_hangs_is_replaced(tmp_path: Path, reference: dict[int, Tr
     assert not stopped[0].is_running()
 
 
-class FailsTwice(RolloutWorker):
-    """An exception in the code, in the first two attempts at episode 5."""
+def failing(times: int) -> type[RolloutWorker]:
+    """Workers with an exception in their code, in the first attempts at episode 5."""
 
-    attempts = 2
+    class Failing(RolloutWorker):  # in here, because workers cannot import this module
+        attempts = times
 
-    def play(self, ticket: Ticket, policy: Policy) -> tuple[EpisodeStats, Gradient]:
-        if ticket.episode == 5 and self.attempts > 0:
-            self.attempts -= 1
-            raise ZeroDivisionError("by chance")
-        return super().play(ticket, policy)
+        def play(self, ticket: Ticket, policy: Policy) -> tuple[EpisodeStats, Gradient]:
+            if ticket.episode == 5 and self.attempts > 0:
+                self.attempts -= 1
+                raise ZeroDivisionError("by chance")
+            return super().play(ticket, policy)
 
-
-class FailsAlways(FailsTwice):
-    """The same in every attempt."""
-
-    attempts = 1000
+    return Failing
 
 
 def test_an_episode_that_fails_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reference: dict[int, TrainResult]
 ) -> None:
-    monkeypatch.setattr("distributed_pg.ray_cluster.RolloutWorker", FailsTwice)
+    monkeypatch.setattr("distributed_pg.ray_cluster.RolloutWorker", failing(2))
     observer = Observer()
     result = train(replace(CONFIG, num_workers=1, run_dir=tmp_path / "run"), observer)
     assert result.weights_checksum == reference[1].weights_checksum
@@ -205,7 +202,7 @@ def test_an_episode_that_fails_is_tried_again(
 def test_an_episode_that_fails_three_times_stops_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("distributed_pg.ray_cluster.RolloutWorker", FailsAlways)
+    monkeypatch.setattr("distributed_pg.ray_cluster.RolloutWorker", failing(1000))
     config = replace(CONFIG, num_workers=2, batch_size=2, run_dir=tmp_path / "run")
     with pytest.raises(RunError) as raised:
         train(config)
