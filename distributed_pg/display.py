@@ -56,7 +56,7 @@ class TrainDisplay:
 
     def message(self, text: str) -> None:
         """Show one line that stays."""
-        self._console.print(Text(f"{time.strftime('%H:%M:%S')} {text}"))
+        self._show(Text(f"{time.strftime('%H:%M:%S')} {text}"))
 
     def updated(self, record: UpdateRecord, workers: int) -> None:
         """Show the run after an update."""

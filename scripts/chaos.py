@@ -162,7 +162,7 @@ class Chaos:
         self._machines = machines
         self._training = training
         self._chance = random.Random(seed)
-        self._begin = self._sampled = time.monotonic()
+        self._begin = self._sampled = self._broken_at = time.monotonic()
         self.faults: list[Fault] = []
         self.samples: list[Sample] = []
 
@@ -182,6 +182,7 @@ class Chaos:
     def learner_killed(self) -> None:
         """SIGKILL to the learner at any moment, then resume."""
         time.sleep(self._chance.uniform(0.0, 2.0))
+        self._broken_at = time.monotonic()
         self._training.kill()
         self._training.resume(ENDLESS)
 
@@ -189,13 +190,15 @@ class Chaos:
         """SIGKILL to the learner while it writes a checkpoint, then resume."""
         folder = self._training.run / "checkpoints"
         _until(lambda: any(folder.glob(".*.tmp")), "a checkpoint to be written", poll=0.0)
+        self._broken_at = time.monotonic()
         self._training.kill()
         self._training.resume(ENDLESS)
 
     def do(self, kind: str) -> None:
         """Break something and wait until the run has recovered."""
-        before, at = self._training.update(), time.monotonic()
+        self._broken_at = time.monotonic()
         getattr(self, kind)()
+        before, at = self._training.update(), self._broken_at
         _until(lambda: self._recovered(before), f"recovery from {kind}")
         recovery = time.monotonic() - at
         self.faults.append(Fault(kind, round(at - self._begin, 2), before, round(recovery, 2)))
