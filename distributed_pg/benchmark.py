@@ -20,8 +20,9 @@ from distributed_pg.env import PongEnv
 from distributed_pg.errors import UsageError
 from distributed_pg.kernels import ONE_THREAD, native_kernels
 from distributed_pg.learner import Learner
-from distributed_pg.ray_cluster import RayCluster, Worker, start_worker
+from distributed_pg.ray_cluster import RayCluster
 from distributed_pg.ray_session import ray_session
+from distributed_pg.ray_worker import Worker, start_worker
 from distributed_pg.references import Rate, classic_rate, emulator_rate, tutorial_rate
 from distributed_pg.rollout import EpisodeStats, rollout
 from distributed_pg.run_dir import RunDir, UpdateRecord, find_checkpoint

@@ -12,8 +12,9 @@ from distributed_pg.cluster import Cluster
 from distributed_pg.config import NumWorkers, TrainConfig
 from distributed_pg.dispatch import Dispatcher
 from distributed_pg.policy import Policy
-from distributed_pg.ray_cluster import RayCluster, Submit, Worker
+from distributed_pg.ray_cluster import RayCluster
 from distributed_pg.ray_session import ray_session
+from distributed_pg.ray_worker import Submit, Worker
 from distributed_pg.rollout import EpisodeStats
 from distributed_pg.run_dir import find_checkpoint
 from distributed_pg.schedule import Schedule

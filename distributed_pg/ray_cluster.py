@@ -6,29 +6,32 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 import ray
-from ray.actor import ActorHandle
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
 from distributed_pg.cluster import Failed, Finished, GradientLost, Lost
 from distributed_pg.config import TrainConfig
 from distributed_pg.errors import RunError, one_line
-from distributed_pg.kernels import kernel_environment
 from distributed_pg.policy import Gradient, Policy
 from distributed_pg.ray_session import cluster_cpus
+from distributed_pg.ray_worker import (
+    Reference,
+    Submit,
+    Worker,
+    get_all,
+    play,
+    reason_of,
+    start_worker,
+)
 from distributed_pg.rollout import EpisodeStats
 from distributed_pg.schedule import Ticket
 from distributed_pg.versions import changed_versions
-from distributed_pg.worker import RolloutWorker, WorkerInfo
+from distributed_pg.worker import WorkerInfo
 
-Worker: TypeAlias = ActorHandle[Any]
-Reference: TypeAlias = ray.ObjectRef[Any]
-Submit: TypeAlias = Callable[[Ticket, Reference], list[Reference]]
-"""Sends a worker a ticket and a reference to the weights; returns the references to the
-EpisodeStats and, where there is one, the Gradient."""
-
+START_SECONDS = 120.0
+"""How long a worker may take to start, at least, before another is started in its place."""
 RETRY_SECONDS = 1.0
 """How long to wait before a worker that did not start is tried again."""
 START_ATTEMPTS = 5
@@ -37,23 +40,6 @@ PATIENCE_SECONDS = 30.0
 """How long no worker may be ready before the user is told."""
 _LOOK_SECONDS = 0.5
 """How often to look for workers that are silent."""
-
-
-def play(worker: Worker) -> Submit:
-    """How training has a worker play."""
-    # Two return values, so that the gradient stays in the store while its statistics travel.
-    return cast("Submit", worker.play.options(num_returns=2).remote)
-
-
-def start_worker(config: TrainConfig, environment: dict[str, str] | None = None) -> Worker:
-    """A worker with a CPU of its own.
-
-    Its environment variables hold it to kernels that give the same bits everywhere, unless others
-    are given.
-    """
-    env_vars = kernel_environment() if environment is None else environment
-    options = {"num_cpus": 1, "max_restarts": -1, "runtime_env": {"env_vars": env_vars}}
-    return cast("Worker", ray.remote(RolloutWorker).options(**options).remote(config))
 
 
 @dataclass(eq=False, slots=True)
@@ -190,7 +176,7 @@ class RayCluster:
         # when it pays; with tickets waiting at the workers nobody waits for it.
         ready, _ = ray.wait(pending, num_returns=1 + len(pending) // 64, timeout=timeout)
         calls = [self._calls.pop(reference) for reference in ready]
-        for call, answer in zip(calls, _get(ready), strict=True):
+        for call, answer in zip(calls, get_all(ready), strict=True):
             event = self._collect(call, answer)
             if event is not None:
                 events.append(event)
@@ -199,8 +185,8 @@ class RayCluster:
     def fetch(self, gradients: Sequence[Reference]) -> list[Gradient | GradientLost]:
         """Bring gradients from the object store; see :class:`Cluster`."""
         return [
-            GradientLost(_reason(answer)) if isinstance(answer, RayError) else answer
-            for answer in _get(gradients)
+            GradientLost(reason_of(answer)) if isinstance(answer, RayError) else answer
+            for answer in get_all(gradients)
         ]
 
     def _collect(self, call: _Call, answer: Any) -> Finished | Lost | Failed | None:
@@ -219,7 +205,7 @@ class RayCluster:
         call.member.tickets -= 1
         if isinstance(answer, RayError):
             self._revive(call.member, answer)
-            return Lost(call.ticket, _reason(answer))
+            return Lost(call.ticket, reason_of(answer))
         self._place(call.member)
         return Finished(call.ticket, cast("EpisodeStats", answer), call.gradient)
 
@@ -241,9 +227,10 @@ class RayCluster:
             return []
         self._look_for_hung_at = now + _LOOK_SECONDS
         events: list[Finished | Lost | Failed] = []
-        hung = [m for m in self._members if m.tickets and now - m.silent_since > deadline]
-        for member in hung:
+        for member in [m for m in self._members if self._is_hung(m, now, deadline)]:
             reason = f"its worker was silent for {now - member.silent_since:.0f} s and is replaced"
+            if not member.ready:
+                self._message(f"a worker did not start in {START_SECONDS:.0f} s and is replaced")
             for reference, call in list(self._calls.items()):
                 if call.member is member:
                     del self._calls[reference]
@@ -255,6 +242,17 @@ class RayCluster:
             self._members.remove(member)
             self._ask_if_ready(self._new_member())
         return events
+
+    def _is_hung(self, member: _Member, now: float, deadline: float) -> bool:
+        silent = now - member.silent_since
+        if member.ready:
+            return member.tickets > 0 and silent > deadline
+        if silent <= max(deadline, START_SECONDS):
+            return False
+        if cluster_cpus() < len(self._members):  # it may wait for a CPU
+            member.silent_since = now
+            return False
+        return True
 
     def _revive(self, member: _Member, error: RayError) -> None:
         """A member was lost: it plays again when it says that it can."""
@@ -273,8 +271,8 @@ class RayCluster:
         """A member did not start."""
         self._failed_starts += 1
         if self._failed_starts >= START_ATTEMPTS and self.workers == 0:
-            raise RunError(f"no worker can be started: {_reason(error)}") from error
-        self._message(f"a worker did not start and is tried again ({_reason(error)})")
+            raise RunError(f"no worker can be started: {reason_of(error)}") from error
+        self._message(f"a worker did not start and is tried again ({reason_of(error)})")
         again = time.monotonic() + RETRY_SECONDS
         self._retries.append((again, self._replaced(member, error)))
 
@@ -311,11 +309,14 @@ class RayCluster:
             self._playing[member] = None
 
     def _ask_if_ready(self, member: _Member) -> None:
+        member.silent_since = time.monotonic()
         self._calls[member.worker.prepare.remote()] = _Call(member)
 
     def _retry_starts(self) -> None:
         while self._retries and self._retries[0][0] <= time.monotonic():
-            self._ask_if_ready(self._retries.popleft()[1])
+            member = self._retries.popleft()[1]
+            if member in self._members:  # it was not replaced meanwhile
+                self._ask_if_ready(member)
 
     def _tell_if_none_is_ready(self) -> None:
         now = time.monotonic()
@@ -327,22 +328,3 @@ class RayCluster:
                 f"no worker has been ready for {PATIENCE_SECONDS:.0f} s; each needs a CPU of its "
                 f"own, and the cluster has {cluster_cpus()}"
             )
-
-
-def _get(references: Sequence[Reference]) -> list[Any]:
-    """What they refer to; in the place of what is lost, the error that says so."""
-    try:
-        return ray.get(list(references))
-    except RayError:  # it is not said of which
-        return [_get_one(reference) for reference in references]
-
-
-def _get_one(reference: Reference) -> Any:
-    try:
-        return ray.get(reference)
-    except RayError as error:
-        return error
-
-
-def _reason(error: RayError) -> str:
-    return f"{type(error).__name__}: {one_line(str(error).strip().partition('.')[0])}"

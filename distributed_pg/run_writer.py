@@ -61,15 +61,16 @@ class RunWriter:
             RunError: the one before could not be written, and the run is to stop then.
         """
         self._is_due |= state.progress.update % self._config.checkpoint_every == 0
-        if self._is_due and self._written.done():
-            self._is_due = False
-            error = self._written.exception()
-            if error is None:
-                self._worked("checkpoints")
-            elif isinstance(error, RunError):
-                self._failed("checkpoints", error)
-            else:
-                raise error
+        if not self._written.done():
+            return
+        error = self._written.exception()
+        if error is None:
+            self._worked("checkpoints")
+        elif isinstance(error, RunError):
+            self._failed("checkpoints", error)
+        else:
+            raise error
+        if self._is_due:
             self._begin(state)
 
     def finish(self, state: TrainingState) -> Path:
@@ -87,6 +88,7 @@ class RunWriter:
         futures.wait([self._written])
 
     def _begin(self, state: TrainingState) -> None:
+        self._is_due = False
         best = is_best(state)
         if best:
             state.progress = replace(state.progress, best_mean_100=state.progress.mean_100)

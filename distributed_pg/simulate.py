@@ -14,7 +14,7 @@ import ray
 
 from distributed_pg.config import TrainConfig
 from distributed_pg.policy import Gradient, Policy
-from distributed_pg.ray_cluster import Worker
+from distributed_pg.ray_worker import Worker
 from distributed_pg.rollout import EpisodeResult, EpisodeStats
 from distributed_pg.schedule import Ticket
 from distributed_pg.versions import library_versions

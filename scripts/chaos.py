@@ -36,6 +36,8 @@ SETTINGS = (
     "--batch-size 8 --frame-limit 2000 --seed 11 --hang-seconds 5 --checkpoint-every 5 "
     f"--num-workers {WORKERS}"
 )
+WORKER_FAULTS = {"worker_killed": 7, "worker_stopped": 2, "node_killed": 1}
+"""What is done to workers, and how often."""
 SAMPLE_SECONDS = 20.0
 ENDLESS = 10**9
 """Episodes, more than there will be."""
@@ -241,10 +243,10 @@ def main() -> None:
         _until(lambda: broken.update() > 3, "the first updates")
         chaos.sample()
         begin = time.monotonic()
+        for kind in WORKER_FAULTS:  # each at least once
+            chaos.do(kind)
         while time.monotonic() - begin < 60 * arguments.minutes:
-            chaos.do(
-                chance.choices(("worker_killed", "worker_stopped", "node_killed"), (7, 2, 1))[0]
-            )
+            chaos.do(chance.choices(list(WORKER_FAULTS), list(WORKER_FAULTS.values()))[0])
         chaos.sample()
         for number in range(arguments.learner_kills):
             chaos.do("learner_killed" if number % 2 else "learner_killed_while_it_saves")

@@ -191,7 +191,7 @@ def failing(times: int) -> type[RolloutWorker]:
 def test_an_episode_that_fails_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reference: dict[int, TrainResult]
 ) -> None:
-    monkeypatch.setattr("distributed_pg.ray_cluster.RolloutWorker", failing(2))
+    monkeypatch.setattr("distributed_pg.ray_worker.RolloutWorker", failing(2))
     observer = Observer()
     result = train(replace(CONFIG, num_workers=1, run_dir=tmp_path / "run"), observer)
     assert result.weights_checksum == reference[1].weights_checksum
@@ -202,7 +202,7 @@ def test_an_episode_that_fails_is_tried_again(
 def test_an_episode_that_fails_three_times_stops_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("distributed_pg.ray_cluster.RolloutWorker", failing(1000))
+    monkeypatch.setattr("distributed_pg.ray_worker.RolloutWorker", failing(1000))
     config = replace(CONFIG, num_workers=2, batch_size=2, run_dir=tmp_path / "run")
     with pytest.raises(RunError) as raised:
         train(config)
@@ -244,7 +244,7 @@ def test_a_worker_without_the_game_stops_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     environment = kernel_environment() | {"ALE_ROMS_DIR": str(tmp_path)}
-    monkeypatch.setattr("distributed_pg.ray_cluster.kernel_environment", lambda: environment)
+    monkeypatch.setattr("distributed_pg.ray_worker.kernel_environment", lambda: environment)
     with pytest.raises(RomNotFoundError, match=r"Pong ROM: .*reinstall ale-py"):
         train(replace(CONFIG, num_workers=2, run_dir=tmp_path / "run"))
     assert load_checkpoint(tmp_path / "run/checkpoints/update-00000000.safetensors")
@@ -260,7 +260,7 @@ class CannotStart(RolloutWorker):
 def test_workers_that_cannot_start_stop_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("distributed_pg.ray_cluster.RolloutWorker", CannotStart)
+    monkeypatch.setattr("distributed_pg.ray_worker.RolloutWorker", CannotStart)
     monkeypatch.setattr("distributed_pg.ray_cluster.RETRY_SECONDS", 0.01)
     observer = Observer()
     with pytest.raises(RunError, match="no worker can be started: ActorDiedError"):

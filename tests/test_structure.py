@@ -10,7 +10,8 @@ from distributed_pg.kernels import kernel_environment, on_x86
 
 PURE = (
     *("cli", "config", "env", "policy", "returns", "rollout", "optimizer", "schedule", "state"),
-    *("cluster", "learner", "checkpoint", "run_dir", "display", "versions", "worker"),
+    *("cluster", "dispatch", "learner", "checkpoint", "run_dir", "run_writer", "display"),
+    *("versions", "worker"),
 )
 
 

@@ -1,0 +1,57 @@
+"""A rollout worker as a Ray actor: start it, have it play, read what it answers."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias, cast
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import RayError
+
+from distributed_pg.config import TrainConfig
+from distributed_pg.errors import one_line
+from distributed_pg.kernels import kernel_environment
+from distributed_pg.schedule import Ticket
+from distributed_pg.worker import RolloutWorker
+
+Worker: TypeAlias = ActorHandle[Any]
+Reference: TypeAlias = ray.ObjectRef[Any]
+Submit: TypeAlias = Callable[[Ticket, Reference], list[Reference]]
+"""Sends a worker a ticket and a reference to the weights; returns the references to the
+EpisodeStats and, where there is one, the Gradient."""
+
+
+def play(worker: Worker) -> Submit:
+    """How training has a worker play."""
+    # Two return values, so that the gradient stays in the store while its statistics travel.
+    return cast("Submit", worker.play.options(num_returns=2).remote)
+
+
+def start_worker(config: TrainConfig, environment: dict[str, str] | None = None) -> Worker:
+    """A worker with a CPU of its own.
+
+    Its environment variables hold it to kernels that give the same bits everywhere, unless others
+    are given.
+    """
+    env_vars = kernel_environment() if environment is None else environment
+    options = {"num_cpus": 1, "max_restarts": -1, "runtime_env": {"env_vars": env_vars}}
+    return cast("Worker", ray.remote(RolloutWorker).options(**options).remote(config))
+
+
+def get_all(references: Sequence[Reference]) -> list[Any]:
+    """What they refer to; in the place of what is lost, the error that says so."""
+    try:
+        return ray.get(list(references))
+    except RayError:  # it is not said of which
+        return [_get_one(reference) for reference in references]
+
+
+def _get_one(reference: Reference) -> Any:
+    try:
+        return ray.get(reference)
+    except RayError as error:
+        return error
+
+
+def reason_of(error: RayError) -> str:
+    """The error in one line."""
+    return f"{type(error).__name__}: {one_line(str(error).strip().partition('.')[0])}"
