@@ -146,6 +146,7 @@ def _plot_scaling(rows: list[Row], path: Path) -> Path:
     for name, marker in (("tutorial", "s"), ("classic", "^")):
         for row in (row for row in rows if row.name == name):
             axis.plot(row.workers, row.frames_per_second, marker, color="#b0532a", label=name)
+    axis.set_ylim(bottom=0)
     return _save(figure, axis, path)
 
 
@@ -157,7 +158,9 @@ def _plot_saturation(simulations: list[Simulation], path: Path) -> Path:
     axis.plot(x, unhindered, "--", color="black", marker="o", label="if none waited")
     served = [simulation.gradients_per_second for simulation in simulations]
     axis.plot(x, served, color="#1f5fa8", marker="o", label="one learner")
-    axis.set_xscale("log")
+    axis.set(xscale="log", yscale="log")
+    axis.set_xticks(x, [f"{workers}" for workers in x], minor=False)
+    axis.yaxis.set_major_formatter("{x:.0f}")
     return _save(figure, axis, path)
 
 
@@ -181,7 +184,6 @@ def _save(figure: "Figure", axis: "Axes", path: Path) -> Path:
     if axis.get_xscale() == "linear":
         axis.set_xlim(left=0)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.set_ylim(bottom=0)
     axis.legend(frameon=False)
     figure.savefig(path, dpi=120)
     return path
