@@ -91,21 +91,26 @@ def play_episode(
     env.reset(seed=int(for_env.generate_state(1, np.uint64)[0]))
     uniforms = _uniforms(np.random.default_rng(for_actions))
     trajectory = Trajectory()
+    # Looked up once: a method of a list is otherwise looked up at every step.
+    keep_pixels, keep_signs = trajectory.pixels.append, trajectory.signs.append
+    keep_hidden, keep_probabilities = trajectory.hidden.append, trajectory.probabilities.append
+    keep_action, keep_reward = trajectory.actions.append, trajectory.rewards.append
+    forward, step = policy.forward, env.step_sparse
     pixels, signs = np.empty(0, np.intp), np.empty(0, np.float32)
     done = False
     while not done:
-        hidden, probabilities = policy.forward(pixels, signs)
+        hidden, probabilities = forward(pixels, signs)
         if greedy:
             action = probabilities.index(max(probabilities))
         else:
             action = sample(probabilities, next(uniforms))
-        trajectory.pixels.append(pixels)
-        trajectory.signs.append(signs)
-        trajectory.hidden.append(hidden)
-        trajectory.probabilities.append(probabilities)
-        trajectory.actions.append(action)
-        pixels, signs, reward, terminated, truncated = env.step_sparse(action)
-        trajectory.rewards.append(reward)
+        keep_pixels(pixels)
+        keep_signs(signs)
+        keep_hidden(hidden)
+        keep_probabilities(probabilities)
+        keep_action(action)
+        pixels, signs, reward, terminated, truncated = step(action)
+        keep_reward(reward)
         done = terminated or truncated
     return trajectory
 
