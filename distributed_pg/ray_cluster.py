@@ -35,7 +35,8 @@ START_SECONDS = 120.0
 RETRY_SECONDS = 1.0
 """How long to wait before a worker that did not start is tried again."""
 START_ATTEMPTS = 5
-"""Failed starts in a row, while no worker can play, after which the run gives up."""
+"""Failed starts in a row after which a worker that cannot be reached is replaced; and after which
+the run gives up, if no worker can play."""
 PATIENCE_SECONDS = 30.0
 """How long no worker may be ready before the user is told."""
 _LOOK_SECONDS = 0.5
@@ -54,6 +55,8 @@ class _Member:
     """Tickets it was given that have not come back; it plays the first."""
     silent_since: float = 0.0
     """When it last answered, or was given something to answer to."""
+    failed_starts: int = 0
+    """How often it could not be reached since it was ready, or made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,15 +272,24 @@ class RayCluster:
 
     def _try_again(self, member: _Member, error: RayError) -> None:
         """A member did not start."""
-        self._failed_starts += 1
-        if self._failed_starts >= START_ATTEMPTS and self.workers == 0:
-            raise RunError(f"no worker can be started: {reason_of(error)}") from error
-        self._message(f"a worker did not start and is tried again ({reason_of(error)})")
+        member.failed_starts += 1
+        if member.failed_starts == 1:
+            self._message(f"a worker did not start and is tried again ({reason_of(error)})")
+        if isinstance(error, ActorDiedError):
+            self._failed_starts += 1
+            if self._failed_starts >= START_ATTEMPTS and self.workers == 0:
+                raise RunError(f"no worker can be started: {reason_of(error)}") from error
+        elif member.failed_starts >= START_ATTEMPTS:  # its process may hang
+            self._message("a worker cannot be reached and is replaced")
+            ray.kill(member.worker)
+            self._members.remove(member)
+            member = self._new_member()
         again = time.monotonic() + RETRY_SECONDS
         self._retries.append((again, self._replaced(member, error)))
 
     def _member_ready(self, member: _Member, info: WorkerInfo) -> None:
         member.ready = True
+        member.failed_starts = 0
         self._ready += 1
         self._place(member)
         self._failed_starts = 0
@@ -309,7 +321,8 @@ class RayCluster:
             self._playing[member] = None
 
     def _ask_if_ready(self, member: _Member) -> None:
-        member.silent_since = time.monotonic()
+        if member.failed_starts == 0:
+            member.silent_since = time.monotonic()
         self._calls[member.worker.prepare.remote()] = _Call(member)
 
     def _retry_starts(self) -> None:
