@@ -300,7 +300,7 @@ class RayCluster:
 
     def _new_member(self) -> _Member:
         worker = self._start(self._config)
-        member = _Member(worker, self._play(worker))
+        member = _Member(worker, self._play(worker), silent_since=time.monotonic())
         self._members.add(member)
         return member
 
