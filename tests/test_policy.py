@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distributed_pg.env import PONG_ACTIONS, PongEnv
-from distributed_pg.policy import Policy, softmax
+from distributed_pg.policy import Gradient, Policy, softmax
 from distributed_pg.rollout import (
     Trajectory,
     episode_gradient,
@@ -183,3 +183,25 @@ def test_sample_picks_the_action_whose_share_holds_the_number(
     action = sample(probabilities, uniform)
     cumulative = np.cumsum([0.0, *probabilities])
     assert cumulative[action] - 1e-9 <= uniform <= cumulative[action + 1] + 1e-9
+
+
+@pytest.mark.parametrize(("rows", "hidden_units"), [(0, 200), (1, 200), (3000, 200), (2, 300_000)])
+def test_a_gradient_travels_in_small_pieces_and_arrives_whole(rows: int, hidden_units: int) -> None:
+    random = np.random.default_rng(rows)
+    sent = Gradient(
+        np.arange(rows, dtype=np.int32),
+        random.standard_normal((rows, hidden_units), np.float32),
+        random.standard_normal((hidden_units, 1), np.float32),
+    )
+    buffers: list[pickle.PickleBuffer] = []
+    text = pickle.dumps(sent, protocol=5, buffer_callback=buffers.append)
+    sizes = [buffer.raw().nbytes for buffer in buffers]
+    assert sum(sizes) == sent.nbytes
+    assert len(text) < 10_000
+    if hidden_units * 4 < 2**20:
+        assert max(sizes) < 2**20
+    arrived = pickle.loads(text, buffers=buffers)  # noqa: S301
+    assert arrived.rows.tobytes() == sent.rows.tobytes()
+    assert arrived.w1_rows.tobytes() == sent.w1_rows.tobytes()
+    assert arrived.w2.tobytes() == sent.w2.tobytes()
+    assert arrived.w1_rows.shape == (rows, hidden_units)
