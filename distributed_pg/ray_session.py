@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
+from ray._private import ray_constants
 
 from distributed_pg.config import NumWorkers
 from distributed_pg.errors import RunError, one_line
@@ -46,7 +47,8 @@ def ray_session(
             ray.init(address=address, **_QUIET)
         else:
             cpus = _local_cpus(num_workers, message)
-            ray.init(address="local", num_cpus=cpus, include_dashboard=False, **_QUIET)
+            with _loopback_only():
+                ray.init(address="local", num_cpus=cpus, include_dashboard=False, **_QUIET)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise RunError(f"Ray did not start: {one_line(error)}") from error
     if threading.current_thread() is threading.main_thread():
@@ -55,6 +57,25 @@ def ray_session(
         yield _workers(num_workers)
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _loopback_only() -> Iterator[None]:
+    """Have the Ray that is started within listen on this machine's loopback address alone.
+
+    Ray does so by itself on systems where it cannot be a cluster; elsewhere it takes a loopback
+    address for a mistake and listens on all.
+    """
+    name = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
+    before, variable = ray_constants.ENABLE_RAY_CLUSTER, os.environ.get(name)
+    ray_constants.ENABLE_RAY_CLUSTER, os.environ[name] = False, "0"
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+        os.environ.pop(name)
+        if variable is not None:
+            os.environ[name] = variable
 
 
 def cluster_cpus() -> int:

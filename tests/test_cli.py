@@ -1,5 +1,6 @@
 """The command as a user runs it: what it prints, where, and its exit code."""
 
+import contextlib
 import http.server
 import json
 import os
@@ -276,6 +277,34 @@ def start_endless_run(folder: Path, *settings: str) -> subprocess.Popen[str]:
     )
     wait_for(folder / "run/metrics.jsonl", 2, process)
     return process
+
+
+def listening(process: psutil.Process) -> set[str]:
+    """Addresses that the process and all it started wait for connections at."""
+    addresses = set()
+    for one in [process, *process.children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            sockets = one.net_connections()
+            addresses |= {s.laddr.ip for s in sockets if s.status == psutil.CONN_LISTEN}
+    return addresses
+
+
+def test_a_local_run_listens_on_the_loopback_address_only(tmp_path: Path) -> None:
+    process = start_endless_run(tmp_path)
+    addresses = listening(psutil.Process(process.pid))
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert addresses
+    assert addresses <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+
+
+def test_a_second_run_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    process = start_endless_run(tmp_path)
+    second = distributed_pg("train", "--resume", "run", cwd=tmp_path)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert_one_line_error(second, 2, rf"run is in use by process {process.pid} on ")
 
 
 def test_a_killed_run_goes_on_from_its_last_checkpoint_with_the_same_bits(tmp_path: Path) -> None:
