@@ -39,6 +39,8 @@ START_ATTEMPTS = 5
 the run gives up, if no worker can play."""
 PATIENCE_SECONDS = 30.0
 """How long no worker may be ready before the user is told."""
+FETCH_SECONDS = 5.0
+"""How long gradients may take to come from the workers before their episodes are played again."""
 _LOOK_SECONDS = 0.5
 """How often to look for workers that are silent."""
 
@@ -189,7 +191,7 @@ class RayCluster:
         """Bring gradients from the object store; see :class:`Cluster`."""
         return [
             GradientLost(reason_of(answer)) if isinstance(answer, RayError) else answer
-            for answer in get_all(gradients)
+            for answer in get_all(gradients, FETCH_SECONDS)
         ]
 
     def _collect(self, call: _Call, answer: Any) -> Finished | Lost | Failed | None:

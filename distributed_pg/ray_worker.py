@@ -5,7 +5,7 @@ from typing import Any, TypeAlias, cast
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayError
+from ray.exceptions import GetTimeoutError, RayError
 
 from distributed_pg.config import TrainConfig
 from distributed_pg.errors import one_line
@@ -37,12 +37,19 @@ def start_worker(config: TrainConfig, environment: dict[str, str] | None = None)
     return cast("Worker", ray.remote(RolloutWorker).options(**options).remote(config))
 
 
-def get_all(references: Sequence[Reference]) -> list[Any]:
-    """What they refer to; in the place of what is lost, the error that says so."""
+def get_all(references: Sequence[Reference], timeout: float | None = None) -> list[Any]:
+    """What they refer to; in the place of what is lost, the error that says so.
+
+    What is not here after ``timeout`` seconds counts as lost: where a node went without a word, Ray
+    takes longer than that to find out.
+    """
+    wanted = list(references)
     try:
-        return ray.get(list(references))
+        return ray.get(wanted, timeout=timeout)
     except RayError:  # it is not said of which
-        return [_get_one(reference) for reference in references]
+        there, _ = ray.wait(wanted, num_returns=len(wanted), timeout=0)
+        late = GetTimeoutError(f"not here after {timeout} s")
+        return [_get_one(one) if one in there else late for one in wanted]
 
 
 def _get_one(reference: Reference) -> Any:
