@@ -86,7 +86,7 @@ class Machines:
         self.cluster.add_node(num_cpus=WORKERS // NODES, object_store_memory=200 * 2**20)
 
     def workers(self) -> list[psutil.Process]:
-        """Rollout workers that run and are not stopped."""
+        """The workers that play at this moment."""
         nodes = self.cluster.worker_nodes
         return [p for node in nodes for p in _children(_raylet(node)) if _plays(p)]
 
@@ -170,11 +170,11 @@ class Chaos:
 
     def worker_killed(self) -> None:
         """SIGKILL to a worker."""
-        _signal(self._chance.choice(self._machines.workers()), signal.SIGKILL)
+        _signal(self._victim(), signal.SIGKILL)
 
     def worker_stopped(self) -> None:
         """SIGSTOP to a worker, which hangs from then on."""
-        _signal(self._chance.choice(self._machines.workers()), signal.SIGSTOP)
+        _signal(self._victim(), signal.SIGSTOP)
 
     def node_killed(self) -> None:
         """A node goes, and another one comes."""
@@ -219,6 +219,16 @@ class Chaos:
             Sample(second, process.pid, memory.rss, memory.shared, process.num_fds(), store)
         )
         self._sampled = time.monotonic()
+
+    def _victim(self) -> psutil.Process:
+        found: list[psutil.Process] = []
+
+        def look() -> bool:
+            found[:] = self._machines.workers()
+            return bool(found)
+
+        _until(look, "a worker that plays")
+        return self._chance.choice(found)
 
     def _recovered(self, before: int) -> bool:
         if self._training.process.poll() is not None:
@@ -320,10 +330,10 @@ def _children(process: psutil.Process) -> list[psutil.Process]:
 
 
 def _plays(process: psutil.Process) -> bool:
-    """Whether it is a rollout worker that runs."""
+    """Whether it is a worker in the middle of an episode: Ray writes that into its name."""
     try:
         stopped = process.status() == psutil.STATUS_STOPPED
-        return not stopped and "RolloutWorker" in " ".join(process.cmdline())
+        return not stopped and "RolloutWorker.play" in " ".join(process.cmdline())
     except psutil.Error:  # it ended just now
         return False
 
