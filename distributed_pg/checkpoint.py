@@ -24,6 +24,8 @@ from distributed_pg.state import WINDOW, Progress, TrainingState, policy_shape
 from distributed_pg.versions import cpu_model, library_versions
 
 FORMAT = "distributed_pg checkpoint 1"
+_MOST = 1e18
+"""More than any number of a run's progress can be."""
 
 # What reading JSON of the wrong form, or building objects from it, can raise.
 _MISFITS = (ConfigError, KeyError, TypeError, ValueError, AttributeError, RecursionError)
@@ -135,7 +137,8 @@ def _progress(values: dict[str, Any]) -> Progress:
     for name, value in values.items():
         numbers = value if name == "last_rewards" else [0 if value is None else value]
         kind = int if name in ("update", "episodes", "frames") else (int, float)
-        if any(type(n) is bool or not isinstance(n, kind) or n != n for n in numbers):
+        # "Not below" holds for a NaN as well.
+        if any(type(n) is bool or not isinstance(n, kind) or not abs(n) < _MOST for n in numbers):
             raise ValueError(f"{name}: {value!r}")
     progress = Progress(**values)
     return dataclasses.replace(progress, last_rewards=tuple(progress.last_rewards))

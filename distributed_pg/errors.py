@@ -21,6 +21,7 @@ class RomNotFoundError(RunError):
     """ale-py has no usable Pong ROM."""
 
 
-def one_line(error: object) -> str:
-    """The text of ``error`` without its line breaks."""
-    return " ".join(str(error).split())
+def one_line(error: object, most: int = 500) -> str:
+    """The text of ``error`` without its line breaks, cut after ``most`` characters."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= most else f"{text[:most]} ..."

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
@@ -189,6 +189,9 @@ def test_any_value_of_a_setting_is_taken_or_refused_in_one_line(name: str, value
 
 @settings(max_examples=500)
 @given(name=st.sampled_from(sorted(dataclasses.asdict(PROGRESS))), value=values)
+@example(name="best_mean_100", value=[10**400] * 5)
+@example(name="last_rewards", value=[0, 10**400])
+@example(name="last_rewards", value=[float("nan"), float("inf")])
 def test_any_progress_is_taken_or_refused(
     tmp_path_factory: pytest.TempPathFactory, name: str, value: Any
 ) -> None:
