@@ -70,17 +70,7 @@ def speed_table(rows: list[Row]) -> Table:
     """The rows for a terminal."""
     grid = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     grid.add_column("", no_wrap=True)
-    titles = (
-        "workers",
-        "frames/s",
-        "range",
-        "episodes/h",
-        "of limit",
-        "speedup",
-        "busy",
-        "gradient",
-    )
-    for title in titles:
+    for title in ("workers", "frames/s", "range", "episodes/h", "of limit", "speedup", "busy"):
         grid.add_column(title, justify="right", no_wrap=True)
     for row in rows:
         grid.add_row(
