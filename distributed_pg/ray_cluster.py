@@ -242,10 +242,8 @@ class RayCluster:
                     if call.ticket is not None:
                         events.append(Lost(call.ticket, reason))
             member.tickets = 0
-            ray.kill(member.worker)
             self._withdraw(member)
-            self._members.remove(member)
-            self._ask_if_ready(self._new_member())
+            self._ask_if_ready(self._exchanged(member))
         return events
 
     def _is_hung(self, member: _Member, now: float, deadline: float) -> bool:
@@ -283,9 +281,7 @@ class RayCluster:
                 raise RunError(f"no worker can be started: {reason_of(error)}") from error
         elif member.failed_starts >= START_ATTEMPTS:  # its process may hang
             self._message("a worker cannot be reached and is replaced")
-            ray.kill(member.worker)
-            self._members.remove(member)
-            member = self._new_member()
+            member = self._exchanged(member)
         again = time.monotonic() + RETRY_SECONDS
         self._retries.append((again, self._replaced(member, error)))
 
@@ -305,6 +301,12 @@ class RayCluster:
         member = _Member(worker, self._play(worker), silent_since=time.monotonic())
         self._members.add(member)
         return member
+
+    def _exchanged(self, member: _Member) -> _Member:
+        """Another one in the place of a member that is killed."""
+        ray.kill(member.worker)
+        self._members.remove(member)
+        return self._new_member()
 
     def _replaced(self, member: _Member, error: RayError) -> _Member:
         """The member itself, or another one if Ray will not restart it."""
