@@ -21,7 +21,7 @@ from distributed_pg.errors import UsageError
 from distributed_pg.kernels import ONE_THREAD, native_kernels
 from distributed_pg.learner import Learner
 from distributed_pg.ray_cluster import RayCluster
-from distributed_pg.ray_session import ray_session
+from distributed_pg.ray_session import always, ray_session
 from distributed_pg.ray_worker import Worker, start_worker
 from distributed_pg.references import Rate, classic_rate, emulator_rate, tutorial_rate
 from distributed_pg.rollout import EpisodeStats, rollout
@@ -172,7 +172,7 @@ def simulate(
         for n in workers:
             progress(f"simulating {n} workers")
             start = start_waiting(n, played)
-            with RayCluster(config, n, start=start) as cluster:
+            with RayCluster(config, always(n), start=start) as cluster:
                 records = _watch_training(replace(config, batch_size=n), state, cluster, seconds)
             rate = _rate(records)
             per_second = rate.episodes / rate.seconds
@@ -242,7 +242,7 @@ class _CountingCluster(RayCluster):
     def __init__(
         self, config: TrainConfig, workers: int, start: Callable[[TrainConfig], Worker]
     ) -> None:
-        super().__init__(config, workers, start=start)
+        super().__init__(config, always(workers), start=start)
         self.finished: list[EpisodeStats] = []
 
     def wait(self, timeout: float, deadline: float) -> list[Finished | Lost | Failed]:

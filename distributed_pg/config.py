@@ -70,7 +70,10 @@ class TrainConfig:
     """Stop when the mean reward of the last 100 episodes reaches this."""
 
     num_workers: NumWorkers = _free("auto")
-    """Workers, one CPU each. auto: the CPUs of the machine or cluster."""
+    """Workers, one CPU each. auto: the CPUs of the machine, or of the cluster as it grows and
+    shrinks."""
+    max_workers: int | None = _free(None)
+    """With auto, no more workers than this."""
     address: str | None = _free(None)
     """HOST:PORT of a running Ray cluster, or auto to find one. Without it Ray is started here."""
     run_dir: Path | None = _free(None)
@@ -114,6 +117,8 @@ class TrainConfig:
         if self.stop_reward is not None:
             _check_real("stop_reward", self.stop_reward, -21.0, 21.0)
         check_num_workers(self.num_workers)
+        if self.max_workers is not None:
+            check_whole("max_workers", self.max_workers, 1, 100_000)
         check_address(self.address)
         check_whole("checkpoint_every", self.checkpoint_every, 1, 2**53)
         check_whole("keep", self.keep, 1, 2**53)
@@ -148,6 +153,11 @@ class TrainConfig:
             raise ConfigError(f"{missing[0]}: the setting is missing")
         settings: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return cls(**settings)
+
+    @property
+    def episodes_at_a_time(self) -> int:
+        """The most episodes that can be played at the same time: what its weights allow."""
+        return self.batch_size * (self.policy_lag + 1)
 
     def env_settings(self) -> dict[str, Any]:
         """The arguments of :class:`distributed_pg.env.PongEnv`."""

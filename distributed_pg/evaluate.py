@@ -70,8 +70,8 @@ def evaluate(
     loaded = load_checkpoint(find_checkpoint(checkpoint))
     play = _play(seed, greedy)
     with (
-        ray_session(address, num_workers, message) as workers,
-        RayCluster(loaded.config, min(workers, episodes), play, message) as cluster,
+        ray_session(address, num_workers, message) as wanted,
+        RayCluster(loaded.config, lambda: min(wanted(), episodes), play, message) as cluster,
     ):
         config, policy = loaded.config, loaded.state.policy
         stats = _play_all(cluster, config, policy, episodes, finished, message)

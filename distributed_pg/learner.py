@@ -78,6 +78,7 @@ class Learner:
             hang_seconds=config.hang_seconds,
             clock=clock,
         )
+        self._told_workers_wait = False
         self._finished: dict[int, Finished] = {}
         self._batch: list[EpisodeStats] = []
         self._wall_before = state.progress.wall_seconds
@@ -153,6 +154,7 @@ class Learner:
         self._dispatcher.hand_out()
         self._record(batch, gradient_norm)
         self._writer.updated(state)
+        self._tell_if_workers_wait()
 
     def _finite_norm(self, what: str, of: Policy) -> float:
         length = norm(of)
@@ -162,6 +164,19 @@ class Learner:
                 "finite numbers. The last good state is saved; a lower learning_rate may help"
             )
         return length
+
+    def _tell_if_workers_wait(self) -> None:
+        """Say it once when there are more workers than the batch size and lag can keep busy."""
+        config, workers = self._config, self._cluster.workers
+        lag = max(1, config.policy_lag)
+        if self._told_workers_wait or workers <= config.batch_size * lag:
+            return
+        self._told_workers_wait = True
+        self._reporter.message(
+            f"{workers} workers, but at most {config.episodes_at_a_time} episodes at a time "
+            f"(batch_size x (policy_lag + 1)): some will wait; batch_size {-(-workers // lag)} "
+            "has work for all, but a larger batch needs more episodes to learn"
+        )
 
     def _wall_seconds(self) -> float:
         return self._wall_before + self._clock() - self._begin

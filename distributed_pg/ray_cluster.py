@@ -34,13 +34,16 @@ START_SECONDS = 120.0
 """How long a worker may take to start, at least, before another is started in its place."""
 RETRY_SECONDS = 1.0
 """How long to wait before a worker that did not start is tried again."""
+UNREACHABLE_ATTEMPTS = 3
+"""Failed calls in a row after which a worker that cannot be reached is replaced."""
 START_ATTEMPTS = 5
-"""Failed starts in a row after which a worker that cannot be reached is replaced; and after which
-the run gives up, if no worker can play."""
+"""Failed starts in a row after which the run gives up, if no worker can play."""
 PATIENCE_SECONDS = 30.0
 """How long no worker may be ready before the user is told."""
 FETCH_SECONDS = 5.0
 """How long gradients may take to come from the workers before their episodes are played again."""
+RESIZE_SECONDS = 1.0
+"""How often to see whether there should be more workers, or fewer."""
 _LOOK_SECONDS = 0.5
 """How often to look for workers that are silent."""
 
@@ -79,7 +82,7 @@ class RayCluster:
 
     Args:
         config: the run's settings, sent to every worker.
-        num_workers: how many to start.
+        wanted: says how many workers there should be; asked again from time to time.
         play: how a worker is had to play.
         message: called with one line whenever something is worth telling the user.
         start: makes a worker.
@@ -88,12 +91,13 @@ class RayCluster:
     def __init__(
         self,
         config: TrainConfig,
-        num_workers: int,
+        wanted: Callable[[], int],
         play: Callable[[Worker], Submit] = play,
         message: Callable[[str], None] = lambda _: None,
         start: Callable[[TrainConfig], Worker] = start_worker,
     ) -> None:
         self._config = config
+        self._wanted = wanted
         self._play = play
         self._message = message
         self._start = start
@@ -110,8 +114,8 @@ class RayCluster:
         self._told_versions: set[str] = set()
         self._none_ready_since = time.monotonic()
         self._told_none_ready = False
-        for _ in range(num_workers):
-            self._ask_if_ready(self._new_member())
+        self._resize_at = 0.0
+        self._resize()
 
     def __enter__(self) -> "RayCluster":
         """Return itself."""
@@ -172,7 +176,7 @@ class RayCluster:
         """What happened since the last call; see :meth:`distributed_pg.cluster.Cluster.wait`."""
         self._retry_starts()
         self._tell_if_none_is_ready()
-        events = self._replace_hung(deadline)
+        events = [*self._resize(), *self._replace_hung(deadline)]
         pending = list(self._calls)
         if not pending:
             time.sleep(timeout)
@@ -225,6 +229,24 @@ class RayCluster:
         self._place(call.member)
         return Failed(call.ticket, reason, str(error))
 
+    def _resize(self) -> list[Finished | Lost | Failed]:
+        """Have as many workers as there should be.
+
+        Those that are ready stay: where CPUs went, their workers are not ready any more.
+        """
+        now = time.monotonic()
+        if now < self._resize_at:
+            return []
+        self._resize_at = now + RESIZE_SECONDS
+        missing = self._wanted() - len(self._members)
+        for _ in range(missing):
+            self._ask_if_ready(self._new_member())
+        waiting = [member for member in self._members if not member.ready]
+        events: list[Finished | Lost | Failed] = []
+        for member in waiting[: max(0, -missing)]:
+            events += self._dismiss(member, "its CPU is gone")
+        return events
+
     def _replace_hung(self, deadline: float) -> list[Finished | Lost | Failed]:
         """Kill the workers that are silent for too long and start others."""
         now = time.monotonic()
@@ -236,15 +258,18 @@ class RayCluster:
             reason = f"its worker was silent for {now - member.silent_since:.0f} s and is replaced"
             if not member.ready:
                 self._message(f"a worker did not start in {START_SECONDS:.0f} s and is replaced")
-            for reference, call in list(self._calls.items()):
-                if call.member is member:
-                    del self._calls[reference]
-                    if call.ticket is not None:
-                        events.append(Lost(call.ticket, reason))
-            member.tickets = 0
-            self._withdraw(member)
-            self._ask_if_ready(self._exchanged(member))
+            events += self._dismiss(member, reason)
+            self._ask_if_ready(self._new_member())
         return events
+
+    def _dismiss(self, member: _Member, reason: str) -> list[Lost]:
+        """Kill a member and expect nothing of it any more; its tickets are lost."""
+        self._withdraw(member)
+        self._remove(member)
+        calls = {r: call for r, call in self._calls.items() if call.member is member}
+        for reference in calls:
+            del self._calls[reference]
+        return [Lost(call.ticket, reason) for call in calls.values() if call.ticket is not None]
 
     def _is_hung(self, member: _Member, now: float, deadline: float) -> bool:
         silent = now - member.silent_since
@@ -279,9 +304,10 @@ class RayCluster:
             self._failed_starts += 1
             if self._failed_starts >= START_ATTEMPTS and self.workers == 0:
                 raise RunError(f"no worker can be started: {reason_of(error)}") from error
-        elif member.failed_starts >= START_ATTEMPTS:  # its process may hang
+        elif member.failed_starts >= UNREACHABLE_ATTEMPTS:  # its process may hang
             self._message("a worker cannot be reached and is replaced")
-            member = self._exchanged(member)
+            self._remove(member)
+            member = self._new_member()
         again = time.monotonic() + RETRY_SECONDS
         self._retries.append((again, self._replaced(member, error)))
 
@@ -302,11 +328,9 @@ class RayCluster:
         self._members.add(member)
         return member
 
-    def _exchanged(self, member: _Member) -> _Member:
-        """Another one in the place of a member that is killed."""
+    def _remove(self, member: _Member) -> None:
         ray.kill(member.worker)
         self._members.remove(member)
-        return self._new_member()
 
     def _replaced(self, member: _Member, error: RayError) -> _Member:
         """The member itself, or another one if Ray will not restart it."""

@@ -9,10 +9,12 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import ray
 from ray._private import ray_constants
+from ray.autoscaler.sdk import request_resources
 
 from distributed_pg.config import NumWorkers
 from distributed_pg.errors import RunError, one_line
@@ -24,9 +26,15 @@ ANSWER_SECONDS = 20.0
 
 @contextmanager
 def ray_session(
-    address: str | None, num_workers: NumWorkers, message: Callable[[str], None]
-) -> Iterator[int]:
-    """Ray for the time of the ``with`` block; yields the number of workers to start.
+    address: str | None,
+    num_workers: NumWorkers,
+    message: Callable[[str], None],
+    max_workers: int | None = None,
+) -> Iterator[Callable[[], int]]:
+    """Ray for the time of the ``with`` block.
+
+    Yields a function that says how many workers there should be now: ``num_workers``, or if that is
+    ``"auto"`` one for each CPU that the cluster has at the moment, ``max_workers`` at most.
 
     Without an address Ray is started on this machine and shut down at the end. A Ray that this
     process is connected to already is used and left running.
@@ -34,10 +42,11 @@ def ray_session(
     Raises:
         RunError: nobody answers at the address, or Ray cannot be started.
     """
+    wanted = always(num_workers) if num_workers != "auto" else partial(_a_cpu_each, max_workers)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if ray.is_initialized():
-        yield _workers(num_workers)
+        yield wanted
         return
     if address is not None:
         _check_cluster_answers(address)
@@ -54,7 +63,7 @@ def ray_session(
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray sets its own, which exits
     try:
-        yield _workers(num_workers)
+        yield wanted
     finally:
         ray.shutdown()
 
@@ -83,8 +92,27 @@ def cluster_cpus() -> int:
     return int(ray.cluster_resources().get("CPU", 0))  # type: ignore[no-untyped-call]
 
 
-def _workers(num_workers: NumWorkers) -> int:
-    return max(1, cluster_cpus()) if num_workers == "auto" else num_workers
+@contextmanager
+def requested_cpus(cpus: int) -> Iterator[None]:
+    """Have the cluster's autoscaler provide so many CPUs for the time of the ``with`` block.
+
+    A cluster that does not grow takes no notice.
+    """
+    request_resources(num_cpus=cpus)
+    try:
+        yield
+    finally:
+        request_resources(num_cpus=0)
+
+
+def always(workers: int) -> Callable[[], int]:
+    """A number of workers that stays."""
+    return lambda: workers
+
+
+def _a_cpu_each(max_workers: int | None) -> int:
+    # One at least: a cluster that grows on demand may have no CPU for workers yet.
+    return min(max(1, cluster_cpus()), max_workers or sys.maxsize)
 
 
 def _local_cpus(num_workers: NumWorkers, message: Callable[[str], None]) -> int | None:

@@ -33,7 +33,12 @@ def start_worker(config: TrainConfig, environment: dict[str, str] | None = None)
     are given.
     """
     env_vars = kernel_environment() if environment is None else environment
-    options = {"num_cpus": 1, "max_restarts": -1, "runtime_env": {"env_vars": env_vars}}
+    options = {
+        "num_cpus": 1,
+        "scheduling_strategy": "SPREAD",
+        "max_restarts": -1,
+        "runtime_env": {"env_vars": env_vars},
+    }
     return cast("Worker", ray.remote(RolloutWorker).options(**options).remote(config))
 
 

@@ -1,6 +1,8 @@
 """Train: the run's folder, Ray, its workers and the learner put together."""
 
+import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from distributed_pg.config import TrainConfig
 from distributed_pg.errors import RunError, UsageError, one_line
 from distributed_pg.learner import Learner, Reporter, stop_reached
 from distributed_pg.ray_cluster import RayCluster
-from distributed_pg.ray_session import ray_session
+from distributed_pg.ray_session import ray_session, requested_cpus
 from distributed_pg.run_dir import RunDir, UpdateRecord
 from distributed_pg.state import TrainingState
 from distributed_pg.versions import changed_versions
@@ -80,8 +82,11 @@ def _train(
     finished = stop_reached(config, state.progress, state.progress.wall_seconds)
     if not finished:
         with (
-            ray_session(config.address, config.num_workers, reporter.message) as workers,
-            RayCluster(config, workers, message=reporter.message) as cluster,
+            ray_session(
+                config.address, config.num_workers, reporter.message, config.max_workers
+            ) as wanted,
+            _requested_cpus(config),
+            RayCluster(config, wanted, message=reporter.message) as cluster,
         ):
             learner = Learner(config, state, cluster, run_dir, reporter, checkpoint)
             try:
@@ -105,6 +110,15 @@ def _train(
         mean_100=progress.mean_100,
         interrupted=not finished,
     )
+
+
+def _requested_cpus(config: TrainConfig) -> AbstractContextManager[None]:
+    """Ask a cluster that grows on demand for the CPUs that the run can use."""
+    if config.address is None:
+        return nullcontext()
+    if config.num_workers != "auto":
+        return requested_cpus(config.num_workers)
+    return requested_cpus(min(config.episodes_at_a_time, config.max_workers or sys.maxsize))
 
 
 def resume_config(path: Path, **changes: Any) -> TrainConfig:

@@ -24,4 +24,5 @@ def test_a_run_that_is_broken_in_every_way_ends_in_the_same_bits(tmp_path: Path)
         "learner_killed",
         "learner_killed_while_it_saves",
     }
-    assert report["episodes_played_again"] > 0
+    # What was lost was given to another worker: at once, or when it took too long.
+    assert report["episodes_played_again"] + report["second_workers"] > 0

@@ -272,10 +272,10 @@ def test_workers_that_cannot_start_stop_the_run(
 def test_the_user_is_told_when_no_cpu_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("distributed_pg.ray_cluster.PATIENCE_SECONDS", 0.1)
     told: list[str] = []
-    with RayCluster(CONFIG, 3) as busy:
+    with RayCluster(CONFIG, lambda: 3) as busy:
         while busy.workers < 3:
             busy.wait(1.0, 60.0)
-        with RayCluster(CONFIG, 1, message=told.append) as starved:
+        with RayCluster(CONFIG, lambda: 1, message=told.append) as starved:
             deadline = time.monotonic() + 60
             while not told and time.monotonic() < deadline:
                 starved.wait(0.2, 60.0)
@@ -285,13 +285,36 @@ def test_the_user_is_told_when_no_cpu_is_free(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_auto_is_a_worker_for_each_cpu_of_the_cluster() -> None:
-    with ray_session(None, "auto", lambda _: None) as workers:
-        assert workers == 3
+    with ray_session(None, "auto", lambda _: None) as wanted:
+        assert wanted() == 3
+    with ray_session(None, "auto", lambda _: None, max_workers=2) as wanted:
+        assert wanted() == 2
+    with ray_session(None, 5, lambda _: None, max_workers=2) as wanted:
+        assert wanted() == 5
+
+
+def test_the_cluster_follows_the_number_of_workers_that_is_wanted() -> None:
+    wanted = 1
+    with RayCluster(CONFIG, lambda: wanted) as cluster:
+        _wait_for(cluster, lambda: cluster.workers == 1)
+        wanted = 5  # the cluster has three CPUs, so two have to wait
+        _wait_for(cluster, lambda: cluster.workers == 3)
+        assert cluster.starting
+        wanted = 3
+        _wait_for(cluster, lambda: not cluster.starting)
+        assert cluster.workers == 3
+
+
+def _wait_for(cluster: RayCluster, condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        cluster.wait(0.1, 60.0)
 
 
 def test_workers_run_with_the_kernels_that_give_the_same_bits_everywhere() -> None:
     before = {process.pid for process in worker_processes()}  # of other tests, about to end
-    with RayCluster(CONFIG, 1) as cluster:
+    with RayCluster(CONFIG, lambda: 1) as cluster:
         while cluster.workers < 1:
             cluster.wait(1.0, 60.0)
         (worker,) = (process for process in worker_processes() if process.pid not in before)
