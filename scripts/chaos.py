@@ -67,8 +67,8 @@ class Sample:
     shared_bytes: int
     """Of these, the pages of the object store that it has looked at."""
     open_files: int
-    store_bytes: int
-    """Used in the object stores of all nodes."""
+    store_bytes: int | None
+    """Used in the object stores of all nodes; None: one had just gone."""
 
 
 class Machines:
@@ -97,17 +97,17 @@ class Machines:
             _signal(process, signal.SIGKILL)
         self.cluster.remove_node(node, allow_graceful=False)
 
-    def store_bytes(self) -> int:
-        """Memory in use in all object stores."""
+    def store_bytes(self) -> int | None:
+        """Memory in use in all object stores; None while Ray asks a node that is gone."""
         command = [sys.executable, "-m", "ray.scripts.scripts", "memory", "--stats-only"]
         said = subprocess.run(
             [*command, "--address", self.cluster.address],
             capture_output=True,
             text=True,
-            check=True,
+            check=False,
         ).stdout
         used = re.search(r"Plasma memory usage (\d+) MiB", said)
-        return int(used.group(1)) * 2**20 if used else 0
+        return int(used.group(1)) * 2**20 if used else None
 
 
 class Training:
