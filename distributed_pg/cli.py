@@ -48,8 +48,8 @@ class EvaluateArgs:
         ConfigError: a value is out of range.
     """
 
-    checkpoint: Annotated[Path, tyro.conf.Positional]
-    """A checkpoint file, or a run's folder for its newest one."""
+    checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PATH|URI")]
+    """A checkpoint file, or a run's folder or URI for its newest one."""
     episodes: int = 100
     """Games to play."""
     greedy: bool = False
@@ -194,12 +194,12 @@ def _train_defaults(arguments: list[str]) -> TrainConfig:
         return TrainConfig()
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--preset")
-    parser.add_argument("--resume", type=Path)
+    parser.add_argument("--resume")
     try:
         given, _ = parser.parse_known_args(arguments)
     except argparse.ArgumentError:  # a flag without its value: the real parser says so
         return TrainConfig()
-    if given.resume is not None and str(given.resume) != "None":
+    if given.resume not in (None, "None"):
         from distributed_pg.train import resume_config
 
         return resume_config(given.resume)
@@ -216,6 +216,7 @@ def _preset_text(name: str) -> str:
 
 def _train(config: TrainConfig) -> int:
     from distributed_pg.display import TrainDisplay
+    from distributed_pg.remote_run import is_uri
     from distributed_pg.train import train
 
     console = _console()
@@ -225,10 +226,12 @@ def _train(config: TrainConfig) -> int:
     console.print(f"{how} after {result.episodes} episodes, {result.updates} updates.")
     console.print(f"Weights checksum: {result.weights_checksum}")
     console.print(f"Checkpoint: {result.checkpoint}", soft_wrap=True)
+    place = config.resume or config.run_dir
+    kept_at = place if is_uri(place) else result.run_dir
     called = Path(sys.argv[0])
     command = "python -m distributed_pg" if called.name == "__main__.py" else called
-    console.print(f"Evaluate:   {command} evaluate {result.run_dir}", soft_wrap=True)
-    console.print(f"Go on:      {command} train --resume {result.run_dir}", soft_wrap=True)
+    console.print(f"Evaluate:   {command} evaluate {kept_at}", soft_wrap=True)
+    console.print(f"Go on:      {command} train --resume {kept_at}", soft_wrap=True)
     return 0
 
 

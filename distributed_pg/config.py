@@ -76,10 +76,11 @@ class TrainConfig:
     """With auto, no more workers than this."""
     address: str | None = _free(None)
     """HOST:PORT of a running Ray cluster, or auto to find one. Without it Ray is started here."""
-    run_dir: Path | None = _free(None)
-    """Where the run is kept. Default: a new folder in runs/, named by date and preset."""
-    resume: Path | None = _free(None)
-    """Go on with the run in this folder, with its settings."""
+    run_dir: str | Path | None = _free(None)
+    """Where the run is kept: a folder, or a URI such as s3://BUCKET/NAME or gs://BUCKET/NAME.
+    Default: a new folder in runs/, named by date and preset."""
+    resume: str | Path | None = _free(None)
+    """Go on with the run in this folder or at this URI, with its settings."""
     checkpoint_every: int = _free(25)
     """Updates between two checkpoints."""
     keep: int = _free(3)

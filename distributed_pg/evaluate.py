@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from distributed_pg.checkpoint import load_checkpoint
 from distributed_pg.cluster import Cluster
 from distributed_pg.config import NumWorkers, TrainConfig
 from distributed_pg.dispatch import Dispatcher
@@ -16,7 +15,7 @@ from distributed_pg.ray_cluster import RayCluster
 from distributed_pg.ray_session import ray_session
 from distributed_pg.ray_worker import Submit, Worker
 from distributed_pg.rollout import EpisodeStats
-from distributed_pg.run_dir import find_checkpoint
+from distributed_pg.run_location import load_checkpoint_at
 from distributed_pg.schedule import Schedule
 
 
@@ -39,7 +38,7 @@ class Evaluation:
 
 
 def evaluate(
-    checkpoint: Path,
+    checkpoint: str | Path,
     episodes: int,
     *,
     greedy: bool = False,
@@ -49,7 +48,7 @@ def evaluate(
     finished: Callable[[int], None] = lambda _: None,
     message: Callable[[str], None] = lambda _: None,
 ) -> Evaluation:
-    """Play whole games with the newest weights of a checkpoint (a file, or a run's folder).
+    """Play whole games with the newest weights of a checkpoint (a file, or a run's folder or URI).
 
     The games follow from ``seed`` and are none of those that any training run plays.
 
@@ -67,7 +66,7 @@ def evaluate(
         UsageError: there is nothing at ``checkpoint``.
         RunError: it cannot be read, or nobody answers at the address.
     """
-    loaded = load_checkpoint(find_checkpoint(checkpoint))
+    loaded = load_checkpoint_at(checkpoint)
     play = _play(seed, greedy)
     with (
         ray_session(address, num_workers, message) as wanted,

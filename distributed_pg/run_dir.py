@@ -74,6 +74,8 @@ class RunDir:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.when_saved: Callable[[], None] = lambda: None
+        """Called after each checkpoint."""
         self._metrics = path / METRICS
         self._checkpoints = path / CHECKPOINTS
 
@@ -85,10 +87,10 @@ class RunDir:
             UsageError: there is a run in it already.
             RunError: it cannot be written.
         """
-        path = config.run_dir
+        path = None if config.run_dir is None else Path(config.run_dir)
         try:
             if path is None:
-                path = _new_folder(config.preset)
+                path = new_folder(config.preset)
             run_dir = cls(path)
             path.mkdir(parents=True, exist_ok=True)
             if any((path / name).exists() for name in ("config.json", METRICS, CHECKPOINTS)):
@@ -194,6 +196,7 @@ class RunDir:
                 old.unlink()
         except OSError as error:
             raise RunError(f"{path}: cannot be written ({error.strerror})") from error
+        self.when_saved()
         return path
 
     def append(self, record: UpdateRecord) -> None:
@@ -256,7 +259,7 @@ def find_checkpoint(path: Path) -> Path:
     return RunDir.open(path).newest_checkpoint() if is_folder else path
 
 
-def _new_folder(preset: str) -> Path:
+def new_folder(preset: str) -> Path:
     """A new folder in runs/; of those begun within the same second, the later get a number."""
     stem = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{preset}"
     RUNS.mkdir(exist_ok=True)

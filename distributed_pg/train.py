@@ -16,6 +16,7 @@ from distributed_pg.learner import Learner, Reporter, stop_reached
 from distributed_pg.ray_cluster import RayCluster
 from distributed_pg.ray_session import ray_session, requested_cpus
 from distributed_pg.run_dir import RunDir, UpdateRecord
+from distributed_pg.run_location import open_run, saved_config
 from distributed_pg.state import TrainingState
 from distributed_pg.versions import changed_versions
 
@@ -70,8 +71,7 @@ def train(
             failed in a worker. What was learned until then is saved.
     """
     reporter = reporter or Silent()
-    run_dir = RunDir.create(config) if config.resume is None else RunDir.open(config.resume)
-    with run_dir.lock():
+    with open_run(config, reporter.message) as run_dir:
         return _train(config, run_dir, reporter, stop_asked)
 
 
@@ -121,15 +121,14 @@ def _requested_cpus(config: TrainConfig) -> AbstractContextManager[None]:
     return requested_cpus(min(config.episodes_at_a_time, config.max_workers or sys.maxsize))
 
 
-def resume_config(path: Path, **changes: Any) -> TrainConfig:
-    """The settings of the run in ``path``, to go on with it.
+def resume_config(location: str | Path, **changes: Any) -> TrainConfig:
+    """The settings of the run in a folder or at a URI, to go on with it.
 
     Raises:
-        UsageError: there is no run at ``path``.
-        RunError: none of its checkpoints is good.
+        UsageError: there is no run.
+        RunError: it cannot be read, or none of its checkpoints is good.
     """
-    _, checkpoint = RunDir.open(path).load_newest(lambda _: None)
-    return replace(checkpoint.config, resume=path, **changes)
+    return replace(saved_config(location), resume=location, **changes)
 
 
 def _start(config: TrainConfig, run_dir: RunDir, reporter: Reporter) -> tuple[TrainingState, Path]:

@@ -153,7 +153,7 @@ class Listener:
     def message(self, text: str) -> None:
         if "a second worker plays it too" in text:
             self.backups += 1
-        else:
+        elif "some will wait" not in text:  # that is no fault
             self.reported.append(text)
 
     def updated(self, record: UpdateRecord, workers: int) -> None:

@@ -1,6 +1,7 @@
 """The real learner on a simulated cluster: the same bits whatever happens on the way."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -99,6 +100,26 @@ def by_the_definition(config: TrainConfig, updates: int) -> Policy:
         optimizer.step(policy, cache, total)
         versions.append(policy)
     return versions[-1]
+
+
+@pytest.mark.parametrize(
+    ("workers", "policy_lag", "said"),
+    [
+        (2, 0, None),
+        (3, 0, "3 workers, but at most 2 episodes at a time .* batch_size 3 has work for all"),
+        (2, 1, None),
+        (5, 1, "5 workers, but at most 4 episodes at a time .* batch_size 5 has work for all"),
+        (5, 2, "5 workers, but at most 6 episodes at a time .* batch_size 3 has work for all"),
+    ],
+)
+def test_workers_that_will_wait_are_told_once(
+    tmp_path: Path, workers: int, policy_lag: int, said: str | None
+) -> None:
+    config = replace(CONFIG, batch_size=2, policy_lag=policy_lag, stop_episodes=8)
+    _, reporter, _ = run(config, tmp_path / "run", workers=workers)
+    told = [message for message in reporter.messages if "batch_size" in message]
+    assert len(told) == (said is not None)
+    assert said is None or re.match(said, told[0])
 
 
 @pytest.mark.parametrize("policy_lag", [0, 1, 3])

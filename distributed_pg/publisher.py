@@ -1,0 +1,122 @@
+"""Publish a run's folder at its URI in the background; training never waits for the store."""
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from distributed_pg.errors import RunError
+from distributed_pg.remote_run import RemoteRun, TakenOverError
+
+BEGIN_SECONDS = 25.0
+"""How long the store may take for the first files before the run does not begin."""
+END_SECONDS = 60.0
+"""How long the last checkpoint may take to be published when the run ends."""
+FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
+"""Seconds to wait after a failure before trying again; doubled each time, up to the longest."""
+
+
+class Publisher:
+    """Publishes a folder each time it changed; where that fails, tries again until it works.
+
+    Args:
+        remote: where to.
+        folder: the run's folder.
+        message: told when the store fails, and when it works again.
+    """
+
+    def __init__(self, remote: RemoteRun, folder: Path, message: Callable[[str], None]) -> None:
+        self._remote = remote
+        self._folder = folder
+        self._message = message
+        self._state = threading.Condition()  # guards all that follows
+        self._changes, self._published = 1, 0
+        self._end_by: float | None = None  # when to give up; None: never
+        self._error: RunError | None = None
+        self._thread = threading.Thread(target=self._work, name="publisher", daemon=True)
+
+    def begin(self) -> None:
+        """Publish the folder for the first time.
+
+        Raises:
+            RunError: the store does not answer, or denies.
+        """
+        self._thread.start()
+        with self._state:
+            if not self._state.wait_for(lambda: self._published or self._error, BEGIN_SECONDS):
+                raise RunError(f"{self._remote.uri}: no answer within {BEGIN_SECONDS:.0f} s")
+            if self._error is not None:
+                raise self._error
+
+    def changed(self) -> None:
+        """There is something new to publish.
+
+        Raises:
+            TakenOverError: another process publishes there.
+        """
+        with self._state:
+            if isinstance(self._error, TakenOverError):
+                raise self._error
+            self._changes += 1
+            self._state.notify_all()
+
+    def end(self) -> None:
+        """Publish what is not published yet, and stop.
+
+        Raises:
+            RunError: the store fails, and what it lacks is in the folder only.
+        """
+        with self._state:
+            self._end_by = time.monotonic() + END_SECONDS
+            self._state.notify_all()
+        self._thread.join(END_SECONDS + 1.0)
+        with self._state:
+            if self._published < self._changes:
+                reason = self._error or f"{self._remote.uri}: no answer within {END_SECONDS:.0f} s"
+                raise RunError(
+                    f"{reason}; the last checkpoint is in {self._folder} only. What was published "
+                    "before is still there, and --resume goes on from it"
+                )
+
+    def _work(self) -> None:
+        wait = FIRST_WAIT
+        while True:
+            with self._state:
+                self._state.wait_for(lambda: self._published < self._changes or self._end_by)
+                changes = self._changes
+                if self._published == changes:
+                    return
+            try:
+                self._remote.publish(self._folder)
+            except RunError as error:
+                self._failed(error)
+                if isinstance(error, TakenOverError) or not self._waited(wait):
+                    return
+                wait = min(2 * wait, LONGEST_WAIT)
+            else:
+                self._worked(changes)
+                wait = FIRST_WAIT
+
+    def _waited(self, seconds: float) -> bool:
+        """Wait after a failure. False if there is no use in another try."""
+        with self._state:
+            if self._published == 0:
+                return False
+            self._state.wait(seconds if self._end_by is None else FIRST_WAIT)
+            return self._end_by is None or time.monotonic() < self._end_by
+
+    def _failed(self, error: RunError) -> None:
+        with self._state:
+            first = self._error is None and self._published > 0
+            self._error = error
+            self._state.notify_all()
+        if first:
+            self._message(f"{error}; training goes on, and tries again")
+
+    def _worked(self, changes: int) -> None:
+        with self._state:
+            again, self._error = self._error is not None, None
+            self._published = changes
+            self._state.notify_all()
+        if again:
+            self._message(f"{self._remote.uri}: the run is published again")
