@@ -14,6 +14,7 @@ from typing import Any
 
 import ray
 from ray._private import ray_constants
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 from ray.autoscaler.sdk import request_resources
 
 from distributed_pg.config import NumWorkers
@@ -49,6 +50,7 @@ def ray_session(
         yield wanted
         return
     if address is not None:
+        _show_token()
         _check_cluster_answers(address)
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
@@ -137,18 +139,35 @@ def _check_cluster_answers(address: str) -> None:
         except (OSError, UnicodeError) as error:
             raise RunError(f"address: nobody answers at {address} ({error})") from None
     connect = "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False)"
-    try:
-        probe = subprocess.run(  # noqa: S603
-            [sys.executable, "-c", connect, address],
-            capture_output=True,
-            text=True,
-            timeout=ANSWER_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise RunError(
-            f"address: no Ray cluster answered at {address} within {ANSWER_SECONDS:g} s"
-        ) from None
+    command = [sys.executable, "-c", connect, address]
+    pipe, nowhere = subprocess.PIPE, subprocess.DEVNULL
+    with subprocess.Popen(command, stdout=nowhere, stderr=pipe) as probe:  # noqa: S603
+        try:
+            said = probe.communicate(timeout=ANSWER_SECONDS)[1]
+        except subprocess.TimeoutExpired:
+            probe.kill()
+            said = probe.communicate()[1] + b"\n" + b"no answer within %g s" % ANSWER_SECONDS
     if probe.returncode != 0:
-        last_line = (probe.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise RunError(f"address: cannot join the Ray cluster at {address}: {last_line}")
+        reason = _reason_in(said.decode(errors="replace"))
+        raise RunError(f"address: cannot join the Ray cluster at {address}: {reason}")
+
+
+def _reason_in(stderr: str) -> str:
+    """Why another process could not join a cluster, in one line."""
+    if "Unauthenticated" in stderr:
+        return (
+            "it asks for a token, and the one here is missing or another one; copy the cluster's "
+            "~/.ray/auth_token, or set RAY_AUTH_TOKEN"
+        )
+    _, mismatch, versions = stderr.partition("Version mismatch: ")
+    if mismatch:
+        return one_line(mismatch + versions)
+    return (stderr.strip().splitlines() or ["no reason given"])[-1]
+
+
+def _show_token() -> None:
+    """Authenticate with the user's token if there is one; Ray does so by itself only for "auto"."""
+    has_token = AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True)
+    if has_token and "RAY_AUTH_MODE" not in os.environ:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        Config.initialize("")  # Ray has read its environment already

@@ -1,0 +1,177 @@
+"""Training on a cluster that asks for a token and grows on demand.
+
+The autoscaler is Ray's own; the nodes it starts are processes on this machine.
+"""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import ray
+from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
+
+CPUS = {"CPU": 1, "object_store_memory": 100 * 2**20}
+CONFIG = {
+    "cluster_name": "growing",
+    "provider": {"type": "fake_multinode", "head_node_id": FAKE_HEAD_NODE_ID},
+    "head_node_type": "ray.head.default",
+    "available_node_types": {
+        "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+        "cpu": {"resources": CPUS, "node_config": {}, "min_workers": 0, "max_workers": 2},
+    },
+    "max_workers": 2,
+    "upscaling_speed": 1.0,
+    "idle_timeout_minutes": 0.05,
+    "auth": {},
+    "docker": {},
+    "file_mounts": {},
+    "cluster_synced_files": [],
+    "file_mounts_sync_continuously": False,
+    **{
+        name: []
+        for name in (
+            "initialization_commands",
+            "setup_commands",
+            "head_setup_commands",
+            "worker_setup_commands",
+            "head_start_ray_commands",
+            "worker_start_ray_commands",
+        )
+    },
+}
+SETTINGS = ("--seed", "7", "--batch-size", "2", "--frame-limit", "2000")
+PORT = 6379  # the nodes that the autoscaler starts know no other
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "token" * 10}
+COUNT_NODES = """
+import sys, ray
+ray.init(sys.argv[1], log_to_driver=False)
+print(sum(node["Alive"] and "CPU" in node["Resources"] for node in ray.nodes()))
+"""
+PRETEND_ANOTHER_VERSION = """
+import json, sys, ray
+from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
+ray.init(sys.argv[1], log_to_driver=False)
+cluster = json.loads(_internal_kv_get(b"CLUSTER_METADATA", namespace=b"cluster"))
+cluster["ray_version"] = "2.0.0"
+_internal_kv_put(b"CLUSTER_METADATA", json.dumps(cluster).encode(), namespace=b"cluster")
+"""
+
+
+@pytest.fixture(scope="module")
+def growing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a cluster whose head has no CPU, and which may grow to two workers' nodes."""
+    file = tmp_path_factory.mktemp("growing") / "config.json"
+    file.write_text(json.dumps(CONFIG))
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
+    command += [f"--port={PORT}", "--num-cpus=0", f"--autoscaling-config={file}"]
+    command += ["--include-dashboard=false"]
+    environment = {"AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_FAKE_CLUSTER": "1", **TOKEN}
+    log = file.with_name("log").open("w")
+    # What ray.cluster_utils.AutoscalingCluster does; but that stops every other Ray on the machine.
+    head = psutil.Popen(command, env=os.environ | environment, stdout=log, stderr=log)
+    address = f"{_own_address()}:{PORT}"
+    try:
+        _until(lambda: _answers(address), 60)
+        yield address
+    finally:
+        for process in [*head.children(recursive=True), head]:
+            process.kill()
+        head.wait()
+
+
+def test_nodes_come_for_the_run_and_go_after_it(growing: str, tmp_path: Path) -> None:
+    assert _nodes(growing) == 0
+    command = _train_command("--address", growing, "--run-dir", tmp_path / "grown")
+    training = subprocess.Popen(command, env=os.environ | TOKEN, stdout=subprocess.PIPE, text=True)
+    assert training.stdout is not None
+    lines = iter(training.stdout.readline, "")
+    assert any("workers 2" in line for line in lines)  # both nodes came, and play
+    training.terminate()
+    said = training.communicate(timeout=60)[0]
+    (episodes,) = re.findall(r"Stopped on request after (\d+) episodes", said)
+    whole = _run(*_train_command("--stop-episodes", episodes, "--run-dir", tmp_path / "whole")[1:])
+    assert _checksum(said) == _checksum(whole.stdout)
+    _until(lambda: _nodes(growing) == 0, 60)
+
+
+def test_another_token_is_one_clear_line(growing: str, tmp_path: Path) -> None:
+    other = {"RAY_AUTH_TOKEN": "other" * 10}
+    refused = _train("--address", growing, "--run-dir", tmp_path / "run", environment=other)
+    assert refused.returncode == 1
+    (line,) = refused.stderr.splitlines()
+    assert "it asks for a token, and the one here is missing or another one" in line
+
+
+def test_another_version_is_one_clear_line(growing: str, tmp_path: Path) -> None:
+    _run("-c", PRETEND_ANOTHER_VERSION, growing).check_returncode()
+    refused = _train("--address", growing, "--run-dir", tmp_path / "run")
+    assert refused.returncode == 1
+    (line,) = refused.stderr.splitlines()
+    assert "Version mismatch: The cluster was started with: Ray: 2.0.0" in line
+    assert f"Ray: {ray.__version__}" in line
+
+
+def _train(
+    *arguments: str | Path, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    return _run(*_train_command(*arguments)[1:], environment=environment or {})
+
+
+def _train_command(*arguments: str | Path) -> list[str | Path]:
+    return [sys.executable, "-m", "distributed_pg", "train", *SETTINGS, *arguments]
+
+
+def _run(
+    *command: str | Path, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *command],
+        env=os.environ | TOKEN | (environment or {}),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=180,
+    )
+
+
+def _checksum(said: str) -> str:
+    (checksum,) = re.findall(r"Weights checksum: (\w+)", said)
+    return str(checksum)
+
+
+def _nodes(address: str) -> int:
+    """Nodes with CPUs."""
+    done = _run("-c", COUNT_NODES, address)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout.splitlines()[-1])
+
+
+def _own_address() -> str:
+    """This machine's address as Ray takes it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        udp.connect(("192.0.2.1", 1))  # sends nothing
+        return str(udp.getsockname()[0])
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.partition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def _until(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
