@@ -21,7 +21,12 @@ from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE
 CPUS = {"CPU": 1, "object_store_memory": 100 * 2**20}
 CONFIG = {
     "cluster_name": "growing",
-    "provider": {"type": "fake_multinode", "head_node_id": FAKE_HEAD_NODE_ID},
+    "provider": {
+        "type": "fake_multinode",
+        "head_node_id": FAKE_HEAD_NODE_ID,
+        "use_node_id_as_ip": True,  # all nodes have this machine's address
+        "disable_node_updaters": True,
+    },
     "head_node_type": "ray.head.default",
     "available_node_types": {
         "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
@@ -90,12 +95,15 @@ def growing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def test_nodes_come_for_the_run_and_go_after_it(growing: str, tmp_path: Path) -> None:
     assert _nodes(growing) == 0
     command = _train_command("--address", growing, "--run-dir", tmp_path / "grown")
-    training = subprocess.Popen(command, env=os.environ | TOKEN, stdout=subprocess.PIPE, text=True)
-    assert training.stdout is not None
-    lines = iter(training.stdout.readline, "")
-    assert any("workers 2" in line for line in lines)  # both nodes came, and play
-    training.terminate()
-    said = training.communicate(timeout=60)[0]
+    log = tmp_path / "log"
+    training = subprocess.Popen(command, env=os.environ | TOKEN, stdout=log.open("w"))
+    try:
+        _until(lambda: "workers 2" in log.read_text(), 120)  # both nodes came, and play
+        training.terminate()
+        assert training.wait(60) == 0
+    finally:
+        training.kill()
+    said = log.read_text()
     (episodes,) = re.findall(r"Stopped on request after (\d+) episodes", said)
     whole = _run(*_train_command("--stop-episodes", episodes, "--run-dir", tmp_path / "whole")[1:])
     assert _checksum(said) == _checksum(whole.stdout)
