@@ -58,7 +58,7 @@ def ray_session(
             ray.init(address=address, **_QUIET)
         else:
             cpus = _local_cpus(num_workers, message)
-            with _loopback_only():
+            with _on_its_own():
                 ray.init(address="local", num_cpus=cpus, include_dashboard=False, **_QUIET)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise RunError(f"Ray did not start: {one_line(error)}") from error
@@ -71,22 +71,23 @@ def ray_session(
 
 
 @contextmanager
-def _loopback_only() -> Iterator[None]:
+def _on_its_own() -> Iterator[None]:
     """Have the Ray that is started within listen on this machine's loopback address alone.
 
     Ray does so by itself on systems where it cannot be a cluster; elsewhere it takes a loopback
-    address for a mistake and listens on all.
+    address for a mistake and listens on all. Nor is it to have what a cluster's head has: a job
+    there inherits that it has no CPUs.
     """
-    name = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
-    before, variable = ray_constants.ENABLE_RAY_CLUSTER, os.environ.get(name)
-    ray_constants.ENABLE_RAY_CLUSTER, os.environ[name] = False, "0"
+    loopback, resources = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, "RAY_OVERRIDE_RESOURCES"
+    before = {name: os.environ.pop(name, None) for name in (loopback, resources)}
+    enabled = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER, os.environ[loopback] = False, "0"
     try:
         yield
     finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
-        os.environ.pop(name)
-        if variable is not None:
-            os.environ[name] = variable
+        ray_constants.ENABLE_RAY_CLUSTER = enabled
+        del os.environ[loopback]
+        os.environ.update({name: value for name, value in before.items() if value is not None})
 
 
 def cluster_cpus() -> int:

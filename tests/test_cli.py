@@ -289,7 +289,11 @@ def listening(process: psutil.Process) -> set[str]:
     return addresses
 
 
-def test_a_local_run_listens_on_the_loopback_address_only(tmp_path: Path) -> None:
+def test_a_local_run_listens_on_the_loopback_address_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As in a job on the head of a cluster; it must not keep a local run from having CPUs.
+    monkeypatch.setenv("RAY_OVERRIDE_RESOURCES", '{"CPU": 0}')
     process = start_endless_run(tmp_path)
     addresses = listening(psutil.Process(process.pid))
     process.send_signal(signal.SIGINT)
