@@ -81,7 +81,7 @@ class Dashboard(JobSubmissionClient):
             try:
                 super().__init__(url)
             except (RuntimeError, LookupError, requests.HTTPError, requests.JSONDecodeError) as e:
-                raise RunError(f"there is no Ray dashboard at {url} ({one_line(e)})") from e
+                raise RunError(f"{url} is not the dashboard of a Ray to use: {one_line(e)}") from e
 
     def _do_request(self, method: str, endpoint: str, **kwargs: Any) -> requests.Response:
         return super()._do_request(method, endpoint, timeout=ANSWER_SECONDS, **kwargs)
@@ -154,7 +154,7 @@ class Dashboard(JobSubmissionClient):
         found: list[str] = []
         for pattern in ("*", "checkpoints/*"):
             query = urlencode({"node_id": node, "glob": f"{folder}/{pattern}"})
-            with self.errors():
+            with self.errors("the run is not fetched: "):
                 answer = self._do_request("GET", f"/api/v0/logs?{query}")
                 if answer.status_code != requests.codes.ok:
                     self._raise_error(answer)
@@ -167,7 +167,7 @@ class Dashboard(JobSubmissionClient):
         # The time limit there is for the whole file.
         query = urlencode({"node_id": node, "filename": name, "lines": -1, "timeout": 86400})
         with (
-            self.errors("connection lost: "),
+            self.errors("the run is not fetched: "),
             requests.get(
                 f"{self._address}/api/v0/logs/file?{query}",
                 headers=self._headers,
@@ -176,7 +176,8 @@ class Dashboard(JobSubmissionClient):
             ) as answer,
             path.open("wb") as file,
         ):
-            answer.raise_for_status()
+            if answer.status_code != requests.codes.ok:
+                self._raise_error(answer)
             for part in answer.iter_content(2**20):
                 file.write(part)
 
@@ -193,6 +194,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RunError as error:
         print(f"submit.py: error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
 
 
 class _Parser(argparse.ArgumentParser):
@@ -240,8 +243,8 @@ def _run(arguments: argparse.Namespace, flags: list[str]) -> int:
             job = dashboard.job(job).submission_id or job
         return _follow(dashboard, job, out)
     except KeyboardInterrupt:
-        print(f"\nJob {job} is left running.\n{_how_to_go_on(url, job, out)}", file=sys.stderr)
-        return 128 + signal.SIGINT
+        print(f"\nJob {job} is not affected.\n{_how_to_go_on(url, job, out)}", file=sys.stderr)
+        raise
 
 
 def _how_to_go_on(url: str, job: str, out: Path) -> str:
@@ -327,10 +330,18 @@ def _follow(dashboard: Dashboard, job: str, out: Path) -> int:
     elif elsewhere:
         print(f"The run is in {elsewhere}")
     if details.status == JobStatus.FAILED:
-        last = ((details.message or "").strip().splitlines() or ["nothing"])[-1]
-        code = details.driver_exit_code
-        raise RunError(f"job {job} failed (exit code {code}); the last it said: {one_line(last)}")
+        code = details.driver_exit_code  # none where the job did not begin
+        how = "" if code is None else f" (exit code {code})"
+        raise RunError(f"job {job} failed{how}; the last it said: {_last_line(details)}")
     return 0
+
+
+def _last_line(details: JobDetails) -> str:
+    """The last line of a failed job's log, or of the reason why it has none."""
+    # What Ray writes into the log before the job begins may come after what a short job writes.
+    begin = f"Running entrypoint for job {details.submission_id}: {details.entrypoint}"
+    lines = (details.message or "").replace(begin, "").strip().splitlines()
+    return one_line(lines[-1]) if lines else "nothing"
 
 
 def _fetch(dashboard: Dashboard, job: str, node: str | None, out: Path) -> bool:

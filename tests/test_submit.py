@@ -1,6 +1,7 @@
 """Jobs submitted to a real Ray cluster through its dashboard, followed, stopped and fetched."""
 
 import contextlib
+import http.server
 import os
 import re
 import secrets
@@ -222,7 +223,7 @@ def test_a_job_outlives_its_follower_and_saves_when_it_is_stopped(
     assert first.wait(timeout=60) == 130
     assert first.stderr is not None
     told = first.stderr.read()
-    assert f"Job {job} is left running." in told
+    assert f"Job {job} is not affected." in told
     assert f"--attach {job} --out {out}\n" in told
     assert f"--stop {job}\n" in told
 
@@ -240,6 +241,8 @@ def test_a_job_outlives_its_follower_and_saves_when_it_is_stopped(
     worker = head.find("RolloutWorker").environ()
     assert kernel_environment().items() <= worker.items()
     assert "py_modules_files" in worker["PYTHONPATH"]
+    # By default Ray kills a job 3 s after it was asked to stop, which may be too soon to save.
+    assert head.find("JobSupervisor").environ()["RAY_JOB_STOP_WAIT_TIME_S"] == "300"
     asked = f"Job {job} is asked to save and stop.\n"
     assert head.run("--stop", job) == (0, asked, "")
     output, told = third.communicate(timeout=60)
@@ -255,7 +258,7 @@ def test_a_job_outlives_its_follower_and_saves_when_it_is_stopped(
     code, output, told = head.run("--attach", job, "--out", half, url=tunnel.url)
     assert code == 1
     assert f"files to {half}\n" in output
-    assert told.startswith(f"submit.py: error: connection lost: nobody answers at {tunnel.url} (")
+    assert told.startswith("submit.py: error: the run is not fetched: nobody answers")
     assert f"--attach {job} --out {half}\n" in told
     assert list(half.parent.iterdir()) == []
 
@@ -278,11 +281,8 @@ def test_jobs_without_a_run_to_fetch(head: Head, tmp_path: Path) -> None:
     code, output, errors = head.run("--attach", "early", "--out", tmp_path / "out")
     assert "Job early has no run: it ended before it began\n" in output
     assert code == 1
-    assert re.fullmatch(
-        r"submit.py: error: job early failed \(exit code 1\); the last it said: "
-        r"ModuleNotFoundError: No module named 'nothing'\n",
-        errors,
-    )
+    said = "job early failed (exit code 1); the last it said: ModuleNotFoundError: No module named"
+    assert errors == f"submit.py: error: {said} 'nothing'\n"
     code, output, errors = head.run("--attach", "elsewhere", "--out", tmp_path / "out")
     assert (code, errors) == (0, "")
     assert output.endswith("trained\nThe run is in s3://bucket/run\n")
@@ -315,6 +315,7 @@ def test_jobs_without_a_run_to_fetch(head: Head, tmp_path: Path) -> None:
         ("--dashboard localhost:8265", 2, "--dashboard: 'localhost:8265' is not http://HOST:PORT"),
         ("--dashboard {nobody}", 1, "nobody answers at {nobody} ("),
         ("--dashboard {silent}", 1, "nobody answers at {silent} ("),
+        ("--dashboard {web}", 1, "{web} is not the dashboard of a Ray to use: "),
         ("--attach nothing", 1, "there is no job nothing at {url}"),
         ("--stop nothing", 1, "there is no job nothing at {url}"),
     ],
@@ -323,17 +324,24 @@ def test_an_error_is_one_line(
     head: Head, tmp_path: Path, arguments: str, code: int, message: str
 ) -> None:
     (tmp_path / "full/of").mkdir(parents=True)
-    with socket.create_server(("127.0.0.1", 0)) as silent, socket.socket() as nobody:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        socket.socket() as nobody,
+        http.server.HTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler) as web,
+    ):
         nobody.bind(("127.0.0.1", 0))  # but it does not listen
+        threading.Thread(target=web.serve_forever, daemon=True).start()
         names = {
             "full": tmp_path / "full",
             "silent": f"http://127.0.0.1:{silent.getsockname()[1]}",
             "nobody": f"http://127.0.0.1:{nobody.getsockname()[1]}",
+            "web": f"http://127.0.0.1:{web.server_address[1]}",
             "url": head.url,
         }
         begin = time.monotonic()
         result = head.run(*arguments.format(**names).split())
         assert time.monotonic() - begin < 30
+        web.shutdown()
     assert result[:2] == (code, "")
     assert result[2].startswith(f"submit.py: error: {message.format(**names)}")
     assert result[2].count("\n") == 1
