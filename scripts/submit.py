@@ -58,14 +58,15 @@ SAVE_SECONDS = 300
 FETCHED = r"config\.json|metrics\.jsonl|checkpoints/[\w-]+\.safetensors"
 """What belongs to a run, as paths in its folder."""
 
+# Python looks for the package in the current folder first, where an older one may be.
+TRAIN = "cd / && exec python3 -m distributed_pg train {flags} --address auto"
 # Ray's dashboard shows the files in a node's log folder, and those that links in it lead to. There
 # lies the job's log, which is the standard output of this.
-ENTRYPOINT = """\
-run="$HOME/distributed_pg_runs/{job}"; logs="$(dirname "$(readlink /proc/$$/fd/1)")"
-mkdir -p "$run" && ln -sn "$run" "$logs/{link}" || exit
-exec python3 -m distributed_pg train {flags} --address auto --run-dir "$run"
+TRAIN_AND_KEEP = f"""\
+run="$HOME/distributed_pg_runs/{{job}}"; logs="$(dirname "$(readlink /proc/$$/fd/1)")"
+mkdir -p "$run" && ln -sn "$run" "$logs/{{link}}" || exit
+{TRAIN} --run-dir "$run"
 """
-ENTRYPOINT_ELSEWHERE = "exec python3 -m distributed_pg train {flags} --address auto"
 
 
 class Dashboard(JobSubmissionClient):
@@ -287,7 +288,7 @@ def _checked_out(out: Path) -> Path:
 def _submit(dashboard: Dashboard, job: str, config: TrainConfig, flags: list[str]) -> None:
     print(f"Submitting job {job}", flush=True)
     where = config.resume or config.run_dir
-    entrypoint = ENTRYPOINT if where is None else ENTRYPOINT_ELSEWHERE
+    entrypoint = TRAIN_AND_KEEP if where is None else TRAIN
     with dashboard.errors():
         dashboard.submit_job(
             entrypoint=entrypoint.format(job=job, link=_link(job), flags=shlex.join(flags)),

@@ -167,6 +167,7 @@ def head() -> Iterator[Head]:
                 RAY_AUTH_TOKEN=token,
                 RAY_USAGE_STATS_ENABLED="0",
             ),
+            cwd=folder / "broken",
             stdout=log,
             stderr=log,
         )
