@@ -136,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 done, 1 failed, 2 wrong usage."""
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     try:
-        command = _parse(arguments)
+        command = parse_command(arguments)
         if isinstance(command, TrainConfig):
             return _train(command)
         return _evaluate(command) if isinstance(command, EvaluateArgs) else _benchmark(command)
@@ -150,7 +150,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGINT
 
 
-def _parse(arguments: list[str]) -> TrainConfig | EvaluateArgs | BenchmarkArgs:
+def parse_command(arguments: list[str]) -> TrainConfig | EvaluateArgs | BenchmarkArgs:
+    """The command that the arguments, which must not be empty, ask for.
+
+    Raises:
+        UsageError: they are no command, or a value is not allowed.
+        RunError: a run to go on with cannot be read.
+        SystemExit: they asked for help, which is printed.
+    """
     presets = "; ".join(f"{name}: {_preset_text(name)}" for name in PRESETS)
     train = tyro.conf.subcommand(
         "train",

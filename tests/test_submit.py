@@ -1,0 +1,363 @@
+"""Jobs submitted to a real Ray cluster through its dashboard, followed, stopped and fetched."""
+
+import contextlib
+import http.server
+import os
+import re
+import secrets
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+
+from distributed_pg.checkpoint import load_checkpoint, weights_checksum
+from distributed_pg.config import TrainConfig
+from distributed_pg.kernels import kernel_environment
+from distributed_pg.run_dir import RunDir
+from distributed_pg.train import train
+
+SUBMIT = Path(__file__).parent.parent / "scripts" / "submit.py"
+ENDLESS = ("--batch-size", "1", "--frame-limit", "400", "--num-workers", "1")
+BROKEN = 'raise ImportError("this is not the package that was submitted")\n'
+
+
+@dataclass(frozen=True)
+class Head:
+    """The head node of a cluster that this process does not join."""
+
+    url: str
+    token: str
+    home: Path
+    process: psutil.Process
+
+    def start(self, *arguments: str | Path, url: str | None = None) -> subprocess.Popen[str]:
+        """submit.py, as a terminal would start it."""
+        return subprocess.Popen(
+            [sys.executable, str(SUBMIT), "--dashboard", url or self.url, *map(str, arguments)],
+            env=environment(RAY_AUTH_TOKEN=self.token),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            # Of a shell's background job SIGINT is ignored, and its children inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+
+    def run(self, *arguments: str | Path, url: str | None = None) -> tuple[int, str, str]:
+        """submit.py until it ends: its exit code, output and errors."""
+        process = self.start(*arguments, url=url)
+        output, errors = process.communicate(timeout=120)
+        return process.returncode, output, errors
+
+    def post(self, job: str, entrypoint: str, metadata: dict[str, str]) -> None:
+        """Submit a job without submit.py."""
+        body = {"submission_id": job, "entrypoint": entrypoint, "metadata": metadata}
+        headers = {"Authorization": f"Bearer {self.token}"}
+        requests.post(
+            f"{self.url}/api/jobs/", json=body, headers=headers, timeout=60
+        ).raise_for_status()
+
+    def find(self, text: str) -> psutil.Process:
+        """The one process of the cluster's jobs with ``text`` in its command line."""
+        (found,) = (p for p in self.process.children(recursive=True) if text in command_line(p))
+        return found
+
+
+class Tunnel:
+    """Passes connections on to the dashboard, until it is cut or ``limit`` bytes came back."""
+
+    def __init__(self, url: str, limit: float = float("inf")) -> None:
+        host, _, port = url.removeprefix("http://").partition(":")
+        self._to, self._left = (host, int(port)), limit
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self._sockets = [self._server]
+        self.url = f"http://127.0.0.1:{self._server.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        """End all connections, and accept none any more."""
+        for one in self._sockets:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, far = self._server.accept()[0], socket.create_connection(self._to)
+                self._sockets += [near, far]
+                threading.Thread(target=self._pass_on, args=(near, far), daemon=True).start()
+
+    def _pass_on(self, near: socket.socket, far: socket.socket) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            while True:
+                for one in select.select([near, far], [], [])[0]:
+                    data = one.recv(2**16)
+                    (near if one is far else far).sendall(data)
+                    self._left -= len(data) if one is far else 0
+                    if self._left < 0:
+                        self.cut()
+                    if not data:
+                        near.close()
+                        far.close()
+
+
+def environment(**more: str) -> dict[str, str]:
+    """This process's environment, but for what it says about Ray."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | more
+
+
+def command_line(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return ""
+
+
+def read_until(process: subprocess.Popen[str], pattern: str) -> str:
+    """What the process prints up to the line with ``pattern``."""
+    assert process.stdout is not None
+    text = ""
+    for line in process.stdout:
+        text += line
+        if re.search(pattern, line):
+            return text
+    raise AssertionError(f"it ended without {pattern}:\n{text}")
+
+
+def checksum(run: Path) -> str:
+    return weights_checksum(load_checkpoint(RunDir.open(run).newest_checkpoint()).state.policy)
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[Head]:
+    """Two CPUs, a token and a home of its own; what uses the package installed there fails."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(tempfile.mkdtemp(prefix="ray-"))  # sockets cannot have pytest's long paths
+        stack.callback(shutil.rmtree, folder)
+        (folder / "broken/distributed_pg").mkdir(parents=True)
+        (folder / "broken/distributed_pg/__init__.py").write_text(BROKEN)
+        sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(4)]
+        ports = [one.getsockname()[1] for one in sockets]
+        for one in sockets:
+            one.close()
+        flags = ("port", "dashboard-port", "ray-client-server-port", "dashboard-agent-listen-port")
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
+        command += [f"--{flag}={port}" for flag, port in zip(flags, ports, strict=True)]
+        token = secrets.token_hex(16)
+        log = stack.enter_context((folder / "log").open("wb"))
+        process = subprocess.Popen(
+            [*command, "--num-cpus=2", f"--temp-dir={folder / 'ray'}"],
+            env=environment(
+                HOME=str(folder),
+                PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+                PYTHONPATH=str(folder / "broken"),
+                RAY_AUTH_MODE="token",
+                RAY_AUTH_TOKEN=token,
+                RAY_USAGE_STATS_ENABLED="0",
+            ),
+            cwd=folder / "broken",
+            stdout=log,
+            stderr=log,
+        )
+        stack.callback(end, psutil.Process(process.pid))
+        started = folder / "log"
+        deadline = time.monotonic() + 60
+        while "Ray runtime started" not in started.read_text():
+            assert process.poll() is None, started.read_text()
+            assert time.monotonic() < deadline, started.read_text()
+            time.sleep(0.1)
+        url = f"http://127.0.0.1:{ports[1]}"
+        yield Head(url, token, folder, psutil.Process(process.pid))
+
+
+def end(process: psutil.Process) -> None:
+    """End a head node and all that it started."""
+    processes = [process, *process.children(recursive=True)]
+    process.terminate()
+    for left in psutil.wait_procs(processes, timeout=30)[1]:
+        left.kill()
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_job_has_the_bits_of_a_local_run_and_is_fetched(head: Head, tmp_path: Path) -> None:
+    config = TrainConfig(
+        batch_size=2,
+        actions=("UP", "DOWN", "NOOP"),
+        frame_limit=1000,
+        stop_episodes=8,
+        run_dir=tmp_path / "here",
+    )
+    flags = ("--actions", "UP", "DOWN", "NOOP", "--batch-size=2", "--frame-limit=1000")
+    out = tmp_path / "new/fetched"
+    code, output, errors = head.run("--out", out, *flags, "--stop-episodes=8")
+    assert (code, errors) == (0, ""), output + errors
+    assert checksum(out) == train(config).weights_checksum
+    assert f"Checkpoint: {out}/checkpoints/update-00000004.safetensors" in output
+    assert f"-m distributed_pg evaluate {out}\n" in output
+    (run,) = (head.home / "distributed_pg_runs").iterdir()
+    files = {path.relative_to(run): path.read_bytes() for path in run.rglob("*.*")}
+    assert len(files) == 4
+    assert {path.relative_to(out): path.read_bytes() for path in out.rglob("*.*")} == files
+    assert [path.name for path in out.parent.iterdir()] == ["fetched"]
+
+
+def test_a_job_outlives_its_follower_and_saves_when_it_is_stopped(
+    head: Head, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    first = head.start("--out", out, *ENDLESS)
+    job = read_until(first, "Submitting job").split()[-1]
+    read_until(first, "update 1 ")
+    first.send_signal(signal.SIGINT)
+    assert first.wait(timeout=60) == 130
+    assert first.stderr is not None
+    told = first.stderr.read()
+    assert f"Job {job} is not affected." in told
+    assert f"--attach {job} --out {out}\n" in told
+    assert f"--stop {job}\n" in told
+
+    tunnel = Tunnel(head.url)
+    second = head.start("--attach", job, "--out", out, url=tunnel.url)
+    read_until(second, "update 1 ")
+    tunnel.cut()
+    _, told = second.communicate(timeout=30)
+    assert second.returncode == 1
+    assert told.startswith(f"submit.py: error: connection lost: {tunnel.url}: ")
+    assert f"--attach {job} --out {out}\n" in told
+
+    third = head.start("--attach", job, "--out", out)
+    read_until(third, "update 1 ")
+    worker = head.find("RolloutWorker").environ()
+    assert kernel_environment().items() <= worker.items()
+    assert "py_modules_files" in worker["PYTHONPATH"]
+    # By default Ray kills a job 3 s after it was asked to stop, which may be too soon to save.
+    assert head.find("JobSupervisor").environ()["RAY_JOB_STOP_WAIT_TIME_S"] == "300"
+    asked = f"Job {job} is asked to save and stop.\n"
+    assert head.run("--stop", job) == (0, asked, "")
+    output, told = third.communicate(timeout=60)
+    assert (third.returncode, told) == (0, "")
+    assert f"Weights checksum: {checksum(out)}\nCheckpoint: {head.home}" in output  # the job's
+    assert f"Weights checksum: {checksum(out)}\nCheckpoint: {out}" in output
+    last = int(re.findall(r"Stopped on request after \d+ episodes, (\d+) updates", output)[0])
+    assert load_checkpoint(RunDir.open(out).newest_checkpoint()).state.progress.update == last
+    assert head.run("--stop", job) == (0, f"Job {job} has ended already: STOPPED\n", "")
+
+    tunnel = Tunnel(head.url, limit=5e6)  # less than a checkpoint
+    half = tmp_path / "half/out"
+    code, output, told = head.run("--attach", job, "--out", half, url=tunnel.url)
+    assert code == 1
+    assert f"files to {half}\n" in output
+    assert told.startswith("submit.py: error: the run is not fetched: nobody answers")
+    assert f"--attach {job} --out {half}\n" in told
+    assert list(half.parent.iterdir()) == []
+
+
+def test_what_a_failed_job_saved_is_fetched(head: Head, tmp_path: Path) -> None:
+    process = head.start("--out", tmp_path / "out", *ENDLESS)
+    job = read_until(process, "Submitting job").split()[-1]
+    read_until(process, "update 1 ")
+    head.find(f"distributed_pg_runs/{job}").kill()
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert f"submit.py: error: job {job} failed (exit code -9); the last it said: " in errors
+    assert f"Weights checksum: {checksum(tmp_path / 'out')}" in output
+
+
+def test_jobs_without_a_run_to_fetch(head: Head, tmp_path: Path) -> None:
+    head.post("early", "python3 -c 'import nothing'", {"run_dir": ""})
+    head.post("elsewhere", "echo trained", {"run_dir": "s3://bucket/run"})
+    head.post("foreign", "true", {})
+    code, output, errors = head.run("--attach", "early", "--out", tmp_path / "out")
+    assert "Job early has no run: it ended before it began\n" in output
+    assert code == 1
+    said = "job early failed (exit code 1); the last it said: ModuleNotFoundError: No module named"
+    assert errors == f"submit.py: error: {said} 'nothing'\n"
+    code, output, errors = head.run("--attach", "elsewhere", "--out", tmp_path / "out")
+    assert (code, errors) == (0, "")
+    assert output.endswith("trained\nThe run is in s3://bucket/run\n")
+    for flag in ("--attach", "--stop"):
+        code, output, errors = head.run(flag, "foreign")
+        said = "submit.py: error: job foreign was not submitted by submit.py\n"
+        assert (code, output, errors) == (1, "", said)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ("--batch-size 0", 2, "batch_size: 0 is not a whole number from 1 to 100000"),
+        ("--colour red", 2, "Unrecognized options: --colour, red"),
+        (
+            "--address auto",
+            2,
+            "--address: the job runs on the cluster of the dashboard; leave it out",
+        ),
+        (
+            "--run-dir here",
+            2,
+            "--run-dir: here is on this machine, where the cluster cannot reach it",
+        ),
+        ("--out {full}", 2, "--out: {full} is not empty"),
+        ("--stop x --out {full}", 2, "--out: --stop fetches nothing; --attach does"),
+        ("--stop x --seed 1", 2, "--seed: a job that exists keeps its settings"),
+        ("--attach ../x", 2, "'../x' is not a job"),
+        ("--dashboard localhost:8265", 2, "--dashboard: 'localhost:8265' is not http://HOST:PORT"),
+        ("--dashboard {nobody}", 1, "nobody answers at {nobody} ("),
+        ("--dashboard {silent}", 1, "nobody answers at {silent} ("),
+        ("--dashboard {web}", 1, "{web} is not the dashboard of a Ray to use: "),
+        ("--attach nothing", 1, "there is no job nothing at {url}"),
+        ("--stop nothing", 1, "there is no job nothing at {url}"),
+    ],
+)
+def test_an_error_is_one_line(
+    head: Head, tmp_path: Path, arguments: str, code: int, message: str
+) -> None:
+    (tmp_path / "full/of").mkdir(parents=True)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        socket.socket() as nobody,
+        http.server.HTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler) as web,
+    ):
+        nobody.bind(("127.0.0.1", 0))  # but it does not listen
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        names = {
+            "full": tmp_path / "full",
+            "silent": f"http://127.0.0.1:{silent.getsockname()[1]}",
+            "nobody": f"http://127.0.0.1:{nobody.getsockname()[1]}",
+            "web": f"http://127.0.0.1:{web.server_address[1]}",
+            "url": head.url,
+        }
+        begin = time.monotonic()
+        result = head.run(*arguments.format(**names).split())
+        assert time.monotonic() - begin < 30
+        web.shutdown()
+    assert result[:2] == (code, "")
+    assert result[2].startswith(f"submit.py: error: {message.format(**names)}")
+    assert result[2].count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("token", "message"), [("", "Missing authentication token"), ("0" * 32, "Invalid authenti")]
+)
+def test_a_dashboard_that_wants_another_token(
+    head: Head, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, token: str, message: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))  # where no token is
+    stranger = Head(head.url, token, head.home, head.process)
+    code, output, errors = stranger.run("--stop", "any")
+    assert (code, output) == (1, "")
+    assert message in errors
+    assert "the cluster's token belongs in" in errors
+    assert errors.count("\n") == 1
