@@ -48,8 +48,8 @@ PACKAGES = {
     "unshare": "util-linux",
 }
 """Where Debian has each program."""
-NAME = re.compile(r"[a-z][a-z0-9]{0,11}")
-"""Of a rig: a network interface is called like that."""
+NAME = re.compile(r"[a-z][a-z0-9]{0,10}")
+"""Of a rig: it is part of a network interface's, which has 15 characters at most."""
 CHECKOUT = Path(__file__).resolve().parent.parent
 SHARED = (CHECKOUT, Path(sys.prefix), Path(sys.base_prefix))
 """What every host must see, even if it lies in the machine's /tmp."""
@@ -67,7 +67,9 @@ shift 2
 cd /
 hostname "$host"
 for path; do mount --rbind "$path" "$state/$host$path"; done
-for file in "$state"/etc/*; do mount --bind "$file" "/etc/${file##*/}"; done
+for file in "$state"/etc/*; do
+    if [ -e "/etc/${file##*/}" ]; then mount --bind "$file" "/etc/${file##*/}"; fi
+done
 mount -t tmpfs -o mode=755 none /run
 mkdir /run/sshd
 mount -t tmpfs none /dev/shm
@@ -116,12 +118,13 @@ class Rig:
     def __init__(self, state: Path) -> None:
         self.state = state.absolute()
         self.name = state.name
-        self._switch = f"{self.name}-switch"
+        self._interface = f"rig-{self.name}"
+        self._switch = self._netns("switch")
         self._record = self.state / "rig.json"
         self.ssh_config = self.state / "ssh_config"
         if not NAME.fullmatch(self.name):
             raise UsageError(
-                f"--state: {self.name!r} names a rig and must be 1 to 12 small letters and digits, "
+                f"--state: {self.name!r} names a rig and must be 1 to 11 small letters and digits, "
                 "a letter first"
             )
 
@@ -194,8 +197,9 @@ class Rig:
         return self.host(name)
 
     def kill(self, name: str) -> None:
-        """End all processes of a host at once; it does not come back."""
-        self._kill(self._netns(self.host(name).name))
+        """Take a host's power away: silence, and all its processes end; it does not come back."""
+        self.partition(name)  # first, or its kernel would tell the others that connections end
+        self._kill(self._netns(name))
 
     def partition(self, name: str) -> None:
         """Cut a host off from all others; its processes go on."""
@@ -252,14 +256,17 @@ class Rig:
         if self.state.exists() and not self._record.exists():
             raise RunError(f"--state: {self.state} holds no rig")
         for netns in _namespaces():
-            if netns == self._switch or re.fullmatch(rf"{self.name}-h\d+", netns):
+            if netns == self._switch or re.fullmatch(self._netns(r"h\d+"), netns):
                 self._kill(netns)
-                _ip("netns", "delete", netns)  # and its interfaces, with their other ends
+                _ip("netns", "delete", netns)
+        # The kernel removes their interfaces, and the other ends of these, a little later.
+        if not _until(lambda: not Path("/sys/class/net", self._interface).exists()):
+            raise RunError(f"network interface {self._interface} does not go")
         if self.state.exists():
             shutil.rmtree(self.state)
 
     def _netns(self, host: str) -> str:
-        return f"{self.name}-{host}"
+        return f"rig-{self.name}-{host}"
 
     def _read(self) -> tuple[str, dict[str, str]]:
         """The subnet, and the address of each host."""
@@ -297,6 +304,7 @@ class Rig:
         root = "root:x:0:0:root:/tmp/home:/bin/bash"
         (etc / "passwd").write_text(re.sub(r"^root:.*$", root, machine, flags=re.MULTILINE))
         (etc / "shadow").write_text("root:*:::::::\n")  # no password, but not locked either
+        (etc / "resolv.conf").write_text("nameserver 127.0.0.1\n")  # nobody: refused at once
 
     def _make_switch(self, network: ipaddress.IPv4Network) -> None:
         """A bridge in a namespace of its own, where the machine's firewall has no say."""
@@ -304,10 +312,10 @@ class Rig:
         _ip("-n", self._switch, "link", "add", "name", "switch", "type", "bridge")
         _ip("-n", self._switch, "link", "set", "dev", "switch", "up")
         cable = ("type", "veth", "peer", "name", "machine", "netns", self._switch)
-        _ip("link", "add", "name", self.name, *cable)
+        _ip("link", "add", "name", self._interface, *cable)
         _ip("-n", self._switch, "link", "set", "dev", "machine", "master", "switch", "up")
-        _ip("address", "add", f"{network[-2]}/{network.prefixlen}", "dev", self.name)
-        _ip("link", "set", "dev", self.name, "up")
+        _ip("address", "add", f"{network[-2]}/{network.prefixlen}", "dev", self._interface)
+        _ip("link", "set", "dev", self._interface, "up")
 
     def _make_files(self, host: str) -> None:
         """The /tmp of a host, and its home in there."""
@@ -484,7 +492,7 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--subnet", help="their addresses (a free one in 10.77.0.0/16)")
     command("add", "make another host")
     for name, text in {
-        "kill": "end all processes of a host at once",
+        "kill": "take a host's power away: it is silent, and all its processes end",
         "partition": "cut a host off from the network",
         "heal": "undo partition",
     }.items():
