@@ -81,6 +81,7 @@ SSHD_CONFIG = """\
 HostKey /etc/ssh/host_key
 AuthorizedKeysFile /etc/ssh/authorized_keys
 AuthenticationMethods publickey
+StrictModes no
 UsePAM no
 PrintMotd no
 PrintLastLog no
@@ -173,20 +174,8 @@ class Rig:
         self._make_files(name)
         netns = self._netns(name)
         _ip("netns", "add", netns)
-        inside = (
-            "link",
-            "add",
-            "name",
-            name,
-            "type",
-            "veth",
-            "peer",
-            "name",
-            "eth0",
-            "netns",
-            netns,
-        )
-        _ip("-n", self._switch, *inside)
+        cable = ("type", "veth", "peer", "name", "eth0", "netns", netns)
+        _ip("-n", self._switch, "link", "add", "name", name, *cable)
         _ip("-n", self._switch, "link", "set", "dev", name, "master", "switch", "up")
         _ip("-n", netns, "address", "add", f"{address}/{network.prefixlen}", "dev", "eth0")
         for device in ("lo", "eth0"):

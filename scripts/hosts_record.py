@@ -231,6 +231,7 @@ def local_run(run: Path, episodes: int) -> list[dict[str, Any]]:
 def record(state: Path) -> dict[str, Any]:
     """Do it all on a rig of its own."""
     rig = Rig(state)
+    load = os.getloadavg()[0]
     begin = time.monotonic()
     rig.up(4)
     try:
@@ -250,6 +251,7 @@ def record(state: Path) -> dict[str, Any]:
     checksums = [[line["weights_checksum"] for line in lines] for lines in (broken, whole)]
     return {
         "cpus": os.cpu_count(),
+        "load_before": round(load, 2),
         "ray": ray.__version__,
         "settings": SETTINGS,
         "ray_settings": HEALTH,
