@@ -29,6 +29,14 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     rig.down()
 
 
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[Rig]:
+    """Another rig, which is not up."""
+    other = Rig(tmp_path / f"{NAME}b")
+    yield other
+    other.down()
+
+
 def said(rig: Rig, host: str, command: str) -> str:
     done = rig.run(host, command)
     assert done.returncode == 0, done.stderr
@@ -105,8 +113,7 @@ def test_a_killed_host_is_dead_and_another_can_be_added(rig: Rig) -> None:
 
 
 @needs_hosts
-def test_nothing_is_left_and_rigs_exist_side_by_side(rig: Rig, tmp_path: Path) -> None:
-    other = Rig(tmp_path / f"{NAME}b")
+def test_nothing_is_left_and_rigs_exist_side_by_side(rig: Rig, other: Rig) -> None:
     other.up(1)
     assert other.host("h1").address not in [host.address for host in rig.hosts()]
     init = first_process(other, "h1")
@@ -120,27 +127,23 @@ def test_nothing_is_left_and_rigs_exist_side_by_side(rig: Rig, tmp_path: Path) -
 
 
 @needs_hosts
-def test_a_rig_is_removed_when_making_it_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_rig_is_removed_when_making_it_fails(other: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hosts, "START", "echo the disk is on fire >&2; exit 1")
     monkeypatch.setattr(hosts, "DEADLINE", 0.5)
-    broken = Rig(tmp_path / f"{NAME}c")
     with pytest.raises(RunError, match=r"host h1 does not answer after .*: the disk is on fire"):
-        broken.up(2)
-    assert left_of(broken.name) == []
-    assert not broken.state.exists()
+        other.up(2)
+    assert left_of(other.name) == []
+    assert not other.state.exists()
 
 
 @needs_hosts
-def test_a_rig_whose_folder_is_gone_can_be_removed(tmp_path: Path) -> None:
-    lost = Rig(tmp_path / f"{NAME}d")
-    lost.up(1)
-    shutil.rmtree(lost.state)
+def test_a_rig_whose_folder_is_gone_can_be_removed(other: Rig) -> None:
+    other.up(1)
+    shutil.rmtree(other.state)
     with pytest.raises(RunError, match="exists already"):
-        lost.up(1)
-    lost.down()
-    assert left_of(lost.name) == []
+        other.up(1)
+    other.down()
+    assert left_of(other.name) == []
 
 
 @needs_hosts
