@@ -185,9 +185,11 @@ def head() -> Iterator[Head]:
 def end(process: psutil.Process) -> None:
     """End a head node and all that it started."""
     processes = [process, *process.children(recursive=True)]
-    process.terminate()
-    for left in psutil.wait_procs(processes, timeout=30)[1]:
-        left.kill()
+    for one in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.kill()
+    _, alive = psutil.wait_procs(processes, timeout=30)
+    assert not alive
 
 
 @pytest.mark.usefixtures("local_ray")
@@ -279,52 +281,57 @@ def test_jobs_without_a_run_to_fetch(head: Head, tmp_path: Path) -> None:
     head.post("early", "python3 -c 'import nothing'", {"run_dir": ""})
     head.post("elsewhere", "echo trained", {"run_dir": "s3://bucket/run"})
     head.post("foreign", "true", {})
-    code, output, errors = head.run("--attach", "early", "--out", tmp_path / "out")
+    out = tmp_path / "out"
+    early = head.start("--attach", "early", "--out", out)
+    elsewhere = head.start("--attach", "elsewhere", "--out", out)
+    foreign = [head.start(flag, "foreign") for flag in ("--attach", "--stop")]
+
+    output, errors = early.communicate(timeout=60)
     assert "Job early has no run: it ended before it began\n" in output
-    assert code == 1
+    assert early.returncode == 1
     said = "job early failed (exit code 1); the last it said: ModuleNotFoundError: No module named"
     assert errors == f"submit.py: error: {said} 'nothing'\n"
-    code, output, errors = head.run("--attach", "elsewhere", "--out", tmp_path / "out")
-    assert (code, errors) == (0, "")
-    assert output.endswith("trained\nThe run is in s3://bucket/run\n")
-    for flag in ("--attach", "--stop"):
-        code, output, errors = head.run(flag, "foreign")
-        said = "submit.py: error: job foreign was not submitted by submit.py\n"
-        assert (code, output, errors) == (1, "", said)
+
+    output, errors = elsewhere.communicate(timeout=60)
+    assert (elsewhere.returncode, errors) == (0, "")
+    assert "trained\n" in output
+    assert output.endswith("\nThe run is in s3://bucket/run\n")
+
+    said = "submit.py: error: job foreign was not submitted by submit.py\n"
+    for process in foreign:
+        assert process.communicate(timeout=60) == ("", said)
+        assert process.returncode == 1
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code", "message"),
-    [
-        ("--batch-size 0", 2, "batch_size: 0 is not a whole number from 1 to 100000"),
-        ("--colour red", 2, "Unrecognized options: --colour, red"),
-        (
-            "--address auto",
-            2,
-            "--address: the job runs on the cluster of the dashboard; leave it out",
-        ),
-        (
-            "--run-dir here",
-            2,
-            "--run-dir: here is on this machine, where the cluster cannot reach it",
-        ),
-        ("--out {full}", 2, "--out: {full} is not empty"),
-        ("--stop x --out {full}", 2, "--out: --stop fetches nothing; --attach does"),
-        ("--stop x --seed 1", 2, "--seed: a job that exists keeps its settings"),
-        ("--attach ../x", 2, "'../x' is not a job"),
-        ("--dashboard localhost:8265", 2, "--dashboard: 'localhost:8265' is not http://HOST:PORT"),
-        ("--dashboard {nobody}", 1, "nobody answers at {nobody} ("),
-        ("--dashboard {silent}", 1, "nobody answers at {silent} ("),
-        ("--dashboard {web}", 1, "{web} is not the dashboard of a Ray to use: "),
-        ("--attach nothing", 1, "there is no job nothing at {url}"),
-        ("--stop nothing", 1, "there is no job nothing at {url}"),
-    ],
-)
-def test_an_error_is_one_line(
-    head: Head, tmp_path: Path, arguments: str, code: int, message: str
-) -> None:
-    (tmp_path / "full/of").mkdir(parents=True)
+def assert_one_line_errors(head: Head, code: int, expected: dict[str, str]) -> None:
+    """Each of the command lines ends with ``code`` and one line that begins as is said."""
+    processes = {arguments: head.start(*arguments.split()) for arguments in expected}
+    for arguments, process in processes.items():
+        output, errors = process.communicate(timeout=60)
+        assert (process.returncode, output) == (code, ""), arguments
+        assert errors.startswith(f"submit.py: error: {expected[arguments]}"), arguments
+        assert errors.count("\n") == 1, arguments
+
+
+def test_wrong_usage_is_one_line(head: Head, tmp_path: Path) -> None:
+    full = tmp_path / "full"
+    (full / "of").mkdir(parents=True)
+    expected = {
+        "--batch-size 0": "batch_size: 0 is not a whole number from 1 to 100000",
+        "--colour red": "Unrecognized options: --colour, red",
+        "--address auto": "--address: the job runs on the cluster of the dashboard; leave it out",
+        "--run-dir here": "--run-dir: here is on this machine, where the cluster cannot reach it",
+        f"--out {full}": f"--out: {full} is not empty",
+        f"--stop x --out {full}": "--out: --stop fetches nothing; --attach does",
+        "--stop x --seed 1": "--seed: a job that exists keeps its settings",
+        "--attach ../x": "'../x' is not a job",
+        "--dashboard localhost:8265": "--dashboard: 'localhost:8265' is not http://HOST:PORT",
+    }
+    assert_one_line_errors(head, 2, expected)
+
+
+def test_a_wrong_dashboard_or_job_is_one_line_within_30_seconds(head: Head) -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as silent,
         socket.socket() as nobody,
@@ -332,20 +339,19 @@ def test_an_error_is_one_line(
     ):
         nobody.bind(("127.0.0.1", 0))  # but it does not listen
         threading.Thread(target=web.serve_forever, daemon=True).start()
-        names = {
-            "full": tmp_path / "full",
-            "silent": f"http://127.0.0.1:{silent.getsockname()[1]}",
-            "nobody": f"http://127.0.0.1:{nobody.getsockname()[1]}",
-            "web": f"http://127.0.0.1:{web.server_address[1]}",
-            "url": head.url,
+        ports = silent.getsockname()[1], nobody.getsockname()[1], web.server_address[1]
+        no_answer, refused, other = (f"http://127.0.0.1:{port}" for port in ports)
+        expected = {
+            f"--dashboard {no_answer}": f"nobody answers at {no_answer} (",
+            f"--dashboard {refused}": f"nobody answers at {refused} (",
+            f"--dashboard {other}": f"{other} is not the dashboard of a Ray to use: ",
+            "--attach nothing": f"there is no job nothing at {head.url}\n",
+            "--stop nothing": f"there is no job nothing at {head.url}\n",
         }
         begin = time.monotonic()
-        result = head.run(*arguments.format(**names).split())
+        assert_one_line_errors(head, 1, expected)
         assert time.monotonic() - begin < 30
         web.shutdown()
-    assert result[:2] == (code, "")
-    assert result[2].startswith(f"submit.py: error: {message.format(**names)}")
-    assert result[2].count("\n") == 1
 
 
 @pytest.mark.parametrize(
