@@ -4,14 +4,17 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
+from distributed_pg import __version__
 from distributed_pg.kernels import on_x86
 
-_LIBRARIES = ("distributed-pg", "numpy", "scipy", "ale-py", "gymnasium", "ray")
+_LIBRARIES = ("numpy", "scipy", "ale-py", "gymnasium", "ray")
 
 
 def library_versions() -> dict[str, str]:
     """Versions of Python, the C library and the packages that play and learn."""
-    versions = {name: version(name) for name in _LIBRARIES}
+    # A job may bring the package along, beside another that is installed, or none.
+    versions = {"distributed-pg": __version__}
+    versions |= {name: version(name) for name in _LIBRARIES}
     versions["python"] = platform.python_version()
     versions["libc"] = " ".join(platform.libc_ver()).strip() or platform.system()
     # x86-64 is held to SSE (see kernels.py), so its generation does not matter.
