@@ -21,6 +21,8 @@ from distributed_pg.config import NumWorkers
 from distributed_pg.errors import RunError, one_line
 
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+_REFUSED = "Unauthenticated"
+"""What Ray says where a cluster does not take the token."""
 ANSWER_SECONDS = 20.0
 """How long a cluster may take to answer before we give up."""
 
@@ -139,23 +141,34 @@ def _check_cluster_answers(address: str) -> None:
             socket.create_connection((host, int(port)), timeout=5.0).close()
         except (OSError, UnicodeError) as error:
             raise RunError(f"address: nobody answers at {address} ({error})") from None
+    reason = _reason_not_to_join(address)
+    if reason is not None:
+        raise RunError(f"address: cannot join the Ray cluster at {address}: {reason}")
+
+
+def _reason_not_to_join(address: str) -> str | None:
+    """Have another process join the cluster; why it could not, in one line, or None."""
     connect = "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False)"
     command = [sys.executable, "-c", connect, address]
-    pipe, nowhere = subprocess.PIPE, subprocess.DEVNULL
-    with subprocess.Popen(command, stdout=nowhere, stderr=pipe) as probe:  # noqa: S603
-        try:
-            said = probe.communicate(timeout=ANSWER_SECONDS)[1]
-        except subprocess.TimeoutExpired:
-            probe.kill()
-            said = probe.communicate()[1] + b"\n" + b"no answer within %g s" % ANSWER_SECONDS
-    if probe.returncode != 0:
-        reason = _reason_in(said.decode(errors="replace"))
-        raise RunError(f"address: cannot join the Ray cluster at {address}: {reason}")
+    said = ""
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as probe:  # noqa: S603
+        limit = threading.Timer(ANSWER_SECONDS, probe.kill)
+        limit.start()
+        for line in probe.stderr or ():
+            said += line
+            if _REFUSED in line:  # Ray would go on trying
+                probe.kill()
+        limit.cancel()
+    if probe.returncode == 0:
+        return None
+    if _REFUSED not in said and probe.returncode == -signal.SIGKILL:
+        return f"no answer within {ANSWER_SECONDS:g} s"
+    return _reason_in(said)
 
 
 def _reason_in(stderr: str) -> str:
     """Why another process could not join a cluster, in one line."""
-    if "Unauthenticated" in stderr:
+    if _REFUSED in stderr:
         return (
             "it asks for a token, and the one here is missing or another one; copy the cluster's "
             "~/.ray/auth_token, or set RAY_AUTH_TOKEN"

@@ -229,7 +229,7 @@ def web_server() -> Iterator[str]:
 def test_an_address_that_is_not_ray(tmp_path: Path, web_server: str) -> None:
     result = distributed_pg("train", "--address", web_server, cwd=tmp_path)
     assert_one_line_error(
-        result, 1, f"address: no Ray cluster answered at {web_server} within 20 s"
+        result, 1, f"address: cannot join the Ray cluster at {web_server}: no answer within 20 s"
     )
 
 
