@@ -23,6 +23,10 @@ from distributed_pg.errors import RunError, one_line
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
 _REFUSED = "Unauthenticated"
 """What Ray says where a cluster does not take the token."""
+_ADVICE = (
+    "it asks for a token, and the one here is missing or another one; copy the cluster's "
+    "~/.ray/auth_token, or set RAY_AUTH_TOKEN"
+)
 ANSWER_SECONDS = 20.0
 """How long a cluster may take to answer before we give up."""
 
@@ -52,7 +56,6 @@ def ray_session(
         yield wanted
         return
     if address is not None:
-        _show_token()
         _check_cluster_answers(address)
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
@@ -142,6 +145,8 @@ def _check_cluster_answers(address: str) -> None:
         except (OSError, UnicodeError) as error:
             raise RunError(f"address: nobody answers at {address} ({error})") from None
     reason = _reason_not_to_join(address)
+    if reason == _ADVICE and _show_token():
+        reason = _reason_not_to_join(address)
     if reason is not None:
         raise RunError(f"address: cannot join the Ray cluster at {address}: {reason}")
 
@@ -169,19 +174,22 @@ def _reason_not_to_join(address: str) -> str | None:
 def _reason_in(stderr: str) -> str:
     """Why another process could not join a cluster, in one line."""
     if _REFUSED in stderr:
-        return (
-            "it asks for a token, and the one here is missing or another one; copy the cluster's "
-            "~/.ray/auth_token, or set RAY_AUTH_TOKEN"
-        )
+        return _ADVICE
     _, mismatch, versions = stderr.partition("Version mismatch: ")
     if mismatch:
         return one_line(mismatch + versions)
     return (stderr.strip().splitlines() or ["no reason given"])[-1]
 
 
-def _show_token() -> None:
-    """Authenticate with the user's token if there is one; Ray does so by itself only for "auto"."""
+def _show_token() -> bool:
+    """Authenticate with the user's token from now on; False if there is none that was not shown.
+
+    Ray does so by itself only for "auto". Where a cluster does not ask for it, it must not be done:
+    this process would ask the cluster's workers for it.
+    """
     has_token = AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True)
-    if has_token and "RAY_AUTH_MODE" not in os.environ:
-        os.environ["RAY_AUTH_MODE"] = "token"
-        Config.initialize("")  # Ray has read its environment already
+    if not has_token or "RAY_AUTH_MODE" in os.environ:
+        return False
+    os.environ["RAY_AUTH_MODE"] = "token"
+    Config.initialize("")  # Ray has read its environment already
+    return True
