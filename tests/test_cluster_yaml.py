@@ -16,6 +16,7 @@ import boto3
 import jsonschema
 import kubernetes.client
 import pytest
+import requests
 import yaml
 from moto.server import ThreadedMotoServer
 from packaging.requirements import Requirement
@@ -74,6 +75,8 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
         patch.setenv("MOTO_IAM_LOAD_MANAGED_POLICIES", "true")
         server.start()
         host, port = server.get_host_and_port()
+        # Another test of this process may have used the emulated AWS, without its own policies.
+        requests.post(f"http://{host}:{port}/moto-api/reset", timeout=60).raise_for_status()
         patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
         patch.setenv("AWS_ACCESS_KEY_ID", "none")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "none")
