@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from distributed_pg.checkpoint import load_checkpoint
 from distributed_pg.cluster import Failed, Finished, Lost
 from distributed_pg.config import TrainConfig
 from distributed_pg.env import PongEnv
@@ -25,7 +24,8 @@ from distributed_pg.ray_session import always, ray_session
 from distributed_pg.ray_worker import Worker, start_worker
 from distributed_pg.references import Rate, classic_rate, emulator_rate, tutorial_rate
 from distributed_pg.rollout import EpisodeStats, rollout
-from distributed_pg.run_dir import RunDir, UpdateRecord, find_checkpoint
+from distributed_pg.run_dir import RunDir, UpdateRecord
+from distributed_pg.run_location import load_checkpoint_at
 from distributed_pg.simulate import start_waiting
 from distributed_pg.state import Progress, TrainingState
 
@@ -192,7 +192,7 @@ def _standing_still(checkpoint: Path | None) -> tuple[TrainConfig, TrainingState
     """The settings and the weights to measure with."""
     config, state = TrainConfig(), TrainingState.initial(TrainConfig())
     if checkpoint is not None:
-        loaded = load_checkpoint(find_checkpoint(checkpoint))
+        loaded = load_checkpoint_at(checkpoint)
         config = loaded.config
         state = TrainingState({0: loaded.state.policy}, loaded.state.cache, Progress())
     if config.crop != TrainConfig.crop or len(config.actions) != 2:

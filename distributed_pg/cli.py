@@ -233,8 +233,7 @@ def _train(config: TrainConfig) -> int:
     console.print(f"{how} after {result.episodes} episodes, {result.updates} updates.")
     console.print(f"Weights checksum: {result.weights_checksum}")
     console.print(f"Checkpoint: {result.checkpoint}", soft_wrap=True)
-    place = config.resume or config.run_dir
-    kept_at = place if is_uri(place) else result.run_dir
+    kept_at = config.location if is_uri(config.location) else result.run_dir
     called = Path(sys.argv[0])
     command = "python -m distributed_pg" if called.name == "__main__.py" else called
     console.print(f"Evaluate:   {command} evaluate {kept_at}", soft_wrap=True)

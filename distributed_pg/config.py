@@ -156,6 +156,11 @@ class TrainConfig:
         return cls(**settings)
 
     @property
+    def location(self) -> str | Path | None:
+        """Where the run is, or is to be: a folder or a URI; None: a new folder in runs/."""
+        return self.run_dir if self.resume is None else self.resume
+
+    @property
     def episodes_at_a_time(self) -> int:
         """The most episodes that can be played at the same time: what its weights allow."""
         return self.batch_size * (self.policy_lag + 1)

@@ -172,7 +172,8 @@ class RemoteRun:
         with self._named("cannot be written"):
             if self._garbage is None:
                 self._garbage = self._all_keys()
-            files = {name: self._put(folder, name) for name in _names(folder)}
+            there = set() if pointer is None else {one.key for one in pointer.files.values()}
+            files = {name: self._put(folder, name, there) for name in _names(folder)}
             new = Pointer(self._writer, {n: stored for n, stored in files.items() if stored})
             text = json.dumps({"format": FORMAT, **asdict(new)}, indent=1)
             self._fs.pipe_file(f"{self._root}/{POINTER}", text.encode())
@@ -204,8 +205,8 @@ class RemoteRun:
             raise RunError(f"{self.uri}: {name} is damaged, its checksum does not match")
         return content
 
-    def _put(self, folder: Path, name: str) -> Stored | None:
-        """Copy a file, if it is not there already; None: it was deleted meanwhile."""
+    def _put(self, folder: Path, name: str, there: Collection[str]) -> Stored | None:
+        """Copy a file, if its key is not ``there`` already; None: it was deleted meanwhile."""
         path = folder / name
         try:
             status = path.stat()
@@ -220,7 +221,8 @@ class RemoteRun:
             content = content[: content.rfind(b"\n") + 1]
         digest = hashlib.sha256(content).hexdigest()
         stored = Stored(f"{digest[:20]}-{path.name}", digest)
-        self._fs.pipe_file(f"{self._root}/{DATA}/{stored.key}", content)
+        if stored.key not in there:
+            self._fs.pipe_file(f"{self._root}/{DATA}/{stored.key}", content)
         self._published[name] = version, stored
         return stored
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from distributed_pg.checkpoint import (
     Checkpoint,
@@ -235,6 +235,18 @@ class RunDir:
 
     def _numbered_checkpoints(self) -> list[Path]:
         return sorted(self._checkpoints.glob("update-*.safetensors"))
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl, but for one that is only half written; none if it is not there.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: a line is not JSON.
+    """
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
 
 
 def is_best(state: TrainingState) -> bool:

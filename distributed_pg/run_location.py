@@ -26,7 +26,7 @@ def open_run(config: TrainConfig, message: Callable[[str], None]) -> Iterator[Ru
         UsageError: it holds a run already, or none to go on with, or another process trains there.
         RunError: it cannot be read or written.
     """
-    location = config.run_dir if config.resume is None else config.resume
+    location = config.location
     if not is_uri(location):
         run_dir = (
             RunDir.create(config) if config.resume is None else RunDir.open(Path(config.resume))

@@ -28,6 +28,8 @@ from typing import Any
 import psutil
 from ray.cluster_utils import Cluster
 
+from distributed_pg.run_dir import read_metrics
+
 WORKERS, NODES = 4, 2
 DEADLINE = 180.0
 """Seconds in which a run must recover from anything."""
@@ -154,7 +156,7 @@ class Training:
 
     def lines(self) -> list[dict[str, Any]]:
         """All of its metrics that are whole."""
-        return [json.loads(line) for line in self._metrics.read_bytes().split(b"\n")[:-1]]
+        return read_metrics(self._metrics)
 
 
 class Chaos:

@@ -26,6 +26,7 @@ import ray
 from hosts import Rig
 
 from distributed_pg.errors import RunError
+from distributed_pg.run_dir import read_metrics
 
 DEADLINE = 120.0
 """Seconds in which anything that is waited for must happen."""
@@ -178,7 +179,7 @@ class Cluster:
         if process.wait(timeout=DEADLINE) != 0:
             raise RunError(f"the training failed:\n{self.log.read_text()}")
         self.took("train: to save and stop", begin)
-        return metrics(self._metrics)
+        return read_metrics(self._metrics)
 
     def _plays(self, host: str) -> bool:
         """Whether a worker there is in the middle of an episode: Ray names its process so."""
@@ -189,8 +190,8 @@ class Cluster:
         self._run(HEAD, shlex.join(["python", "-c", WAIT_FOR_NODES, *addresses]))
 
     def _until_updates(self, count: int) -> None:
-        wanted = len(metrics(self._metrics)) + count
-        self._until(lambda: len(metrics(self._metrics)) >= wanted, f"{count} more updates")
+        wanted = len(read_metrics(self._metrics)) + count
+        self._until(lambda: len(read_metrics(self._metrics)) >= wanted, f"{count} more updates")
 
     def _until(self, condition: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + DEADLINE
@@ -211,13 +212,6 @@ class Cluster:
         print(f"{self.seconds[what]:7.2f} s  {what}", flush=True)
 
 
-def metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics that are whole."""
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
-
-
 def local_run(run: Path, episodes: int) -> list[dict[str, Any]]:
     """The metrics of the same run on one worker of this machine."""
     command = [sys.executable, "-m", "distributed_pg", "train", *SETTINGS.split()]
@@ -225,7 +219,7 @@ def local_run(run: Path, episodes: int) -> list[dict[str, Any]]:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RunError(f"the local run failed:\n{done.stdout + done.stderr}")
-    return metrics(run / "metrics.jsonl")
+    return read_metrics(run / "metrics.jsonl")
 
 
 def record(state: Path) -> dict[str, Any]:

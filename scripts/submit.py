@@ -287,8 +287,7 @@ def _checked_out(out: Path) -> Path:
 
 def _submit(dashboard: Dashboard, job: str, config: TrainConfig, flags: list[str]) -> None:
     print(f"Submitting job {job}", flush=True)
-    where = config.resume or config.run_dir
-    entrypoint = TRAIN_AND_KEEP if where is None else TRAIN
+    entrypoint = TRAIN_AND_KEEP if config.location is None else TRAIN
     with dashboard.errors():
         dashboard.submit_job(
             entrypoint=entrypoint.format(job=job, link=_link(job), flags=shlex.join(flags)),
@@ -297,7 +296,7 @@ def _submit(dashboard: Dashboard, job: str, config: TrainConfig, flags: list[str
                 "py_modules": [str(Path(distributed_pg.__file__).parent)],
                 "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(SAVE_SECONDS)},
             },
-            metadata={"run_dir": str(where or "")},
+            metadata={"run_dir": str(config.location or "")},
         )
 
 

@@ -52,7 +52,8 @@ CONFIG = {
         )
     },
 }
-SETTINGS = ("--seed", "7", "--batch-size", "2", "--frame-limit", "2000")
+SETTINGS = "--seed 7 --batch-size 2 --frame-limit 2000"
+TRAIN = ("-m", "distributed_pg", "train", *SETTINGS.split())
 PORT = 6379  # the nodes that the autoscaler starts know no other
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "token" * 10}
 COUNT_NODES = """
@@ -94,7 +95,7 @@ def growing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def test_nodes_come_for_the_run_and_go_after_it(growing: str, tmp_path: Path) -> None:
     assert _nodes(growing) == 0
-    command = _train_command("--address", growing, "--run-dir", tmp_path / "grown")
+    command = [sys.executable, *TRAIN, "--address", growing, "--run-dir", f"{tmp_path}/grown"]
     log = tmp_path / "log"
     environment = os.environ | TOKEN
     del environment["RAY_AUTH_MODE"]  # it is found out that the cluster asks for the token
@@ -107,14 +108,15 @@ def test_nodes_come_for_the_run_and_go_after_it(growing: str, tmp_path: Path) ->
         training.kill()
     said = log.read_text()
     (episodes,) = re.findall(r"Stopped on request after (\d+) episodes", said)
-    whole = _run(*_train_command("--stop-episodes", episodes, "--run-dir", tmp_path / "whole")[1:])
+    whole = _run(*TRAIN, "--stop-episodes", episodes, "--run-dir", tmp_path / "whole")
     assert _checksum(said) == _checksum(whole.stdout)
     _until(lambda: _nodes(growing) == 0, 60)
 
 
 def test_another_token_is_one_clear_line(growing: str, tmp_path: Path) -> None:
     other = {"RAY_AUTH_TOKEN": "other" * 10}
-    refused = _train("--address", growing, "--run-dir", tmp_path / "run", environment=other)
+    run = tmp_path / "run"
+    refused = _run(*TRAIN, "--address", growing, "--run-dir", run, environment=other)
     assert refused.returncode == 1
     (line,) = refused.stderr.splitlines()
     assert "it asks for a token, and the one here is missing or another one" in line
@@ -122,21 +124,11 @@ def test_another_token_is_one_clear_line(growing: str, tmp_path: Path) -> None:
 
 def test_another_version_is_one_clear_line(growing: str, tmp_path: Path) -> None:
     _run("-c", PRETEND_ANOTHER_VERSION, growing).check_returncode()
-    refused = _train("--address", growing, "--run-dir", tmp_path / "run")
+    refused = _run(*TRAIN, "--address", growing, "--run-dir", tmp_path / "run")
     assert refused.returncode == 1
     (line,) = refused.stderr.splitlines()
     assert "Version mismatch: The cluster was started with: Ray: 2.0.0" in line
     assert f"Ray: {ray.__version__}" in line
-
-
-def _train(
-    *arguments: str | Path, environment: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    return _run(*_train_command(*arguments)[1:], environment=environment or {})
-
-
-def _train_command(*arguments: str | Path) -> list[str | Path]:
-    return [sys.executable, "-m", "distributed_pg", "train", *SETTINGS, *arguments]
 
 
 def _run(

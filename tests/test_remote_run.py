@@ -155,6 +155,7 @@ def test_a_second_writer_takes_over_and_the_first_one_stops(bucket: str, run: Pa
     with pytest.raises(TakenOverError, match="is in use: another process trains there"):
         stranger.publish(run)
     second.take_over()
+    second._fs = FailingStore(second._fs, 2)  # twice run.json alone: the files are there
     second.publish(run)
     with pytest.raises(TakenOverError):
         first.publish(run)
