@@ -31,6 +31,7 @@ from urllib.parse import urlencode
 import distributed_pg
 from distributed_pg.checkpoint import load_checkpoint, weights_checksum
 from distributed_pg.cli import parse_command
+from distributed_pg.commands.train import TrainArgs
 from distributed_pg.config import TrainConfig
 from distributed_pg.errors import RunError, UsageError, one_line
 from distributed_pg.run_dir import CHECKPOINTS, RUNS, RunDir
@@ -256,7 +257,7 @@ def _how_to_go_on(url: str, job: str, out: Path) -> str:
 
 def _checked(flags: list[str]) -> TrainConfig:
     """The settings that ``distributed-pg train`` will have, checked as it does."""
-    config = cast("TrainConfig", parse_command(["train", *flags]))
+    config = cast("TrainArgs", parse_command(["train", *flags])).config
     if config.address is not None:
         raise UsageError("--address: the job runs on the cluster of the dashboard; leave it out")
     for name in ("run_dir", "resume"):

@@ -11,7 +11,8 @@ from distributed_pg.kernels import kernel_environment, on_x86
 PURE = (
     *("cli", "config", "env", "policy", "returns", "rollout", "optimizer", "schedule", "state"),
     *("cluster", "dispatch", "learner", "checkpoint", "run_dir", "run_writer", "display"),
-    *("versions", "worker"),
+    *("versions", "worker", "terminal"),
+    *("commands.train", "commands.evaluate", "commands.benchmark"),
 )
 
 

@@ -1,0 +1,75 @@
+"""``distributed-pg evaluate``."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from distributed_pg.config import NumWorkers, check_address, check_num_workers, check_whole
+from distributed_pg.terminal import console
+
+
+@dataclass(frozen=True)
+class EvaluateArgs:
+    """Play whole games with the weights of a checkpoint and report mean and spread.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PATH|URI")]
+    """A checkpoint file, or a run's folder or URI for its newest one."""
+    episodes: int = 100
+    """Games to play."""
+    greedy: bool = False
+    """Take the most probable action instead of sampling."""
+    seed: int = 0
+    """Of the games and the sampling; never the games of a training run."""
+    num_workers: NumWorkers = "auto"
+    """Games at a time, one CPU each. auto: the CPUs of the machine or cluster."""
+    address: str | None = None
+    """HOST:PORT of a running Ray cluster, or auto to find one."""
+    json: bool = False
+    """Print one JSON object instead of a table."""
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check_whole("episodes", self.episodes, 1, 10_000_000)
+        check_whole("seed", self.seed, 0, 2**63 - 1)
+        check_num_workers(self.num_workers)
+        check_address(self.address)
+
+
+def run(args: EvaluateArgs) -> int:
+    """Play the games and print the result; returns the exit code."""
+    from distributed_pg.evaluate import evaluate
+
+    errors = console(stderr=True)
+    columns = TextColumn("{task.description}"), MofNCompleteColumn(), TimeRemainingColumn()
+    quiet = not errors.is_terminal
+    with Progress(*columns, console=errors, transient=True, disable=quiet) as progress:
+        games = progress.add_task("Games played", total=args.episodes)
+        result = evaluate(
+            args.checkpoint,
+            args.episodes,
+            greedy=args.greedy,
+            seed=args.seed,
+            num_workers=args.num_workers,
+            address=args.address,
+            finished=lambda count: progress.update(games, completed=count),
+            message=errors.print,
+        )
+    values = dataclasses.asdict(result)
+    if args.json:
+        print(json.dumps(values))  # noqa: T201
+        return 0
+    table = Table(show_header=False, box=None)
+    for name, value in values.items():
+        text = "-" if value is None else f"{value:.3f}" if isinstance(value, float) else f"{value}"
+        table.add_row(name, text)
+    console().print(table)
+    return 0

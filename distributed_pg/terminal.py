@@ -1,0 +1,33 @@
+"""What the commands share in speaking to the user."""
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from rich.console import Console
+
+from distributed_pg.errors import UsageError
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Prints text as it is: a path or an error may look like markup."""
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+
+def command_name() -> str:
+    """How this command was called, for the commands it advises."""
+    called = Path(sys.argv[0])
+    return "python -m distributed_pg" if called.name == "__main__.py" else str(called)
+
+
+def need_extra(extra: str, *modules: str) -> None:
+    """See to it that ``modules``, which the extra ``extra`` installs, are there.
+
+    Raises:
+        UsageError: one is missing; the message has the pip command.
+    """
+    for module in modules:
+        if find_spec(module) is None:
+            raise UsageError(
+                f"{module} is not installed; pip install 'distributed-pg[{extra}]' brings it"
+            )
