@@ -18,10 +18,10 @@ from distributed_pg.checkpoint import (
     Checkpoint,
     load_checkpoint,
     save_checkpoint,
-    write_atomically,
 )
 from distributed_pg.config import TrainConfig
 from distributed_pg.errors import CheckpointError, RunError, UsageError
+from distributed_pg.sealed_file import write_atomically
 from distributed_pg.state import WINDOW, TrainingState
 
 RUNS = Path("runs")

@@ -14,12 +14,12 @@ from distributed_pg.checkpoint import (
     load_checkpoint,
     save_checkpoint,
     weights_checksum,
-    write_atomically,
 )
 from distributed_pg.config import TrainConfig
 from distributed_pg.errors import CheckpointError
 from distributed_pg.policy import Policy
 from distributed_pg.rollout import EpisodeStats
+from distributed_pg.sealed_file import write_atomically
 from distributed_pg.state import Progress, TrainingState
 from distributed_pg.versions import library_versions
 
