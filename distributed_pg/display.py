@@ -161,6 +161,9 @@ class TrainDisplay:
         if config.stop_episodes is not None and record.episodes_per_hour > 0:
             missing = max(0, config.stop_episodes - record.episodes)
             seconds.append(missing / record.episodes_per_hour * 3600)
+        if config.stop_frames is not None and record.frames_per_second > 0:
+            missing = max(0, config.stop_frames - record.frames)
+            seconds.append(missing / record.frames_per_second)
         if config.stop_minutes is not None:
             seconds.append(max(0.0, 60 * config.stop_minutes - record.wall_seconds))
         if seconds:
