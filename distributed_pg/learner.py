@@ -201,7 +201,7 @@ class Learner:
         busy = sum(stats.seconds for stats in batch)
         steps = sum(stats.steps for stats in batch)
         won = sum(stats.points_won for stats in batch)
-        played = won + sum(stats.points_lost for stats in batch)
+        lost = sum(stats.points_lost for stats in batch)
         entropy = sum(stats.entropy * stats.steps for stats in batch) / steps
         seconds = max(progress.wall_seconds - before.wall_seconds, 1e-9)
         record = UpdateRecord(
@@ -211,7 +211,9 @@ class Learner:
             wall_seconds=round(progress.wall_seconds, 3),
             rewards=[stats.reward for stats in batch],
             lengths=[stats.steps for stats in batch],
-            points_share=round(won / played, 4) if played else None,
+            points_won=won,
+            points_lost=lost,
+            points_share=round(won / (won + lost), 4) if won + lost else None,
             entropy=round(entropy, 6),
             running_mean=progress.running_mean,
             mean_100=progress.mean_100,

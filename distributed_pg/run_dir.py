@@ -47,8 +47,12 @@ class UpdateRecord:
     """Reward of each episode of this update."""
     lengths: list[int]
     """Steps of each episode of this update."""
+    points_won: int
+    """Points the policy scored in this update's episodes."""
+    points_lost: int
+    """Points the opponent scored in them."""
     points_share: float | None
-    """Points won in this update's episodes, of those played; None if there were none."""
+    """Points won of those played; None if there were none."""
     entropy: float
     """Entropy of the policy, mean over the steps of this update's episodes, nats."""
     running_mean: float | None

@@ -243,6 +243,7 @@ def test_a_record_by_hand(tmp_path: Path) -> None:
     assert learner.run(lambda: False)
     first, second = reporter.records
     assert (first.rewards, first.lengths) == ([-20, 18], [100, 300])
+    assert (first.points_won, first.points_lost) == (22, 24)
     assert first.points_share == round(22 / 46, 4)
     assert first.entropy == (0.5 * 100 + 0.25 * 300) / 400
     assert second.points_share is None  # no point was played
