@@ -101,6 +101,8 @@ class TrainConfig:
     """A worker that is silent for so long, and for 20 usual episodes, is replaced."""
     disk_errors: DiskErrors = _free("stop")
     """When the run's folder cannot be written: stop, or warn and go on without."""
+    tensorboard: bool = _free(False)
+    """Write TensorBoard's event files too, in the run's folder under tensorboard/."""
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -226,7 +228,7 @@ def preset(name: str, **changes: Any) -> TrainConfig:
 def _check_types(config: TrainConfig) -> None:
     for name, hint in typing.get_type_hints(TrainConfig).items():
         value, allowed = getattr(config, name), _runtime_types(hint)
-        if isinstance(value, bool) or not isinstance(value, allowed):
+        if (isinstance(value, bool) and bool not in allowed) or not isinstance(value, allowed):
             names = " or ".join("none" if t is type(None) else t.__name__ for t in allowed)
             raise ConfigError(f"{name}: {value!r} is not of type {names}")
 

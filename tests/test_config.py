@@ -52,6 +52,7 @@ OUT_OF_RANGE: list[tuple[str, Any, str]] = [
     ("backup_after", 0.5, "0.5 is not a number from 1 and up to"),
     ("hang_seconds", 0.0, "0.0 is not a number above 0"),
     ("disk_errors", "hide", "'hide' is not one of stop, warn"),
+    ("tensorboard", 1, "1 is not of type bool"),
 ]
 
 
