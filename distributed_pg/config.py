@@ -41,10 +41,11 @@ class TrainConfig:
     """The run's random numbers, weights and games follow from it."""
     batch_size: int = 4
     """Episodes summed in one update."""
-    learning_rate: float = 2e-3
-    """RMSProp's step size."""
-    anneal_episodes: int | None = 1000
-    """The learning rate falls with the square root of 1 + episodes / this. None: it stays."""
+    learning_rate: float = 3e-3
+    """RMSProp's step size, in the beginning."""
+    anneal_episodes: int | None = 2000
+    """After so many episodes the learning rate is a half of what it was, after twice as many a third,
+    and so on. None: it stays."""
     gamma: float = 0.99
     """Discount of the rewards, per step."""
     decay: float = 0.99
@@ -184,7 +185,7 @@ class TrainConfig:
         """The step size of an update made after ``episodes`` episodes."""
         if self.anneal_episodes is None:
             return self.learning_rate
-        return self.learning_rate / math.sqrt(1.0 + episodes / self.anneal_episodes)
+        return self.learning_rate / (1.0 + episodes / self.anneal_episodes)
 
     def env_settings(self) -> dict[str, Any]:
         """The arguments of :class:`distributed_pg.env.PongEnv`."""

@@ -99,7 +99,7 @@ def by_the_definition(config: TrainConfig, updates: int) -> Policy:
             total.w1[gradient.rows] += gradient.w1_rows
             total.w2[...] += gradient.w2
         policy = versions[-1].copy()
-        rate = config.learning_rate / math.sqrt(1 + update * config.batch_size / annealed)
+        rate = config.learning_rate / (1 + update * config.batch_size / annealed)
         RMSProp(rate, config.decay).step(policy, cache, total)
         versions.append(policy)
     return versions[-1]
