@@ -44,8 +44,8 @@ class TrainConfig:
     learning_rate: float = 3e-3
     """RMSProp's step size, in the beginning."""
     anneal_episodes: int | None = 2000
-    """After so many episodes the learning rate is a half of what it was, after twice as many a third,
-    and so on. None: it stays."""
+    """After so many episodes the learning rate is a half of its first value, after twice as many a
+    third, and so on. None: it stays."""
     gamma: float = 0.99
     """Discount of the rewards, per step."""
     decay: float = 0.99
