@@ -18,12 +18,12 @@ SCALARS = {
     "policy/entropy": "entropy",
     "policy/gradient_norm": "gradient_norm",
     "policy/weights_norm": "weights_norm",
-    "policy/lag": "policy_lag",
     "speed/episodes_per_hour": "episodes_per_hour",
     "speed/frames_per_second": "frames_per_second",
     "speed/worker_busy": "worker_busy",
     "speed/workers": "workers",
     "speed/update_seconds": "update_seconds",
+    "speed/policy_lag": "policy_lag",
 }
 """Each tag and the field of :class:`UpdateRecord` that it shows; step: the episodes so far."""
 EPISODE_REWARD, EPISODE_LENGTH = "reward/episode", "policy/episode_length"
