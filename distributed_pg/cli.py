@@ -14,7 +14,7 @@ hold_kernels()  # before anything below imports numpy
 
 import tyro  # noqa: E402
 
-from distributed_pg.commands import benchmark, evaluate, train  # noqa: E402
+from distributed_pg.commands import benchmark, evaluate, plot, train  # noqa: E402
 from distributed_pg.errors import RunError, UsageError  # noqa: E402
 
 DESCRIPTION = """Learns to play Atari Pong from pixels, with policy gradients in numpy, on all CPUs
@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "train": (train.TrainArgs, train.run),
     "evaluate": (evaluate.EvaluateArgs, evaluate.run),
     "benchmark": (benchmark.BenchmarkArgs, benchmark.run),
+    "plot": (plot.PlotArgs, plot.run),
 }
 """For each command the class of its arguments and what it does with them."""
 
