@@ -14,7 +14,7 @@ hold_kernels()  # before anything below imports numpy
 
 import tyro  # noqa: E402
 
-from distributed_pg.commands import benchmark, evaluate, plot, train  # noqa: E402
+from distributed_pg.commands import benchmark, evaluate, plot, record, train  # noqa: E402
 from distributed_pg.errors import RunError, UsageError  # noqa: E402
 
 DESCRIPTION = """Learns to play Atari Pong from pixels, with policy gradients in numpy, on all CPUs
@@ -24,6 +24,7 @@ of workers."""
 COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "train": (train.TrainArgs, train.run),
     "evaluate": (evaluate.EvaluateArgs, evaluate.run),
+    "record": (record.RecordArgs, record.run),
     "benchmark": (benchmark.BenchmarkArgs, benchmark.run),
     "plot": (plot.PlotArgs, plot.run),
 }

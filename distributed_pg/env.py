@@ -138,7 +138,31 @@ class PongEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
             ``signs``: the observation there, float32 (n,), each -1 or 1; elsewhere it is 0.
             Then reward, terminated, truncated.
         """
-        reward = self._emulate(self._actions[action])
+        reward = self.emulate(action, self.frame_skip)
+        pixels, signs, terminated, truncated = self.observe()
+        return pixels, signs, reward, terminated, truncated
+
+    def emulate(self, action: int, frames: int) -> float:
+        """The first half of :meth:`step_sparse`: run ``frames`` frames of a step.
+
+        Each applies ``action`` unless that is dropped.
+
+        Returns:
+            The points scored.
+        """
+        begin = time.perf_counter()
+        wanted = self._actions[action]
+        points = 0
+        for _ in range(frames):
+            if not next(self._repeats):
+                self._applied = wanted
+            points += self._ale.act(self._applied)
+        self._at_start = False
+        self.emulator_seconds += time.perf_counter() - begin
+        return float(points)
+
+    def observe(self) -> tuple[NDArray[np.intp], NDArray[np.float32], bool, bool]:
+        """The second half of :meth:`step_sparse`: ``pixels``, ``signs``, terminated, truncated."""
         self._frame, self._previous_frame = self._previous_frame, self._frame
         self._ale.getScreen(self._screen)
         np.copyto(self._frame, self._visible)
@@ -148,8 +172,8 @@ class PongEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
         signs = _FOREGROUND.take(frame.take(pixels)) - _FOREGROUND.take(previous.take(pixels))
         if np.count_nonzero(signs) < len(signs):  # some only changed their colour
             pixels, signs = pixels[signs != 0.0], signs[signs != 0.0]
-        truncated = self._ale.game_truncated()
-        return pixels, signs, reward, self._ale.game_over(with_truncation=False), truncated
+        terminated = self._ale.game_over(with_truncation=False)
+        return pixels, signs, terminated, self._ale.game_truncated()
 
     def render(self) -> NDArray[np.uint8] | None:
         """The screen as RGB, uint8 (210, 160, 3); None in the other modes (ALE draws by itself)."""
@@ -162,18 +186,6 @@ class PongEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
     def emulated_frames(self) -> int:
         """Frames emulated since the episode began."""
         return self._ale.getEpisodeFrameNumber()
-
-    def _emulate(self, action: Action) -> float:
-        """Run ``frame_skip`` frames with ``action``, where it is not dropped; the points scored."""
-        begin = time.perf_counter()
-        points = 0
-        for _ in range(self.frame_skip):
-            if not next(self._repeats):
-                self._applied = action
-            points += self._ale.act(self._applied)
-        self._at_start = False
-        self.emulator_seconds += time.perf_counter() - begin
-        return float(points)
 
     def _sticky_draws(self) -> Iterator[bool]:
         """For each emulated frame, whether it repeats the last applied action."""

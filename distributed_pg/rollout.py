@@ -87,9 +87,7 @@ def play_episode(
 
     ``greedy`` takes the most probable action instead of sampling.
     """
-    for_env, for_actions = seed.spawn(2)
-    env.reset(seed=int(for_env.generate_state(1, np.uint64)[0]))
-    uniforms = _uniforms(np.random.default_rng(for_actions))
+    uniforms = begin_episode(env, seed)
     trajectory = Trajectory()
     # Looked up once: a method of a list is otherwise looked up at every step.
     keep_pixels, keep_signs = trajectory.pixels.append, trajectory.signs.append
@@ -113,6 +111,13 @@ def play_episode(
         keep_reward(reward)
         done = terminated or truncated
     return trajectory
+
+
+def begin_episode(env: PongEnv, seed: np.random.SeedSequence) -> Iterator[float]:
+    """Reset ``env`` for the episode of ``seed``; the numbers to :func:`sample` its actions with."""
+    for_env, for_actions = seed.spawn(2)
+    env.reset(seed=int(for_env.generate_state(1, np.uint64)[0]))
+    return _uniforms(np.random.default_rng(for_actions))
 
 
 def episode_gradient(policy: Policy, trajectory: Trajectory, gamma: float) -> Gradient:
