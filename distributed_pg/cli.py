@@ -14,7 +14,14 @@ hold_kernels()  # before anything below imports numpy
 
 import tyro  # noqa: E402
 
-from distributed_pg.commands import benchmark, evaluate, plot, record, train  # noqa: E402
+from distributed_pg.commands import (  # noqa: E402
+    benchmark,
+    evaluate,
+    plot,
+    record,
+    report,
+    train,
+)
 from distributed_pg.errors import RunError, UsageError  # noqa: E402
 
 DESCRIPTION = """Learns to play Atari Pong from pixels, with policy gradients in numpy, on all CPUs
@@ -27,6 +34,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "record": (record.RecordArgs, record.run),
     "benchmark": (benchmark.BenchmarkArgs, benchmark.run),
     "plot": (plot.PlotArgs, plot.run),
+    "report": (report.ReportArgs, report.run),
 }
 """For each command the class of its arguments and what it does with them."""
 
