@@ -164,7 +164,10 @@ def simulate(
     """
     config, state = _standing_still(checkpoint)
     env = PongEnv(**config.env_settings())
-    played = [rollout(env, state.policy, config.seed, i, config.gamma) for i in range(_PLAYED)]
+    played = [
+        rollout(env, state.policy, config.seed, i, config.gamma, config.baseline)
+        for i in range(_PLAYED)
+    ]
     seconds_played = statistics.mean(result.stats.seconds for result in played)
     size = statistics.mean(result.gradient.nbytes for result in played)
     simulations = []
@@ -207,6 +210,7 @@ def _standing_still(checkpoint: str | Path | None) -> tuple[TrainConfig, Trainin
         batch_size=10,
         policy_lag=1,
         stop_episodes=None,
+        stop_frames=None,
         stop_minutes=None,
         stop_reward=None,
         checkpoint_every=25,

@@ -20,7 +20,7 @@ from distributed_pg.sealed_file import Tensors, read_sealed, write_sealed
 from distributed_pg.state import WINDOW, Progress, TrainingState, policy_shape
 from distributed_pg.versions import cpu_model, library_versions
 
-FORMAT = "distributed_pg checkpoint 1"
+FORMAT = "distributed_pg checkpoint 2"
 _MOST = 1e18
 """More than any number of a run's progress can be."""
 
@@ -115,7 +115,7 @@ def _progress(values: dict[str, Any]) -> Progress:
 
 def _state(config: TrainConfig, progress: Progress, tensors: Tensors) -> TrainingState:
     inputs, hidden_units, actions = policy_shape(config)
-    shapes = {"w1": (inputs, hidden_units), "w2": (hidden_units, actions - 1)}
+    shapes = {"w1": (inputs, hidden_units), "w2": (hidden_units, actions)}
 
     def take(name: str) -> Policy:
         arrays = []

@@ -65,7 +65,6 @@ class Learner:
         self._state = state
         self._cluster = cluster
         self._reporter = reporter
-        self._optimizer = RMSProp(config.learning_rate, config.decay)
         self._gradient = state.policy.zeros_like()
         self._schedule = Schedule(
             config.batch_size, config.policy_lag, state.progress.update, _last_update(config)
@@ -133,7 +132,8 @@ class Learner:
         state = self._state
         gradient_norm = self._finite_norm("gradient", self._gradient)
         policy, cache = state.policy.copy(), state.cache.copy()
-        self._optimizer.step(policy, cache, self._gradient)
+        learning_rate = self._config.learning_rate_after(state.progress.episodes)
+        RMSProp(learning_rate, self._config.decay).step(policy, cache, self._gradient)
         self._finite_norm("weights", policy)
         progress = state.progress.after_update(self._batch, self._wall_seconds())
         batch = self._batch.copy()
@@ -214,6 +214,8 @@ class Learner:
 def stop_reached(config: TrainConfig, progress: Progress, wall_seconds: float) -> bool:
     """Whether one of the stop conditions holds after ``wall_seconds`` of training."""
     if config.stop_episodes is not None and progress.episodes >= config.stop_episodes:
+        return True
+    if config.stop_frames is not None and progress.frames >= config.stop_frames:
         return True
     if config.stop_minutes is not None and wall_seconds >= 60 * config.stop_minutes:
         return True

@@ -235,7 +235,7 @@ def _settings(config: TrainConfig, *, may_change: bool) -> list[Setting]:
     return [
         Setting(
             field.name,
-            "not set"
+            "none"
             if getattr(config, field.name) is None
             else setting_text(getattr(config, field.name)),
             getattr(config, field.name) != getattr(base, field.name),

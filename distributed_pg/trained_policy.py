@@ -80,7 +80,7 @@ def load_policy(path: Path) -> TrainedPolicy:
         config, progress, _ = checkpoint.parse_texts(texts)
         w1, w2 = (tensors[name].astype(np.float32) for name in ("w1", "w2"))
         inputs, hidden_units, actions = policy_shape(config)
-        if w1.shape != (inputs, hidden_units) or w2.shape != (hidden_units, actions - 1):
+        if w1.shape != (inputs, hidden_units) or w2.shape != (hidden_units, actions):
             raise ValueError(f"weights of shapes {w1.shape} and {w2.shape}")
     except checkpoint.MISFITS as error:
         raise CheckpointError(

@@ -33,15 +33,15 @@ class Unit:
     action: str
     """The action that it makes more likely when it is active, more than any other."""
     size: float
-    """Of its outgoing weights, Euclidean norm."""
+    """Of its weights to the actions, Euclidean norm."""
 
 
 def strongest_units(trained: TrainedPolicy, count: int) -> list[Unit]:
     """The units with the largest outgoing weights, or all if there are fewer, largest first."""
     config, policy = trained.config, trained.policy
-    sizes = np.linalg.norm(policy.w2, axis=1)
-    # The last action's logit is fixed at 0.
-    favoured = np.pad(policy.w2, ((0, 0), (0, 1))).argmax(axis=1)
+    logits = policy.w2.copy()
+    logits[:, -1] = 0.0  # the last action's; what stands there is the expected return's
+    sizes, favoured = np.linalg.norm(logits, axis=1), logits.argmax(axis=1)
     shape = observation_shape(config.crop)
     return [
         Unit(policy.w1[:, j].reshape(shape), config.actions[favoured[j]], float(sizes[j]))

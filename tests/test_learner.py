@@ -1,6 +1,7 @@
 """The real learner on a simulated cluster: the same bits whatever happens on the way."""
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -47,7 +48,7 @@ def make_cluster(config: TrainConfig, workers: int, **faults: Any) -> SimulatedC
     env = PongEnv(**config.env_settings())
 
     def play(ticket: Ticket, policy: Policy) -> tuple[EpisodeStats, Gradient]:
-        result = rollout(env, policy, config.seed, ticket.episode, config.gamma)
+        result = rollout(env, policy, config.seed, ticket.episode, config.gamma, config.baseline)
         return replace(result.stats, seconds=1.0), result.gradient
 
     return SimulatedCluster(play, workers, Faults(**faults), seed=len(faults))
@@ -86,18 +87,20 @@ def by_the_definition(config: TrainConfig, updates: int) -> Policy:
     """The run as the README defines it, one episode after another."""
     env = PongEnv(**config.env_settings())
     versions = [TrainingState.initial(config).policy]
-    optimizer = RMSProp(config.learning_rate, config.decay)
+    annealed = config.anneal_episodes or math.inf
     cache = versions[0].zeros_like()
     for update in range(updates):
         total = versions[0].zeros_like()
         player = versions[max(0, update - config.policy_lag)]
         for i in range(config.batch_size):
             episode = update * config.batch_size + i
-            gradient = rollout(env, player, config.seed, episode, config.gamma).gradient
+            played = rollout(env, player, config.seed, episode, config.gamma, config.baseline)
+            gradient = played.gradient
             total.w1[gradient.rows] += gradient.w1_rows
             total.w2[...] += gradient.w2
         policy = versions[-1].copy()
-        optimizer.step(policy, cache, total)
+        rate = config.learning_rate / math.sqrt(1 + update * config.batch_size / annealed)
+        RMSProp(rate, config.decay).step(policy, cache, total)
         versions.append(policy)
     return versions[-1]
 
@@ -122,12 +125,19 @@ def test_workers_that_will_wait_are_told_once(
     assert said is None or re.match(said, told[0])
 
 
-@pytest.mark.parametrize("policy_lag", [0, 1, 3])
-def test_the_run_is_what_its_definition_says(tmp_path: Path, policy_lag: int) -> None:
-    config = replace(CONFIG, policy_lag=policy_lag)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"policy_lag": 0},
+        {"baseline": "mean", "anneal_episodes": None},
+        {"policy_lag": 3, "anneal_episodes": 2},
+    ],
+)
+def test_the_run_is_what_its_definition_says(tmp_path: Path, settings: dict[str, Any]) -> None:
+    config = replace(CONFIG, **settings)
     state, _, cluster = run(config, tmp_path / "run", workers=5)
     assert weights_checksum(state.policy) == weights_checksum(by_the_definition(config, 4))
-    assert cluster.most_weights <= policy_lag + 2  # the new one comes before the oldest goes
+    assert cluster.most_weights <= config.policy_lag + 2  # the new one comes before the oldest goes
 
 
 @pytest.mark.parametrize("policy_lag", [0, 1])

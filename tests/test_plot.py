@@ -79,7 +79,7 @@ def test_milestones_are_the_first_updates_that_reach_a_level(tmp_path: Path) -> 
 
 
 def test_groups_differ_in_what_a_run_computes_and_not_in_the_seed() -> None:
-    slow = {"learning_rate": 1e-4, "policy_lag": 0}
+    slow = {"learning_rate": 1e-4, "policy_lag": 0, "anneal_episodes": None, "baseline": "mean"}
     configs = {
         "a": preset("default", **slow, batch_size=10),
         "b": preset("default"),
@@ -265,7 +265,7 @@ def test_units_are_pictures_of_the_field_in_the_order_of_their_influence() -> No
     config = TrainConfig(hidden_units=3, crop=(35, 155))
     w1 = np.zeros((60 * 80, 3))
     w1[5 * 80 + 7, 1] = 2.0  # row 5, column 7
-    units = strongest_units(trained(w1, np.array([[0.1], [-3.0], [0.5]]), config), 2)
+    units = strongest_units(trained(w1, np.array([[0.1, 9.0], [-3.0, 0.0], [0.5, -9.0]]), config), 2)
     assert [(unit.action, unit.size) for unit in units] == [("DOWN", 3.0), ("UP", 0.5)]
     assert units[0].weights.shape == (60, 80)
     assert np.argwhere(units[0].weights).tolist() == [[5, 7]]
@@ -279,7 +279,7 @@ def test_units_are_pictures_of_the_field_in_the_order_of_their_influence() -> No
 
 def test_of_more_than_two_actions_a_unit_favours_the_one_with_the_highest_logit() -> None:
     config = TrainConfig(hidden_units=3, actions=("NOOP", "UP", "DOWN"))
-    w2 = np.array([[1.0, 2.0], [-3.0, -4.0], [0.5, -1.0]])
+    w2 = np.array([[1.0, 2.0, 0.0], [-3.0, -4.0, 0.0], [0.5, -1.0, 9.0]])
     units = strongest_units(trained(np.zeros((6400, 3)), w2, config), 9)
     assert [unit.action for unit in units] == ["DOWN", "UP", "NOOP"]
 
@@ -287,7 +287,7 @@ def test_of_more_than_two_actions_a_unit_favours_the_one_with_the_highest_logit(
 def test_zero_is_white_and_the_signs_have_a_colour_each() -> None:
     w1 = np.zeros((6400, 1))
     w1[:100], w1[100:200] = 1.0, -1.0
-    units = strongest_units(trained(w1, np.ones((1, 1)), TrainConfig(hidden_units=1)), 1)
+    units = strongest_units(trained(w1, np.ones((1, 2)), TrainConfig(hidden_units=1)), 1)
     with Image.open(io.BytesIO(weights_png(units, LIGHT))) as image:
         pixels = np.asarray(image.convert("RGBA")).reshape(-1, 4)
     high, low, zero = ("#{:02x}{:02x}{:02x}".format(*pixels[at]) for at in (0, 100, 200))

@@ -1,5 +1,7 @@
 """An episode and its gradient as one result."""
 
+import functools
+
 import numpy as np
 
 from distributed_pg.env import PongEnv
@@ -14,6 +16,8 @@ from distributed_pg.rollout import (
     rollout,
 )
 
+played = functools.partial(rollout, gamma=0.99, baseline="learned")
+
 
 def bits(result: EpisodeResult) -> tuple[bytes, ...]:
     gradient = result.gradient
@@ -21,17 +25,17 @@ def bits(result: EpisodeResult) -> tuple[bytes, ...]:
 
 
 def test_a_result_is_a_function_of_weights_seed_and_episode(pong: PongEnv, policy: Policy) -> None:
-    first = rollout(pong, policy, seed=7, episode=3, gamma=0.99)
-    rollout(pong, policy, seed=7, episode=4, gamma=0.99)
-    again = rollout(PongEnv(), policy.copy(), seed=7, episode=3, gamma=0.99)
+    first = played(pong, policy, seed=7, episode=3)
+    played(pong, policy, seed=7, episode=4)
+    again = played(PongEnv(), policy.copy(), seed=7, episode=3)
     assert bits(again) == bits(first)
     assert again.stats.reward == first.stats.reward
     for seed, episode in ((7, 4), (8, 3)):
-        assert bits(rollout(pong, policy, seed, episode, 0.99)) != bits(first)
+        assert bits(played(pong, policy, seed, episode)) != bits(first)
 
 
 def test_stats_of_a_whole_game(pong: PongEnv, policy: Policy) -> None:
-    stats = rollout(pong, policy, seed=0, episode=0, gamma=0.99).stats
+    stats = played(pong, policy, seed=0, episode=0).stats
     trajectory = play_episode(pong, policy, episode_seed(0, 0, TRAINING))
     assert stats.reward == sum(trajectory.rewards)
     assert -21 <= stats.reward <= 21
@@ -43,7 +47,9 @@ def test_stats_of_a_whole_game(pong: PongEnv, policy: Policy) -> None:
 
 
 def test_a_truncated_game_without_a_point_has_a_zero_gradient(policy: Policy) -> None:
-    result = rollout(PongEnv(frame_limit=80), policy, seed=0, episode=0, gamma=0.99)
+    result = rollout(
+        PongEnv(frame_limit=80), policy, seed=0, episode=0, gamma=0.99, baseline="learned"
+    )
     assert result.stats.frames == 80
     assert result.stats.reward == 0.0
     assert len(result.gradient.rows) > 0
@@ -52,7 +58,9 @@ def test_a_truncated_game_without_a_point_has_a_zero_gradient(policy: Policy) ->
 
 
 def test_a_game_of_one_step_has_a_zero_gradient(policy: Policy) -> None:
-    result = rollout(PongEnv(frame_limit=1), policy, seed=0, episode=0, gamma=0.99)
+    result = rollout(
+        PongEnv(frame_limit=1), policy, seed=0, episode=0, gamma=0.99, baseline="learned"
+    )
     assert result.stats.steps == 1
     assert len(result.gradient.rows) == 0
     assert result.gradient.w1_rows.shape == (0, 200)
