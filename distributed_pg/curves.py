@@ -96,7 +96,7 @@ def local_run(location: str, *names: str) -> Iterator[Path]:
 
 
 def load_curve(location: str) -> Curve:
-    """The curve of a run's folder or URI, or of a file like its metrics.jsonl.
+    """The curve of a run's folder or URI, or, without its settings, of a file of metrics.
 
     Raises:
         UsageError: there is nothing.
@@ -106,11 +106,9 @@ def load_curve(location: str) -> Curve:
         path = Path(location)
         if not path.exists():
             raise UsageError(f"{path}: No such file or directory")
-        if path.name == METRICS and path.with_name("config.json").is_file():
-            path = path.parent
         if path.is_file():
-            return read_curve(path, path.stem, None)
-        location = str(path)
+            of_run = path.name == METRICS
+            return read_curve(path, run_name(str(path.parent)) if of_run else path.stem, None)
     with local_run(location, "config.json", METRICS) as folder:
         return run_curve(folder, run_name(location))
 

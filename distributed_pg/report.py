@@ -164,7 +164,7 @@ def _recorded(checkpoint: Path) -> Game:
     from distributed_pg.video import record
 
     with tempfile.TemporaryDirectory() as folder:
-        recording = record(checkpoint, Path(folder) / "game.mp4")
+        recording = record(checkpoint, Path(folder) / "game.mp4", smooth=True)
         source = _data_uri("video/mp4", recording.path.read_bytes())
     return Game(source, recording.reward, recording.steps)
 

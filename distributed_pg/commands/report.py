@@ -37,7 +37,7 @@ class ReportArgs:
 
 def run(args: ReportArgs) -> int:
     """Play, record, and write the page; returns the exit code."""
-    need_extra("report", "jinja2", "matplotlib")
+    need_extra("report", "jinja2", "matplotlib", "imageio_ffmpeg", "PIL")
     from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from distributed_pg.report import write_report
