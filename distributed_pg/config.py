@@ -41,10 +41,11 @@ class TrainConfig:
     """The run's random numbers, weights and games follow from it."""
     batch_size: int = 4
     """Episodes summed in one update."""
-    learning_rate: float = 2e-3
-    """RMSProp's step size."""
-    anneal_episodes: int | None = 1000
-    """The learning rate falls with the square root of 1 + episodes / this. None: it stays."""
+    learning_rate: float = 3e-3
+    """RMSProp's step size, in the beginning."""
+    anneal_episodes: int | None = 2000
+    """After so many episodes the learning rate is a half of its first value, after twice as many a
+    third, and so on. None: it stays."""
     gamma: float = 0.99
     """Discount of the rewards, per step."""
     decay: float = 0.99
@@ -101,6 +102,8 @@ class TrainConfig:
     """A worker that is silent for so long, and for 20 usual episodes, is replaced."""
     disk_errors: DiskErrors = _free("stop")
     """When the run's folder cannot be written: stop, or warn and go on without."""
+    tensorboard: bool = _free(False)
+    """Write TensorBoard's event files too, in the run's folder under tensorboard/."""
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -182,7 +185,7 @@ class TrainConfig:
         """The step size of an update made after ``episodes`` episodes."""
         if self.anneal_episodes is None:
             return self.learning_rate
-        return self.learning_rate / math.sqrt(1.0 + episodes / self.anneal_episodes)
+        return self.learning_rate / (1.0 + episodes / self.anneal_episodes)
 
     def env_settings(self) -> dict[str, Any]:
         """The arguments of :class:`distributed_pg.env.PongEnv`."""
@@ -226,7 +229,7 @@ def preset(name: str, **changes: Any) -> TrainConfig:
 def _check_types(config: TrainConfig) -> None:
     for name, hint in typing.get_type_hints(TrainConfig).items():
         value, allowed = getattr(config, name), _runtime_types(hint)
-        if isinstance(value, bool) or not isinstance(value, allowed):
+        if (isinstance(value, bool) and bool not in allowed) or not isinstance(value, allowed):
             names = " or ".join("none" if t is type(None) else t.__name__ for t in allowed)
             raise ConfigError(f"{name}: {value!r} is not of type {names}")
 

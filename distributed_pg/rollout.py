@@ -33,6 +33,12 @@ class EpisodeStats:
     """Time inside the emulator."""
     seconds: float
     """Time from the reset to the last step, and to the gradient where there is one."""
+    points_won: int
+    """Points the policy scored."""
+    points_lost: int
+    """Points the opponent scored."""
+    entropy: float
+    """Entropy of the policy, mean over the steps, nats."""
     gradient_bytes: int = 0
     """Size of its gradient."""
     waited_seconds: float = 0.0
@@ -156,6 +162,12 @@ def episode_gradient(
     )
 
 
+def mean_entropy(probabilities: NDArray[np.float64]) -> float:
+    """Mean of the entropies, in nats, of the distributions in the rows of (T, A)."""
+    logarithms = np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
+    return -float(np.vdot(probabilities, logarithms)) / len(probabilities)
+
+
 def sample(probabilities: list[float], uniform: float) -> int:
     """The action whose share of [0, 1) holds ``uniform``."""
     for action, probability in enumerate(probabilities):
@@ -180,10 +192,14 @@ class _Clock:
         self._emulator_begin = env.emulator_seconds
 
     def stats(self, trajectory: Trajectory) -> EpisodeStats:
+        rewards = np.array(trajectory.rewards)
         return EpisodeStats(
             reward=math.fsum(trajectory.rewards),
             steps=len(trajectory.actions),
             frames=self._env.emulated_frames,
             emulator_seconds=self._env.emulator_seconds - self._emulator_begin,
+            points_won=int(np.count_nonzero(rewards > 0.0)),
+            points_lost=int(np.count_nonzero(rewards < 0.0)),
+            entropy=mean_entropy(np.array(trajectory.probabilities)),
             seconds=time.perf_counter() - self._begin,
         )

@@ -18,7 +18,7 @@ from distributed_pg.config import TrainConfig
 from distributed_pg.env import PongEnv
 from distributed_pg.errors import RunError, UsageError
 from distributed_pg.learner import Learner
-from distributed_pg.optimizer import RMSProp
+from distributed_pg.optimizer import RMSProp, norm
 from distributed_pg.policy import Gradient, Policy
 from distributed_pg.rollout import EpisodeStats, rollout
 from distributed_pg.run_dir import RunDir, UpdateRecord
@@ -99,7 +99,7 @@ def by_the_definition(config: TrainConfig, updates: int) -> Policy:
             total.w1[gradient.rows] += gradient.w1_rows
             total.w2[...] += gradient.w2
         policy = versions[-1].copy()
-        rate = config.learning_rate / math.sqrt(1 + update * config.batch_size / annealed)
+        rate = config.learning_rate / (1 + update * config.batch_size / annealed)
         RMSProp(rate, config.decay).step(policy, cache, total)
         versions.append(policy)
     return versions[-1]
@@ -212,6 +212,10 @@ def test_metrics_and_checkpoints_on_disk(tmp_path: Path) -> None:
     assert last["frames"] == state.progress.frames
     assert last["weights_checksum"] == weights_checksum(state.policy)
     assert len(last["rewards"]) == 3
+    assert lines[0]["lengths"] == [200, 200, 200]  # 800 frames, 4 a step
+    assert last["workers"] == 2
+    assert [line["policy_lag"] for line in lines] == [0, *[CONFIG.policy_lag] * 6]
+    assert last["weights_norm"] == norm(state.policy)
     assert {"running_mean", "mean_100", "episodes_per_hour", "gradient_norm"} <= last.keys()
     assert last["wall_seconds"] > 0
     assert last["frames_per_second"] > 0
@@ -221,6 +225,40 @@ def test_metrics_and_checkpoints_on_disk(tmp_path: Path) -> None:
     assert names == ["update-00000006.safetensors", "update-00000007.safetensors"]
     config = TrainConfig.from_json(json.loads((tmp_path / "run/config.json").read_text()))
     assert config.batch_size == 3
+
+
+def test_a_record_by_hand(tmp_path: Path) -> None:
+    games = {0: (1, 21, 100, 0.5), 1: (21, 3, 300, 0.25), 2: (0, 0, 10, 0.5), 3: (0, 0, 10, 0.5)}
+    gradient = Gradient(
+        np.empty(0, np.int32), np.empty((0, 20), np.float32), np.zeros((20, 1), np.float32)
+    )
+
+    def play(ticket: Ticket, policy: Policy) -> tuple[EpisodeStats, Gradient]:
+        won, lost, steps, entropy = games[ticket.episode]
+        return EpisodeStats(won - lost, steps, 0, 0.0, 1.0, won, lost, entropy), gradient
+
+    class SlowStore(SimulatedCluster):
+        def fetch(self, gradients: Sequence[Handle]) -> list[Gradient | GradientLost]:
+            self.clock.now += 0.25 * len(gradients)
+            return super().fetch(gradients)
+
+        def publish(self, version: int, policy: Policy) -> None:
+            self.clock.now += 2.0
+            super().publish(version, policy)
+
+    config = replace(CONFIG, batch_size=2, stop_episodes=4)
+    reporter, cluster = Recorder(), SlowStore(play, 2, Faults())
+    state = TrainingState.initial(config)
+    learner = make_learner(config, tmp_path / "run", state, cluster, reporter)
+    assert learner.run(lambda: False)
+    first, second = reporter.records
+    assert (first.rewards, first.lengths) == ([-20, 18], [100, 300])
+    assert (first.points_won, first.points_lost) == (22, 24)
+    assert first.points_share == round(22 / 46, 4)
+    assert first.entropy == (0.5 * 100 + 0.25 * 300) / 400
+    assert second.points_share is None  # no point was played
+    assert (first.policy_lag, second.policy_lag) == (0, 1)
+    assert (first.update_seconds, second.update_seconds) == (2.5, 2.5)
 
 
 def test_the_best_checkpoint_is_kept(tmp_path: Path) -> None:

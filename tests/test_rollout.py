@@ -1,8 +1,10 @@
 """An episode and its gradient as one result."""
 
 import functools
+import math
 
 import numpy as np
+import pytest
 
 from distributed_pg.env import PongEnv
 from distributed_pg.policy import Policy
@@ -12,6 +14,7 @@ from distributed_pg.rollout import (
     EpisodeResult,
     episode_seed,
     evaluate_episode,
+    mean_entropy,
     play_episode,
     rollout,
 )
@@ -40,10 +43,19 @@ def test_stats_of_a_whole_game(pong: PongEnv, policy: Policy) -> None:
     assert stats.reward == sum(trajectory.rewards)
     assert -21 <= stats.reward <= 21
     assert max(trajectory.rewards.count(1.0), trajectory.rewards.count(-1.0)) == 21
+    assert stats.points_won == trajectory.rewards.count(1.0)
+    assert stats.points_lost == trajectory.rewards.count(-1.0)
+    entropies = [-sum(p * math.log(p) for p in pair) for pair in trajectory.probabilities]
+    assert stats.entropy == pytest.approx(sum(entropies) / stats.steps)
     assert stats.steps == len(trajectory.rewards)
     # The last step may be cut short by the end of the game.
     assert 4 * (stats.steps - 1) < stats.frames <= 4 * stats.steps
     assert 0 < stats.emulator_seconds < stats.seconds
+
+
+def test_entropy_by_hand() -> None:
+    assert mean_entropy(np.full((5, 4), 0.25)) == pytest.approx(math.log(4))
+    assert mean_entropy(np.array([[1.0, 0.0], [0.5, 0.5]])) == pytest.approx(math.log(2) / 2)
 
 
 def test_a_truncated_game_without_a_point_has_a_zero_gradient(policy: Policy) -> None:
