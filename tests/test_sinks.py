@@ -7,15 +7,11 @@ import time
 from collections.abc import Callable
 
 import pytest
+from records import record_of
 
 from distributed_pg import sinks
 from distributed_pg.run_dir import UpdateRecord
 from distributed_pg.sinks import QUEUED, Sink, Sinks
-
-
-def record_of(update: int) -> UpdateRecord:
-    zeros = dict.fromkeys(UpdateRecord.__annotations__, 0)
-    return UpdateRecord(**{**zeros, "update": update})  # type: ignore[arg-type]
 
 
 class Reporter:

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from records import record_of
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from distributed_pg import terminal
 from distributed_pg.config import TrainConfig
 from distributed_pg.errors import UsageError
-from distributed_pg.run_dir import UpdateRecord, read_metrics
+from distributed_pg.run_dir import read_metrics
 from distributed_pg.sinks import Sinks
 from distributed_pg.tensorboard_sink import (
     EPISODE_LENGTH,
@@ -100,12 +101,6 @@ def test_a_missing_library_is_told_before_anything_starts(
     ):
         train(replace(CONFIG, run_dir=tmp_path / "run", tensorboard=True))
     assert not (tmp_path / "run").exists()
-
-
-def record_of(update: int) -> UpdateRecord:
-    zeros = dict.fromkeys(UpdateRecord.__annotations__, 0)
-    given = {"update": update, "episodes": update, "rewards": [1.0], "lengths": [10]}
-    return UpdateRecord(**{**zeros, **given})  # type: ignore[arg-type]
 
 
 @contextmanager
