@@ -17,6 +17,7 @@ import tyro  # noqa: E402
 from distributed_pg.commands import (  # noqa: E402
     benchmark,
     evaluate,
+    play,
     plot,
     record,
     report,
@@ -32,6 +33,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "train": (train.TrainArgs, train.run),
     "evaluate": (evaluate.EvaluateArgs, evaluate.run),
     "record": (record.RecordArgs, record.run),
+    "play": (play.PlayArgs, play.run),
     "benchmark": (benchmark.BenchmarkArgs, benchmark.run),
     "plot": (plot.PlotArgs, plot.run),
     "report": (report.ReportArgs, report.run),

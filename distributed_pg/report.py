@@ -150,7 +150,7 @@ def train_command(config: TrainConfig) -> str:
     for name in config.to_json():
         value = getattr(config, name)
         if value != getattr(base, name):
-            values = value if isinstance(value, tuple) else (value,)
+            values = value if isinstance(value, tuple) else () if value is True else (value,)
             words += [f"--{name.replace('_', '-')}", *map(str, values)]
     return shlex.join(words)
 

@@ -44,28 +44,22 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run_dir=tmp_path_factory.mktemp("report") / NAME,
     )
     run_dir = RunDir.create(config)
+    zeros = dict.fromkeys(UpdateRecord.__annotations__, 0)
     for update in range(1, 31):
         mean = -21.0 + update
-        run_dir.append(
-            UpdateRecord(
-                update=update,
-                episodes=4 * update,
-                frames=5000 * update,
-                wall_seconds=60.0 * update,
-                rewards=[mean - 2, mean, mean, mean + 2],
-                running_mean=mean,
-                mean_100=mean,
-                best_reward=mean + 2,
-                episodes_per_hour=240.0,
-                frames_per_second=5000 / 60,
-                worker_busy=0.9,
-                gradient_bytes=600_000,
-                worker_memory=2**27,
-                learner_memory=2**28,
-                gradient_norm=100.0,
-                weights_checksum="<i>",
-            )
-        )
+        given = {
+            "update": update,
+            "episodes": 4 * update,
+            "frames": 5000 * update,
+            "wall_seconds": 60.0 * update,
+            "rewards": [mean - 2, mean, mean, mean + 2],
+            "running_mean": mean,
+            "episodes_per_hour": 240.0,
+            "frames_per_second": 5000 / 60,
+            "worker_busy": 0.9,
+            "weights_checksum": "<i>",
+        }
+        run_dir.append(UpdateRecord(**{**zeros, **given}))  # type: ignore[arg-type]
     state = TrainingState.initial(config)
     state.policies = dict.fromkeys((29, 30), state.policy)
     state.progress = Progress(update=30, episodes=120, last_rewards=(9.0,) * 100)
@@ -267,8 +261,8 @@ def test_wrong_usage_is_one_line(
     [
         (TrainConfig(), "distributed-pg train"),
         (
-            preset("karpathy", seed=3, stop_minutes=0.5),
-            "distributed-pg train --preset karpathy --seed 3 --stop-minutes 0.5",
+            preset("karpathy", seed=3, stop_minutes=0.5, tensorboard=True),
+            "distributed-pg train --preset karpathy --seed 3 --stop-minutes 0.5 --tensorboard",
         ),
         (
             TrainConfig(actions=("NOOP", "UP", "DOWN"), crop=(30, 200), address="a b:1"),
