@@ -157,7 +157,9 @@ def train_command(config: TrainConfig) -> str:
 
 def duration(minutes: float) -> str:
     """Minutes, from two hours on as hours."""
-    return f"{minutes / 60:.1f} h" if minutes >= 120 else f"{minutes:.3g} min"
+    if minutes >= 120:
+        return f"{minutes / 60:.1f} h"
+    return f"{minutes:.0f} min" if minutes >= 10 else f"{minutes:.1f} min"
 
 
 def _recorded(checkpoint: Path) -> Game:

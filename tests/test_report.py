@@ -151,7 +151,7 @@ return [...document.body.querySelectorAll('*')]
 """
 
 
-@pytest.mark.parametrize("width", [400, 1400])
+@pytest.mark.parametrize("width", [320, 400, 1400])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_all_text_can_be_read(browser: webdriver.Chrome, width: int, scheme: str) -> None:
     show(browser, width, scheme)
@@ -300,4 +300,4 @@ def test_a_long_run_is_thinned_but_keeps_its_end() -> None:
 
 
 def test_durations() -> None:
-    assert [duration(minutes) for minutes in (0.5, 41.02, 150.0)] == ["0.5 min", "41 min", "2.5 h"]
+    assert [duration(minutes) for minutes in (6.99, 41.02, 150.0)] == ["7.0 min", "41 min", "2.5 h"]
