@@ -150,14 +150,16 @@ def train_command(config: TrainConfig) -> str:
     for name in config.to_json():
         value = getattr(config, name)
         if value != getattr(base, name):
-            values = value if isinstance(value, tuple) else (value,)
+            values = value if isinstance(value, tuple) else () if value is True else (value,)
             words += [f"--{name.replace('_', '-')}", *map(str, values)]
     return shlex.join(words)
 
 
 def duration(minutes: float) -> str:
     """Minutes, from two hours on as hours."""
-    return f"{minutes / 60:.1f} h" if minutes >= 120 else f"{minutes:.3g} min"
+    if minutes >= 120:
+        return f"{minutes / 60:.1f} h"
+    return f"{minutes:.0f} min" if minutes >= 10 else f"{minutes:.1f} min"
 
 
 def _recorded(checkpoint: Path) -> Game:

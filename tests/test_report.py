@@ -154,7 +154,7 @@ return [...document.body.querySelectorAll('*')]
 """
 
 
-@pytest.mark.parametrize("width", [400, 1400])
+@pytest.mark.parametrize("width", [320, 400, 1400])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_all_text_can_be_read(browser: webdriver.Chrome, width: int, scheme: str) -> None:
     show(browser, width, scheme)
@@ -264,8 +264,8 @@ def test_wrong_usage_is_one_line(
     [
         (TrainConfig(), "distributed-pg train"),
         (
-            preset("karpathy", seed=3, stop_minutes=0.5),
-            "distributed-pg train --preset karpathy --seed 3 --stop-minutes 0.5",
+            preset("karpathy", seed=3, stop_minutes=0.5, tensorboard=True),
+            "distributed-pg train --preset karpathy --seed 3 --stop-minutes 0.5 --tensorboard",
         ),
         (
             TrainConfig(actions=("NOOP", "UP", "DOWN"), crop=(30, 200), address="a b:1"),
@@ -303,4 +303,4 @@ def test_a_long_run_is_thinned_but_keeps_its_end() -> None:
 
 
 def test_durations() -> None:
-    assert [duration(minutes) for minutes in (0.5, 41.02, 150.0)] == ["0.5 min", "41 min", "2.5 h"]
+    assert [duration(minutes) for minutes in (6.99, 41.02, 150.0)] == ["7.0 min", "41 min", "2.5 h"]
