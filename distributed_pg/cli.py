@@ -3,6 +3,7 @@
 import contextlib
 import io
 import itertools
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -56,6 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+    except BrokenPipeError:  # whoever read the output is gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
 
 
 def parse_command(arguments: list[str]) -> Any:

@@ -76,6 +76,16 @@ def test_help_names_presets_and_settings(tmp_path: Path) -> None:
     assert re.search(r"--batch-size INT +Episodes summed in one update. \(default: 10\)", text)
 
 
+def test_output_that_nobody_reads_is_no_error(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = subprocess.run(
+        [*COMMAND, "train", "--help"], stdout=writer, stderr=subprocess.PIPE, check=False
+    )
+    os.close(writer)
+    assert (process.returncode, process.stderr) == (141, b"")
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "pattern"),
     [
