@@ -225,6 +225,7 @@ class Learner:
             gradient_bytes=sum(stats.gradient_bytes for stats in batch) // len(batch),
             worker_memory=max(stats.worker_memory for stats in batch),
             learner_memory=peak_memory(),
+            learning_rate=self._config.learning_rate_after(progress.episodes - len(batch)),
             gradient_norm=gradient_norm,
             weights_norm=weights_norm,
             policy_lag=min(progress.update - 1, self._config.policy_lag),

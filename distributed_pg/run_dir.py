@@ -75,6 +75,8 @@ class UpdateRecord:
     """The most memory that one of the workers of this update ever had resident, bytes."""
     learner_memory: int
     """The most memory the learner's process ever had resident in this session, bytes."""
+    learning_rate: float
+    """RMSProp's step size in this update."""
     gradient_norm: float
     """Euclidean norm of the summed gradient."""
     weights_norm: float

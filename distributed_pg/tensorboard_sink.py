@@ -17,6 +17,7 @@ SCALARS = {
     "reward/points_share": "points_share",
     "policy/entropy": "entropy",
     "policy/gradient_norm": "gradient_norm",
+    "policy/learning_rate": "learning_rate",
     "policy/weights_norm": "weights_norm",
     "speed/episodes_per_hour": "episodes_per_hour",
     "speed/frames_per_second": "frames_per_second",
