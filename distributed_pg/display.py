@@ -18,7 +18,7 @@ LINE_SECONDS = 10.0
 _COUNTING = "(counting)"
 _MOST = 21
 """The highest reward of a game; the lowest is its negative."""
-_CURVE_WIDTH, _CURVE_HEIGHT = 56, 6
+_CURVE_WIDTH, _CURVE_HEIGHT = 56, 7  # odd: 0 has a line of its own
 _CURVE_STYLE = "green"  # legible on light and on dark
 
 
@@ -149,7 +149,8 @@ class TrainDisplay:
             return []
         width = min(_CURVE_WIDTH, self._console.width - 6)
         lines = curve(self._means, max(1, width), _CURVE_HEIGHT, -_MOST, _MOST)
-        labels = [f"{_MOST:+d}", *[""] * (len(lines) - 2), f"{-_MOST:+d}"]
+        labels = [""] * _CURVE_HEIGHT
+        labels[0], labels[_CURVE_HEIGHT // 2], labels[-1] = f"{_MOST:+d}", "0", f"{-_MOST:+d}"
         return [
             Text.assemble((f"{label:>3} ", "dim"), (line, _CURVE_STYLE))
             for label, line in zip(labels, lines, strict=True)
