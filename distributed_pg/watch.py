@@ -107,8 +107,8 @@ class Game:
                     break
 
 
-# The byte in which the game keeps the left paddle's last row, found by writing to each in turn. Byte
-# 50, which is known for that, is only a copy: to write it moves nothing. Rows are drawn in pairs.
+# The byte in which the game keeps the left paddle's last row, found by writing to each in turn.
+# Byte 50, which is known for that, is a copy: to write it moves nothing. Rows are drawn in pairs.
 _LEFT_PADDLE = 21
 _TOP, _BOTTOM = 50, 206
 
