@@ -60,7 +60,7 @@ class Game:
             RunError: it cannot be read.
         """
         loaded = load_policy_at(checkpoint)
-        env = WatchedPong(**loaded.config.env_settings(), render_mode="rgb_array")
+        env = WatchedPong(**loaded.config.env_settings())
         return cls(loaded.config, loaded.policy, env)
 
     def watch(
@@ -107,9 +107,8 @@ class Game:
                     break
 
 
-# Where the game keeps the row below the left paddle, found by writing to each byte in turn. Other
-# bytes of the same value (50 is the known one) are copies that do not move it. The paddle stands on
-# even rows only.
+# The byte in which the game keeps the left paddle's last row, found by writing to each in turn.
+# Byte 50, which is known for that, is a copy: to write it moves nothing. Rows are drawn in pairs.
 _LEFT_PADDLE = 21
 _TOP, _BOTTOM = 50, 206
 

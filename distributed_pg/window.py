@@ -9,6 +9,7 @@ from pathlib import Path
 
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 os.environ.setdefault("SDL_VIDEO_CENTERED", "1")
+os.environ.setdefault("SDL_VIDEO_X11_WMCLASS", "distributed-pg")  # else the interpreter's name
 
 import pygame
 

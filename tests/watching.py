@@ -1,0 +1,14 @@
+"""What the tests of record and play share."""
+
+from pathlib import Path
+
+from distributed_pg.checkpoint import save_checkpoint
+from distributed_pg.config import TrainConfig
+from distributed_pg.state import TrainingState
+
+
+def untrained_checkpoint(path: Path, frame_limit: int) -> Path:
+    """The initial policy of a run whose games are cut off after ``frame_limit`` frames."""
+    config = TrainConfig(frame_limit=frame_limit, hidden_units=8)
+    save_checkpoint(path, config, TrainingState.initial(config))
+    return path
