@@ -3,12 +3,11 @@
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import Annotated
 
-import tyro
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from distributed_pg.commands import Checkpoint
 from distributed_pg.config import NumWorkers, check_address, check_num_workers, check_whole
 from distributed_pg.terminal import console
 
@@ -21,7 +20,7 @@ class EvaluateArgs:
         ConfigError: a value is out of range.
     """
 
-    checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PATH|URI|pretrained")]
+    checkpoint: Checkpoint
     """A checkpoint, a run's folder or URI for its newest one, or pretrained: the policy that comes
     with this package."""
     episodes: int = 100
