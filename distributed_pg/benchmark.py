@@ -88,7 +88,7 @@ class _Watch:
     def message(self, text: str) -> None:
         """Say nothing."""
 
-    def updated(self, record: UpdateRecord, workers: int) -> None:  # noqa: ARG002
+    def updated(self, record: UpdateRecord) -> None:
         """Remember it."""
         self.records.append(record)
 

@@ -39,7 +39,7 @@ class QuietDisplay:
         """Show one line."""
         self._console.print(f"{time.strftime('%H:%M:%S')} {text}", soft_wrap=True)
 
-    def updated(self, record: UpdateRecord, workers: int) -> None:
+    def updated(self, record: UpdateRecord) -> None:
         """Show nothing."""
 
 
@@ -59,7 +59,6 @@ class TrainDisplay:
         self._config = config
         self._means = list(history)
         self._record: UpdateRecord | None = None
-        self._workers = 0
         self._begin = self._last_line = time.monotonic()
         self._live = (
             Live(console=console, get_renderable=self._panel, refresh_per_second=2, transient=True)
@@ -91,10 +90,10 @@ class TrainDisplay:
         """Show one line that stays."""
         self._show(Text(f"{time.strftime('%H:%M:%S')} {text}"))
 
-    def updated(self, record: UpdateRecord, workers: int) -> None:
+    def updated(self, record: UpdateRecord) -> None:
         """Show the run after an update."""
         first = self._record is None
-        self._record, self._workers = record, workers
+        self._record = record
         if record.running_mean is not None:
             self._means.append(record.running_mean)
         now = time.monotonic()
@@ -110,7 +109,7 @@ class TrainDisplay:
             f"{time.strftime('%H:%M:%S')} update {record.update} episodes {record.episodes} "
             f"running mean {_reward(record.running_mean)} last 100 {_reward(record.mean_100)} "
             f"best {_reward(record.best_reward)} | {record.episodes_per_hour:.0f} episodes/h "
-            f"{record.frames_per_second:.0f} frames/s workers {self._workers} "
+            f"{record.frames_per_second:.0f} frames/s workers {record.workers} "
             f"left {self._left(record)}"
         )
 
@@ -122,7 +121,7 @@ class TrainDisplay:
         table = Table.grid(padding=(0, 3))
         episodes_per_hour = f"{record.episodes_per_hour:.0f}"
         frames_per_second = f"{record.frames_per_second:.0f}"
-        workers = f"{self._workers}, {record.worker_busy:.1%} busy"
+        workers = f"{record.workers}, {record.worker_busy:.1%} busy"
         trained = _duration(record.wall_seconds)
         rows = (
             ("episodes", f"{record.episodes}", "updates", f"{record.update}"),

@@ -34,8 +34,8 @@ class Reporter(Protocol):
     def message(self, text: str) -> None:
         """Something happened that the user should know."""
 
-    def updated(self, record: UpdateRecord, workers: int) -> None:
-        """An update was made; ``workers`` can play now."""
+    def updated(self, record: UpdateRecord) -> None:
+        """An update was made."""
 
 
 class Learner:
@@ -233,7 +233,7 @@ class Learner:
             weights_checksum=weights_checksum(self._state.policy),
         )
         self._writer.record(record)
-        self._reporter.updated(record, self._cluster.workers)
+        self._reporter.updated(record)
 
 
 def stop_reached(config: TrainConfig, progress: Progress, wall_seconds: float) -> bool:

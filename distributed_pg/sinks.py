@@ -57,10 +57,10 @@ class Sinks:
         """Pass it on."""
         self._reporter.message(text)
 
-    def updated(self, record: UpdateRecord, workers: int) -> None:
+    def updated(self, record: UpdateRecord) -> None:
         """Pass it on, to the sinks too."""
         self._put(record)
-        self._reporter.updated(record, workers)
+        self._reporter.updated(record)
 
     def _put(self, record: UpdateRecord | None) -> None:
         failed = {name: feed.put(record) for name, feed in self._feeds.items()}

@@ -47,7 +47,7 @@ class Silent:
     def message(self, text: str) -> None:
         """Say nothing."""
 
-    def updated(self, record: UpdateRecord, workers: int) -> None:
+    def updated(self, record: UpdateRecord) -> None:
         """Say nothing."""
 
 

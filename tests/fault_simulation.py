@@ -157,7 +157,7 @@ class Listener:
         elif "some will wait" not in text:  # that is no fault
             self.reported.append(text)
 
-    def updated(self, record: UpdateRecord, workers: int) -> None:
+    def updated(self, record: UpdateRecord) -> None:
         pass
 
 

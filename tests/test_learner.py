@@ -39,7 +39,7 @@ class Recorder:
     def message(self, text: str) -> None:
         self.messages.append(text)
 
-    def updated(self, record: UpdateRecord, workers: int) -> None:
+    def updated(self, record: UpdateRecord) -> None:
         self.records.append(record)
 
 

@@ -43,8 +43,8 @@ class Observer:
     def message(self, text: str) -> None:
         self.messages.append(text)
 
-    def updated(self, record: UpdateRecord, workers: int) -> None:
-        self.workers.append(workers)
+    def updated(self, record: UpdateRecord) -> None:
+        self.workers.append(record.workers)
         self.busy.append(record.worker_busy)
         self._after_update(record)
 

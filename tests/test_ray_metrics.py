@@ -61,7 +61,7 @@ def scraped(tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> Scrape
     targets: list[Any] = []
 
     class Prometheus(Silent):
-        def updated(self, record: UpdateRecord, workers: int) -> None:
+        def updated(self, record: UpdateRecord) -> None:
             wait_until((run / TARGET).exists)
             targets.append(json.loads((run / TARGET).read_text()))
 

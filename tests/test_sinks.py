@@ -17,13 +17,13 @@ from distributed_pg.sinks import QUEUED, Sink, Sinks
 class Reporter:
     def __init__(self) -> None:
         self.messages: list[str] = []
-        self.updates: list[tuple[int, int]] = []
+        self.updates: list[int] = []
 
     def message(self, text: str) -> None:
         self.messages.append(text)
 
-    def updated(self, record: UpdateRecord, workers: int) -> None:
-        self.updates.append((record.update, workers))
+    def updated(self, record: UpdateRecord) -> None:
+        self.updates.append(record.update)
 
 
 class Memory:
@@ -65,10 +65,10 @@ def feed(sink: Callable[[], Sink], updates: int = 3) -> tuple[Memory, Reporter]:
     well, reporter = Memory(), Reporter()
     with Sinks({"This": sink, "That": lambda: well}, reporter) as both:
         for update in range(1, updates + 1):
-            both.updated(record_of(update), workers=2)
+            both.updated(record_of(update))
             wait_for(lambda update=update: len(well.written) == update)  # type: ignore[misc]
-    assert reporter.updates == [(update, 2) for update in range(1, updates + 1)]
-    assert well.written == [update for update, _ in reporter.updates]
+    assert reporter.updates == list(range(1, updates + 1))
+    assert well.written == reporter.updates
     assert well.closed == 1
     return well, reporter
 

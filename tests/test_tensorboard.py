@@ -127,7 +127,7 @@ def test_a_disk_that_fills_up_is_told_and_what_was_written_stays_good(tmp_path: 
     size = file.stat().st_size
     with full_disk(size + 10), Sinks({"TensorBoard": lambda: sink}, Listener()) as both:
         for update in (2, 3, 4):
-            both.updated(record_of(update), 1)
+            both.updated(record_of(update))
     (message,) = messages
     assert message == "TensorBoard: OSError: [Errno 27] File too large; the run goes on without it"
     assert shown(tmp_path)[0][EPISODE_REWARD] == [(1, 1.0)]
