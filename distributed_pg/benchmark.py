@@ -25,9 +25,9 @@ from distributed_pg.ray_worker import Worker, start_worker
 from distributed_pg.references import Rate, classic_rate, emulator_rate, tutorial_rate
 from distributed_pg.rollout import EpisodeStats, rollout
 from distributed_pg.run_dir import RunDir, UpdateRecord
-from distributed_pg.run_location import load_checkpoint_at
 from distributed_pg.simulate import start_waiting
 from distributed_pg.state import Progress, TrainingState
+from distributed_pg.trained_policy import load_policy_at
 
 _STANDING_STILL = 1e-12
 """A learning rate that moves no float32 weight."""
@@ -99,7 +99,7 @@ def benchmark(
     seconds: float,
     *,
     native: bool = False,
-    checkpoint: Path | None = None,
+    checkpoint: str | Path | None = None,
     address: str | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> list[Row]:
@@ -143,7 +143,7 @@ def simulate(
     workers: list[int],
     seconds: float,
     *,
-    checkpoint: Path | None = None,
+    checkpoint: str | Path | None = None,
     address: str | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> list[Simulation]:
@@ -164,7 +164,10 @@ def simulate(
     """
     config, state = _standing_still(checkpoint)
     env = PongEnv(**config.env_settings())
-    played = [rollout(env, state.policy, config.seed, i, config.gamma) for i in range(_PLAYED)]
+    played = [
+        rollout(env, state.policy, config.seed, i, config.gamma, config.baseline)
+        for i in range(_PLAYED)
+    ]
     seconds_played = statistics.mean(result.stats.seconds for result in played)
     size = statistics.mean(result.gradient.nbytes for result in played)
     simulations = []
@@ -188,13 +191,14 @@ def simulate(
     return simulations
 
 
-def _standing_still(checkpoint: Path | None) -> tuple[TrainConfig, TrainingState]:
+def _standing_still(checkpoint: str | Path | None) -> tuple[TrainConfig, TrainingState]:
     """The settings and the weights to measure with."""
     config, state = TrainConfig(), TrainingState.initial(TrainConfig())
     if checkpoint is not None:
-        loaded = load_checkpoint_at(checkpoint)
+        loaded = load_policy_at(checkpoint)
         config = loaded.config
-        state = TrainingState({0: loaded.state.policy}, loaded.state.cache, Progress())
+        cache = loaded.policy.zeros_like()
+        state = TrainingState({0: loaded.policy}, cache, Progress())
     if config.crop != TrainConfig.crop or len(config.actions) != 2:
         raise UsageError(
             f"{checkpoint}: the classic way plays UP and DOWN and sees rows 35 to 195; "
@@ -206,6 +210,7 @@ def _standing_still(checkpoint: Path | None) -> tuple[TrainConfig, TrainingState
         batch_size=10,
         policy_lag=1,
         stop_episodes=None,
+        stop_frames=None,
         stop_minutes=None,
         stop_reward=None,
         checkpoint_every=25,

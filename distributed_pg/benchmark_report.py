@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from distributed_pg.benchmark import Row, Simulation
-from distributed_pg.checkpoint import write_atomically
 from distributed_pg.errors import RunError
 from distributed_pg.memory_benchmark import Memory
+from distributed_pg.sealed_file import write_atomically
 from distributed_pg.versions import cpu_model, library_versions
 
 if TYPE_CHECKING:

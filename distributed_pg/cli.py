@@ -3,6 +3,7 @@
 import contextlib
 import io
 import itertools
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -14,7 +15,15 @@ hold_kernels()  # before anything below imports numpy
 
 import tyro  # noqa: E402
 
-from distributed_pg.commands import benchmark, evaluate, play, record, train  # noqa: E402
+from distributed_pg.commands import (  # noqa: E402
+    benchmark,
+    evaluate,
+    play,
+    plot,
+    record,
+    report,
+    train,
+)
 from distributed_pg.errors import RunError, UsageError  # noqa: E402
 
 DESCRIPTION = """Learns to play Atari Pong from pixels, with policy gradients in numpy, on all CPUs
@@ -24,8 +33,10 @@ of workers."""
 COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "train": (train.TrainArgs, train.run),
     "evaluate": (evaluate.EvaluateArgs, evaluate.run),
-    "record": (record.RecordArgs, record.run),
     "play": (play.PlayArgs, play.run),
+    "record": (record.RecordArgs, record.run),
+    "plot": (plot.PlotArgs, plot.run),
+    "report": (report.ReportArgs, report.run),
     "benchmark": (benchmark.BenchmarkArgs, benchmark.run),
 }
 """For each command the class of its arguments and what it does with them."""
@@ -46,6 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+    except BrokenPipeError:  # whoever read the output is gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
 
 
 def parse_command(arguments: list[str]) -> Any:

@@ -13,6 +13,7 @@ from distributed_pg.errors import ConfigError
 
 Preset = Literal["default", "karpathy"]
 NumWorkers = int | Literal["auto"]
+Baseline = Literal["mean", "learned"]
 DiskErrors = Literal["stop", "warn"]
 Action = Literal["NOOP", "FIRE", "UP", "DOWN", "UPFIRE", "DOWNFIRE"]
 
@@ -33,19 +34,25 @@ class TrainConfig:
     """
 
     preset: Preset = "default"
-    """Where the settings not given come from. default: learning rate 1e-3, batch size 4, policy
-    lag 1. karpathy: the classic script's 1e-4, 10 and 0. The rest is the same in both."""
+    """Where the settings not given come from. karpathy: the classic script's learning rate, batch
+    size and baseline, without a lag. The rest is the same in both."""
 
     seed: int = 0
     """The run's random numbers, weights and games follow from it."""
     batch_size: int = 4
     """Episodes summed in one update."""
-    learning_rate: float = 1e-3
-    """RMSProp's step size."""
+    learning_rate: float = 3e-3
+    """RMSProp's step size, in the beginning."""
+    anneal_episodes: int | None = 2000
+    """After so many episodes the learning rate is a half of its first value, after twice as many a
+    third, and so on. None: it stays."""
     gamma: float = 0.99
     """Discount of the rewards, per step."""
     decay: float = 0.99
     """RMSProp's decay of the mean squared gradient."""
+    baseline: Baseline = "learned"
+    """What is subtracted from the returns of an episode: their mean, or first what the network has
+    learned to expect at each step."""
     policy_lag: int = 1
     """How many updates old the weights are that play an episode. 0: all workers wait for each
     update; 1: they go on meanwhile."""
@@ -64,6 +71,8 @@ class TrainConfig:
 
     stop_episodes: int | None = _free(None)
     """Stop after this many episodes, rounded up to whole updates."""
+    stop_frames: int | None = _free(None)
+    """Stop after this many emulated frames."""
     stop_minutes: float | None = _free(None)
     """Stop after this many minutes of training, those before a resume included."""
     stop_reward: float | None = _free(None)
@@ -93,6 +102,8 @@ class TrainConfig:
     """A worker that is silent for so long, and for 20 usual episodes, is replaced."""
     disk_errors: DiskErrors = _free("stop")
     """When the run's folder cannot be written: stop, or warn and go on without."""
+    tensorboard: bool = _free(False)
+    """Write TensorBoard's event files too, in the run's folder under tensorboard/."""
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -101,8 +112,11 @@ class TrainConfig:
         check_whole("seed", self.seed, 0, 2**63 - 1)
         check_whole("batch_size", self.batch_size, 1, 100_000)
         _check_real("learning_rate", self.learning_rate, 0.0, 1.0, open_low=True)
+        if self.anneal_episodes is not None:
+            check_whole("anneal_episodes", self.anneal_episodes, 1, 2**53)
         _check_real("gamma", self.gamma, 0.0, 1.0)
         _check_real("decay", self.decay, 0.0, 1.0, open_high=True)
+        _check_choice("baseline", self.baseline, typing.get_args(Baseline))
         check_whole("policy_lag", self.policy_lag, 0, 1000)
         check_whole("hidden_units", self.hidden_units, 1, 100_000)
         _check_actions(self.actions)
@@ -113,6 +127,8 @@ class TrainConfig:
         check_whole("frame_limit", self.frame_limit, 1, 10_000_000)
         if self.stop_episodes is not None:
             check_whole("stop_episodes", self.stop_episodes, 1, 2**53)
+        if self.stop_frames is not None:
+            check_whole("stop_frames", self.stop_frames, 1, 2**53)
         if self.stop_minutes is not None:
             _check_real("stop_minutes", self.stop_minutes, 0.0, 1e9, open_low=True)
         if self.stop_reward is not None:
@@ -165,6 +181,12 @@ class TrainConfig:
         """The most episodes that can be played at the same time: what its weights allow."""
         return self.batch_size * (self.policy_lag + 1)
 
+    def learning_rate_after(self, episodes: int) -> float:
+        """The step size of an update made after ``episodes`` episodes."""
+        if self.anneal_episodes is None:
+            return self.learning_rate
+        return self.learning_rate / (1.0 + episodes / self.anneal_episodes)
+
     def env_settings(self) -> dict[str, Any]:
         """The arguments of :class:`distributed_pg.env.PongEnv`."""
         names = ("actions", "crop", "frame_skip", "repeat_action_probability", "frame_limit")
@@ -181,7 +203,13 @@ class TrainConfig:
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
-    "karpathy": {"batch_size": 10, "learning_rate": 1e-4, "policy_lag": 0},
+    "karpathy": {
+        "batch_size": 10,
+        "learning_rate": 1e-4,
+        "anneal_episodes": None,
+        "baseline": "mean",
+        "policy_lag": 0,
+    },
 }
 """Named starting points: what each sets. ``karpathy`` has the classic script's values."""
 
@@ -201,7 +229,7 @@ def preset(name: str, **changes: Any) -> TrainConfig:
 def _check_types(config: TrainConfig) -> None:
     for name, hint in typing.get_type_hints(TrainConfig).items():
         value, allowed = getattr(config, name), _runtime_types(hint)
-        if isinstance(value, bool) or not isinstance(value, allowed):
+        if (isinstance(value, bool) and bool not in allowed) or not isinstance(value, allowed):
             names = " or ".join("none" if t is type(None) else t.__name__ for t in allowed)
             raise ConfigError(f"{name}: {value!r} is not of type {names}")
 

@@ -1,6 +1,7 @@
-"""Shows a run in the terminal: a live panel, or plain lines where there is none."""
+"""Shows a run in the terminal: a live panel with a curve, or plain lines where there is none."""
 
 import time
+from collections.abc import Sequence
 from types import TracebackType
 
 from rich.console import Console, Group, RenderableType
@@ -8,12 +9,38 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from distributed_pg.braille import curve
 from distributed_pg.config import TrainConfig
 from distributed_pg.run_dir import UpdateRecord
 
 LINE_SECONDS = 10.0
 """Time between two log lines at least."""
 _COUNTING = "(counting)"
+_MOST = 21
+"""The highest reward of a game; the lowest is its negative."""
+_CURVE_WIDTH, _CURVE_HEIGHT = 56, 7  # odd: 0 has a line of its own
+_CURVE_STYLE = "green"  # legible on light and on dark
+
+
+class QuietDisplay:
+    """A reporter that shows only what the user should know, not how the run goes."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def __enter__(self) -> "QuietDisplay":
+        """Nothing to begin."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing to end."""
+
+    def message(self, text: str) -> None:
+        """Show one line."""
+        self._console.print(f"{time.strftime('%H:%M:%S')} {text}", soft_wrap=True)
+
+    def updated(self, record: UpdateRecord, workers: int) -> None:
+        """Show nothing."""
 
 
 class TrainDisplay:
@@ -22,11 +49,15 @@ class TrainDisplay:
     Args:
         console: where to write.
         config: the run's settings, for the stop conditions.
+        history: running means of the updates before, where a run is resumed.
     """
 
-    def __init__(self, console: Console, config: TrainConfig) -> None:
+    def __init__(
+        self, console: Console, config: TrainConfig, history: Sequence[float] = ()
+    ) -> None:
         self._console = console
         self._config = config
+        self._means = list(history)
         self._record: UpdateRecord | None = None
         self._workers = 0
         self._begin = self._last_line = time.monotonic()
@@ -40,6 +71,8 @@ class TrainDisplay:
         """Begin to show."""
         if self._live:
             self._live.start()
+        else:
+            self.message("Starting the workers")
         return self
 
     def __exit__(
@@ -62,6 +95,8 @@ class TrainDisplay:
         """Show the run after an update."""
         first = self._record is None
         self._record, self._workers = record, workers
+        if record.running_mean is not None:
+            self._means.append(record.running_mean)
         now = time.monotonic()
         if not self._live and (first or now - self._last_line >= LINE_SECONDS):
             self._last_line = now
@@ -103,9 +138,23 @@ class TrainDisplay:
                 Text(right_name, style="dim"),
                 Text(right, style="bold"),
             )
-        if not (self._live and self._live.is_started):
-            return table
-        return Group(table, Text("Ctrl-C saves and stops; --resume goes on", style="dim"))
+        shown: list[RenderableType] = [table, "", *self._curve()]
+        if self._live and self._live.is_started:
+            shown.append(Text("Ctrl-C saves and stops; --resume goes on", style="dim"))
+        return Group(*shown)
+
+    def _curve(self) -> list[Text]:
+        """The running mean over the whole run, from losing to winning every point."""
+        if not self._means:
+            return []
+        width = min(_CURVE_WIDTH, self._console.width - 6)
+        lines = curve(self._means, max(1, width), _CURVE_HEIGHT, -_MOST, _MOST)
+        labels = [""] * _CURVE_HEIGHT
+        labels[0], labels[_CURVE_HEIGHT // 2], labels[-1] = f"{_MOST:+d}", "0", f"{-_MOST:+d}"
+        return [
+            Text.assemble((f"{label:>3} ", "dim"), (line, _CURVE_STYLE))
+            for label, line in zip(labels, lines, strict=True)
+        ]
 
     def _left(self, record: UpdateRecord) -> str:
         """What is left to the stop condition that is nearest, as far as it can be told."""
@@ -113,6 +162,9 @@ class TrainDisplay:
         if config.stop_episodes is not None and record.episodes_per_hour > 0:
             missing = max(0, config.stop_episodes - record.episodes)
             seconds.append(missing / record.episodes_per_hour * 3600)
+        if config.stop_frames is not None and record.frames_per_second > 0:
+            missing = max(0, config.stop_frames - record.frames)
+            seconds.append(missing / record.frames_per_second)
         if config.stop_minutes is not None:
             seconds.append(max(0.0, 60 * config.stop_minutes - record.wall_seconds))
         if seconds:

@@ -15,8 +15,8 @@ from distributed_pg.ray_cluster import RayCluster
 from distributed_pg.ray_session import ray_session
 from distributed_pg.ray_worker import Submit, Worker
 from distributed_pg.rollout import EpisodeStats
-from distributed_pg.run_location import load_checkpoint_at
 from distributed_pg.schedule import Schedule
+from distributed_pg.trained_policy import load_policy_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +48,12 @@ def evaluate(
     finished: Callable[[int], None] = lambda _: None,
     message: Callable[[str], None] = lambda _: None,
 ) -> Evaluation:
-    """Play whole games with the newest weights of a checkpoint (a file, or a run's folder or URI).
+    """Play whole games with a trained policy.
 
     The games follow from ``seed`` and are none of those that any training run plays.
 
     Args:
-        checkpoint: where the weights are.
+        checkpoint: where it is; see :func:`distributed_pg.trained_policy.load_policy_at`.
         episodes: games to play, at least 1.
         greedy: take the most probable action instead of sampling.
         seed: of the games and the sampling.
@@ -66,13 +66,13 @@ def evaluate(
         UsageError: there is nothing at ``checkpoint``.
         RunError: it cannot be read, or nobody answers at the address.
     """
-    loaded = load_checkpoint_at(checkpoint)
+    loaded = load_policy_at(checkpoint)
     play = _play(seed, greedy)
     with (
         ray_session(address, num_workers, message) as wanted,
         RayCluster(loaded.config, lambda: min(wanted(), episodes), play, message) as cluster,
     ):
-        config, policy = loaded.config, loaded.state.policy
+        config, policy = loaded.config, loaded.policy
         stats = _play_all(cluster, config, policy, episodes, finished, message)
     return summary(stats)
 

@@ -65,7 +65,6 @@ class Learner:
         self._state = state
         self._cluster = cluster
         self._reporter = reporter
-        self._optimizer = RMSProp(config.learning_rate, config.decay)
         self._gradient = state.policy.zeros_like()
         self._schedule = Schedule(
             config.batch_size, config.policy_lag, state.progress.update, _last_update(config)
@@ -81,6 +80,7 @@ class Learner:
         self._told_workers_wait = False
         self._finished: dict[int, Finished] = {}
         self._batch: list[EpisodeStats] = []
+        self._update_seconds = 0.0
         self._wall_before = state.progress.wall_seconds
         self._clock = clock
         self._begin = clock()
@@ -100,7 +100,9 @@ class Learner:
                 self._finished[event.ticket.episode] = event
             # Workers get their next tickets before the learner turns to the gradients.
             self._dispatcher.hand_out()
+            begin = self._clock()
             self._sum()
+            self._update_seconds += self._clock() - begin
             if self._schedule.batch_complete:
                 self._update()
         return True
@@ -130,11 +132,12 @@ class Learner:
 
     def _update(self) -> None:
         """Apply the summed gradient; make, publish and record the next version of the weights."""
-        state = self._state
+        begin, state = self._clock(), self._state
         gradient_norm = self._finite_norm("gradient", self._gradient)
         policy, cache = state.policy.copy(), state.cache.copy()
-        self._optimizer.step(policy, cache, self._gradient)
-        self._finite_norm("weights", policy)
+        learning_rate = self._config.learning_rate_after(state.progress.episodes)
+        RMSProp(learning_rate, self._config.decay).step(policy, cache, self._gradient)
+        weights_norm = self._finite_norm("weights", policy)
         progress = state.progress.after_update(self._batch, self._wall_seconds())
         batch = self._batch.copy()
         # From here to the end of the block the state is between two updates. Nothing in it waits
@@ -149,10 +152,12 @@ class Learner:
         for array in self._gradient.arrays:
             array.fill(0.0)
         self._cluster.publish(progress.update, policy)
+        update_seconds = self._update_seconds + self._clock() - begin
+        self._update_seconds = 0.0
         self._cluster.retire(before=self._schedule.oldest_version)
         # Before anything is hashed or written: workers that waited for this update go on.
         self._dispatcher.hand_out()
-        self._record(batch, gradient_norm)
+        self._record(batch, gradient_norm, weights_norm, update_seconds)
         self._writer.updated(state)
         self._tell_if_workers_wait()
 
@@ -184,10 +189,20 @@ class Learner:
     def _stop_reached(self) -> bool:
         return stop_reached(self._config, self._state.progress, self._wall_seconds())
 
-    def _record(self, batch: list[EpisodeStats], gradient_norm: float) -> None:
+    def _record(
+        self,
+        batch: list[EpisodeStats],
+        gradient_norm: float,
+        weights_norm: float,
+        update_seconds: float,
+    ) -> None:
         progress, before = self._state.progress, self._rate_from[0]
         self._rate_from.append(progress)
         busy = sum(stats.seconds for stats in batch)
+        steps = sum(stats.steps for stats in batch)
+        won = sum(stats.points_won for stats in batch)
+        lost = sum(stats.points_lost for stats in batch)
+        entropy = sum(stats.entropy * stats.steps for stats in batch) / steps
         seconds = max(progress.wall_seconds - before.wall_seconds, 1e-9)
         record = UpdateRecord(
             update=progress.update,
@@ -195,16 +210,26 @@ class Learner:
             frames=progress.frames,
             wall_seconds=round(progress.wall_seconds, 3),
             rewards=[stats.reward for stats in batch],
+            lengths=[stats.steps for stats in batch],
+            points_won=won,
+            points_lost=lost,
+            points_share=round(won / (won + lost), 4) if won + lost else None,
+            entropy=round(entropy, 6),
             running_mean=progress.running_mean,
             mean_100=progress.mean_100,
             best_reward=progress.best_reward,
             episodes_per_hour=round((progress.episodes - before.episodes) / seconds * 3600, 1),
             frames_per_second=round((progress.frames - before.frames) / seconds, 1),
             worker_busy=round(busy / (busy + sum(stats.waited_seconds for stats in batch)), 4),
+            workers=self._cluster.workers,
             gradient_bytes=sum(stats.gradient_bytes for stats in batch) // len(batch),
             worker_memory=max(stats.worker_memory for stats in batch),
             learner_memory=peak_memory(),
+            learning_rate=self._config.learning_rate_after(progress.episodes - len(batch)),
             gradient_norm=gradient_norm,
+            weights_norm=weights_norm,
+            policy_lag=min(progress.update - 1, self._config.policy_lag),
+            update_seconds=round(update_seconds, 6),
             weights_checksum=weights_checksum(self._state.policy),
         )
         self._writer.record(record)
@@ -214,6 +239,8 @@ class Learner:
 def stop_reached(config: TrainConfig, progress: Progress, wall_seconds: float) -> bool:
     """Whether one of the stop conditions holds after ``wall_seconds`` of training."""
     if config.stop_episodes is not None and progress.episodes >= config.stop_episodes:
+        return True
+    if config.stop_frames is not None and progress.frames >= config.stop_frames:
         return True
     if config.stop_minutes is not None and wall_seconds >= 60 * config.stop_minutes:
         return True

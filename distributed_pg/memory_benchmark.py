@@ -11,7 +11,7 @@ from typing import Any
 
 import ray
 
-from distributed_pg.config import TrainConfig
+from distributed_pg.config import Baseline, TrainConfig
 from distributed_pg.env import PongEnv
 from distributed_pg.errors import RunError, one_line
 from distributed_pg.kernels import kernel_environment
@@ -46,7 +46,7 @@ class Memory:
 class LongGame:
     """An actor that plays as long a game as asked for, by joining several."""
 
-    def play(self, policy: Policy, gamma: float) -> int:
+    def play(self, policy: Policy, gamma: float, baseline: Baseline) -> int:
         """Play :data:`LONG_GAME` steps, compute their gradient; the process's peak memory."""
         env, joined, game = PongEnv(), Trajectory(), 0
         while len(joined.actions) < LONG_GAME:
@@ -54,7 +54,7 @@ class LongGame:
             for name in Trajectory.__slots__:
                 getattr(joined, name).extend(getattr(played, name))
             game += 1
-        episode_gradient(policy, joined, gamma)
+        episode_gradient(policy, joined, gamma, baseline)
         return peak_memory()
 
 
@@ -72,7 +72,7 @@ def measure_memory(progress: Callable[[str], None] = lambda _: None) -> Memory:
         actor = ray.remote(LongGame).options(num_cpus=1, runtime_env=environment)
         player: Any = actor.remote()
         policy = TrainingState.initial(config).policy
-        worker: int = ray.get(player.play.remote(policy, config.gamma))
+        worker: int = ray.get(player.play.remote(policy, config.gamma, config.baseline))
     progress("memory of a learner")
     return Memory(ray_worker, worker, _learner_memory())
 

@@ -26,7 +26,7 @@ class Gradient:
     w1_rows: Floats
     """Gradient of those rows, (n, H)."""
     w2: Floats
-    """Gradient of W2, (H, A-1)."""
+    """Gradient of W2, (H, A)."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle W1's rows in blocks below 1 MiB.
@@ -62,23 +62,26 @@ def _joined(rows: NDArray[np.int32], blocks: list[Floats], w2: Floats) -> Gradie
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """pi(action | x) = softmax(W2' relu(W1' x)), the last action's logit fixed at 0.
+    """pi(action | x) = softmax(logits): two layers, the last action's logit fixed at 0.
 
-    For two actions this is the sigmoid of the classic script. The arrays are all there is: a policy
-    of other meaning but the same shapes (a sum of gradients, a cache) is stored in one as well.
+    For two actions this is the sigmoid of the classic script. In the place of the last logit the
+    network says what return it expects, which may serve as a baseline. The arrays are all there is:
+    a policy of other meaning but the same shapes (a sum of gradients, a cache) is stored in one as
+    well.
     """
 
     w1: Floats
     """Pixels to hidden units, (D, H). Row d is what pixel d adds to the hidden units."""
     w2: Floats
-    """Hidden units to logits, (H, A-1) for A actions."""
+    """Hidden units to outputs, (H, A) for A actions: A-1 logits and the expected return."""
 
     @classmethod
     def init(cls, seed: int, inputs: int, hidden_units: int, actions: int) -> "Policy":
-        """Random weights, normal / sqrt(fan-in), from ``seed`` alone."""
+        """Random weights, normal / sqrt(fan-in), from ``seed`` alone; 0 for the expected return."""
         random = np.random.default_rng(seed)
         w1 = random.standard_normal((inputs, hidden_units)) / math.sqrt(inputs)
         w2 = random.standard_normal((hidden_units, actions - 1)) / math.sqrt(hidden_units)
+        w2 = np.hstack([w2, np.zeros((hidden_units, 1))])
         return cls(w1.astype(np.float32), w2.astype(np.float32))
 
     @property
@@ -103,7 +106,14 @@ class Policy:
         """
         hidden = np.dot(signs, self.w1.take(pixels, axis=0))
         np.maximum(hidden, 0.0, out=hidden)
-        return hidden, softmax(np.dot(hidden, self.w2).tolist())
+        logits = np.dot(hidden, self.w2).tolist()
+        logits[-1] = 0.0
+        return hidden, softmax(logits)
+
+    def expected_returns(self, hidden: Floats) -> Floats:
+        """The return the network expects at each step, (T,), from the activations (T, H)."""
+        expected: Floats = np.dot(hidden, np.ascontiguousarray(self.w2[:, -1]))
+        return expected
 
     def gradient(
         self,
@@ -123,8 +133,7 @@ class Policy:
             signs: the frames at those positions, (n,).
             frame_starts: (T + 1,), from 0 to n.
             hidden: what :meth:`forward` returned at each step, (T, H).
-            errors: gradient of the objective with respect to the logits, (T, A-1): for the policy
-                gradient, (onehot(action) - p) times the standardised return.
+            errors: gradient of the objective with respect to the outputs, (T, A).
         """
         error_hidden = np.dot(errors, self.w2.T)
         error_hidden *= hidden > 0.0
@@ -141,10 +150,9 @@ class Policy:
 
 
 def softmax(logits: list[float]) -> list[float]:
-    """Probabilities of A actions from the logits of the first A-1; the last action's logit is 0."""
-    top = max(0.0, *logits)
+    """Probabilities in proportion to exp(logit)."""
+    top = max(logits)
     weights = [math.exp(logit - top) for logit in logits]
-    weights.append(math.exp(-top))
     # fsum rounds once, in every Python version; what sum() does changed in Python 3.12.
     total = math.fsum(weights)
     return [weight / total for weight in weights]

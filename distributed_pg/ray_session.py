@@ -65,7 +65,8 @@ def ray_session(
             cpus = _local_cpus(num_workers, message)
             with _on_its_own():
                 ray.init(address="local", num_cpus=cpus, include_dashboard=False, **_QUIET)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    # Where its processes do not start in time, Ray raises a bare Exception.
+    except Exception as error:
         raise RunError(f"Ray did not start: {one_line(error)}") from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray sets its own, which exits

@@ -8,12 +8,15 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from distributed_pg.config import Baseline
 from distributed_pg.env import PongEnv
 from distributed_pg.policy import Floats, Gradient, Policy
 from distributed_pg.returns import discounted_returns, standardised
 
 TRAINING, EVALUATION = 0, 1
 """Streams of random numbers that never meet, whatever the seeds."""
+_VALUE_WEIGHT = 0.5
+"""Of the squared error of the expected returns, beside the policy's objective."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,12 @@ class EpisodeStats:
     """Time inside the emulator."""
     seconds: float
     """Time from the reset to the last step, and to the gradient where there is one."""
+    points_won: int
+    """Points the policy scored."""
+    points_lost: int
+    """Points the opponent scored."""
+    entropy: float
+    """Entropy of the policy, mean over the steps, nats."""
     gradient_bytes: int = 0
     """Size of its gradient."""
     waited_seconds: float = 0.0
@@ -58,11 +67,13 @@ class Trajectory:
     rewards: list[float] = field(default_factory=list)
 
 
-def rollout(env: PongEnv, policy: Policy, seed: int, episode: int, gamma: float) -> EpisodeResult:
+def rollout(
+    env: PongEnv, policy: Policy, seed: int, episode: int, gamma: float, baseline: Baseline
+) -> EpisodeResult:
     """Play episode ``episode`` of the training run ``seed`` and compute its gradient."""
     clock = _Clock(env)
     trajectory = play_episode(env, policy, episode_seed(seed, episode, TRAINING))
-    gradient = episode_gradient(policy, trajectory, gamma)
+    gradient = episode_gradient(policy, trajectory, gamma, baseline)
     return EpisodeResult(clock.stats(trajectory), gradient)
 
 
@@ -120,26 +131,41 @@ def begin_episode(env: PongEnv, seed: np.random.SeedSequence) -> Iterator[float]
     return _uniforms(np.random.default_rng(for_actions))
 
 
-def episode_gradient(policy: Policy, trajectory: Trajectory, gamma: float) -> Gradient:
-    """Sum over the steps of standardised return times grad log pi(action), as REINFORCE has it.
+def episode_gradient(
+    policy: Policy, trajectory: Trajectory, gamma: float, baseline: Baseline
+) -> Gradient:
+    """Sum over the steps of the advantage times grad log pi(action), as REINFORCE has it.
 
     Williams, "Simple statistical gradient-following algorithms for connectionist reinforcement
-    learning", 1992.
+    learning", 1992. The advantage is the return, standardised over the episode. With a learned
+    baseline (Sutton and Barto, "Reinforcement learning", 2018, section 13.4) what the network
+    expects is subtracted first, and its squared error is a second objective.
     """
     steps = len(trajectory.actions)
-    advantages = standardised(discounted_returns(trajectory.rewards, gamma))
+    hidden = np.array(trajectory.hidden)
+    surprises = discounted_returns(trajectory.rewards, gamma)
+    if baseline == "learned":
+        surprises -= policy.expected_returns(hidden)
     errors = -np.array(trajectory.probabilities)
     errors[np.arange(steps), trajectory.actions] += 1.0
-    errors *= advantages[:, None]
+    errors *= standardised(surprises)[:, None]
+    # The last action has no logit of its own; the expected return has its place.
+    errors[:, -1] = _VALUE_WEIGHT * surprises if baseline == "learned" else 0.0
     frame_starts = np.zeros(steps + 1, np.intp)
     np.cumsum([len(pixels) for pixels in trajectory.pixels], out=frame_starts[1:])
     return policy.gradient(
         np.concatenate(trajectory.pixels),
         np.concatenate(trajectory.signs),
         frame_starts,
-        np.array(trajectory.hidden),
-        errors[:, :-1].astype(np.float32),
+        hidden,
+        errors.astype(np.float32),
     )
+
+
+def mean_entropy(probabilities: NDArray[np.float64]) -> float:
+    """Mean of the entropies, in nats, of the distributions in the rows of (T, A)."""
+    logarithms = np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
+    return -float(np.vdot(probabilities, logarithms)) / len(probabilities)
 
 
 def sample(probabilities: list[float], uniform: float) -> int:
@@ -166,10 +192,14 @@ class _Clock:
         self._emulator_begin = env.emulator_seconds
 
     def stats(self, trajectory: Trajectory) -> EpisodeStats:
+        rewards = np.array(trajectory.rewards)
         return EpisodeStats(
             reward=math.fsum(trajectory.rewards),
             steps=len(trajectory.actions),
             frames=self._env.emulated_frames,
             emulator_seconds=self._env.emulator_seconds - self._emulator_begin,
+            points_won=int(np.count_nonzero(rewards > 0.0)),
+            points_lost=int(np.count_nonzero(rewards < 0.0)),
+            entropy=mean_entropy(np.array(trajectory.probabilities)),
             seconds=time.perf_counter() - self._begin,
         )

@@ -18,10 +18,10 @@ from distributed_pg.checkpoint import (
     Checkpoint,
     load_checkpoint,
     save_checkpoint,
-    write_atomically,
 )
 from distributed_pg.config import TrainConfig
 from distributed_pg.errors import CheckpointError, RunError, UsageError
+from distributed_pg.sealed_file import write_atomically
 from distributed_pg.state import WINDOW, TrainingState
 
 RUNS = Path("runs")
@@ -45,6 +45,16 @@ class UpdateRecord:
     """Training time so far, seconds."""
     rewards: list[float]
     """Reward of each episode of this update."""
+    lengths: list[int]
+    """Steps of each episode of this update."""
+    points_won: int
+    """Points the policy scored in this update's episodes."""
+    points_lost: int
+    """Points the opponent scored in them."""
+    points_share: float | None
+    """Points won of those played; None if there were none."""
+    entropy: float
+    """Entropy of the policy, mean over the steps of this update's episodes, nats."""
     running_mean: float | None
     """Running mean of the reward, each episode with weight 0.01."""
     mean_100: float | None
@@ -57,14 +67,25 @@ class UpdateRecord:
     """Emulated frames per second, likewise."""
     worker_busy: float
     """Share of the workers' time spent playing, from 0 to 1, over the episodes of this update."""
+    workers: int
+    """Workers that can play now."""
     gradient_bytes: int
     """Size of an episode's gradient, mean over this update."""
     worker_memory: int
     """The most memory that one of the workers of this update ever had resident, bytes."""
     learner_memory: int
     """The most memory the learner's process ever had resident in this session, bytes."""
+    learning_rate: float
+    """RMSProp's step size in this update."""
     gradient_norm: float
     """Euclidean norm of the summed gradient."""
+    weights_norm: float
+    """Euclidean norm of the weights after this update."""
+    policy_lag: int
+    """How many updates old the weights were that played this update's episodes."""
+    update_seconds: float
+    """The learner's time for this update: fetching and summing the gradients, the step and
+    publishing the weights."""
     weights_checksum: str
     """Of the weights after this update."""
 

@@ -1,18 +1,16 @@
 """Where a run is kept: in a folder, or in a folder of this machine that is published at a URI."""
 
 import json
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from distributed_pg.checkpoint import Checkpoint, load_checkpoint
 from distributed_pg.config import TrainConfig
 from distributed_pg.errors import ConfigError, RunError, UsageError
 from distributed_pg.publisher import Publisher
 from distributed_pg.remote_run import RemoteRun, is_uri
-from distributed_pg.run_dir import RunDir, find_checkpoint, new_folder
+from distributed_pg.run_dir import RunDir, new_folder
 
 
 @contextmanager
@@ -64,22 +62,6 @@ def saved_config(location: str | Path) -> TrainConfig:
         raise RunError(f"{location}: config.json cannot be used ({error})") from None
 
 
-def load_checkpoint_at(location: str | Path) -> Checkpoint:
-    """A checkpoint, or the newest one of a run: of a file, a folder or a URI.
-
-    Raises:
-        UsageError: there is nothing.
-        RunError: it cannot be read.
-    """
-    if not is_uri(location):
-        return load_checkpoint(find_checkpoint(Path(location)))
-    with tempfile.TemporaryDirectory() as folder:
-        RemoteRun(location).fetch(
-            Path(folder), lambda names: ["config.json", max(names, key=_checkpoint_order)]
-        )
-        return load_checkpoint(find_checkpoint(Path(folder)))
-
-
 def _begun(config: TrainConfig, remote: RemoteRun) -> RunDir:
     if remote.pointer() is not None:
         raise UsageError(
@@ -93,8 +75,3 @@ def _fetched(config: TrainConfig, remote: RemoteRun) -> RunDir:
     folder = new_folder(config.preset)
     remote.fetch(folder)
     return RunDir.open(folder)
-
-
-def _checkpoint_order(name: str) -> str:
-    """Sorts the newest checkpoint last."""
-    return name if "/update-" in name else ""

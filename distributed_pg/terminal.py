@@ -9,9 +9,10 @@ from rich.console import Console
 from distributed_pg.errors import UsageError
 
 
-def console(*, stderr: bool = False) -> Console:
+def console(*, stderr: bool = False, no_color: bool | None = None) -> Console:
     """Prints text as it is: a path or an error may look like markup."""
-    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    # None: rich looks at NO_COLOR.
+    return Console(stderr=stderr, no_color=no_color, highlight=False, markup=False, emoji=False)
 
 
 def command_name() -> str:

@@ -14,10 +14,13 @@ from distributed_pg.config import TrainConfig
 from distributed_pg.errors import RunError, UsageError, one_line
 from distributed_pg.learner import Learner, Reporter, stop_reached
 from distributed_pg.ray_cluster import RayCluster
+from distributed_pg.ray_metrics import RayMetrics
 from distributed_pg.ray_session import ray_session, requested_cpus
 from distributed_pg.run_dir import RunDir, UpdateRecord
 from distributed_pg.run_location import open_run, saved_config
-from distributed_pg.state import TrainingState
+from distributed_pg.sinks import Sink, Sinks
+from distributed_pg.state import Progress, TrainingState
+from distributed_pg.terminal import need_extra
 from distributed_pg.versions import changed_versions
 
 
@@ -66,11 +69,14 @@ def train(
         workers, whatever was lost on the way.
 
     Raises:
-        UsageError: the run directory holds a run, or a resumed run would become another one.
+        UsageError: the run directory holds a run, a resumed run would become another one, or a
+            library that the config needs is missing.
         RunError: files cannot be read or written, nobody answers at the address, or an episode
             failed in a worker. What was learned until then is saved.
     """
     reporter = reporter or Silent()
+    if config.tensorboard:
+        need_extra("tensorboard", "tensorboardX")
     with open_run(config, reporter.message) as run_dir:
         return _train(config, run_dir, reporter, stop_asked)
 
@@ -87,8 +93,9 @@ def _train(
             ) as wanted,
             _requested_cpus(config),
             RayCluster(config, wanted, message=reporter.message) as cluster,
+            Sinks(_sinks(config, run_dir.path, state.progress), reporter) as watched,
         ):
-            learner = Learner(config, state, cluster, run_dir, reporter, checkpoint)
+            learner = Learner(config, state, cluster, run_dir, watched, checkpoint)
             try:
                 finished = learner.run(stop_asked)
             except RunError:
@@ -119,6 +126,18 @@ def _requested_cpus(config: TrainConfig) -> AbstractContextManager[None]:
     if config.num_workers != "auto":
         return requested_cpus(config.num_workers)
     return requested_cpus(min(config.episodes_at_a_time, config.max_workers or sys.maxsize))
+
+
+def _sinks(config: TrainConfig, run: Path, progress: Progress) -> dict[str, Callable[[], Sink]]:
+    """What shows the run outside of its folder and the terminal."""
+
+    def tensorboard() -> Sink:
+        from distributed_pg.tensorboard_sink import TensorBoardSink
+
+        return TensorBoardSink(run, progress.episodes)
+
+    sinks: dict[str, Callable[[], Sink]] = {"Ray metrics": lambda: RayMetrics(run, progress.frames)}
+    return {**sinks, "TensorBoard": tensorboard} if config.tensorboard else sinks
 
 
 def resume_config(location: str | Path, **changes: Any) -> TrainConfig:

@@ -12,7 +12,7 @@ from distributed_pg.config import TrainConfig
 from distributed_pg.env import PongEnv
 from distributed_pg.policy import Policy
 from distributed_pg.rollout import EVALUATION, begin_episode, episode_seed, sample
-from distributed_pg.run_location import load_checkpoint_at
+from distributed_pg.trained_policy import load_policy_at
 
 FRAMES_PER_SECOND = 60
 """Emulated frames in a second of the real game."""
@@ -59,9 +59,9 @@ class Game:
             UsageError: there is nothing.
             RunError: it cannot be read.
         """
-        loaded = load_checkpoint_at(checkpoint)
+        loaded = load_policy_at(checkpoint)
         env = WatchedPong(**loaded.config.env_settings())
-        return cls(loaded.config, loaded.state.policy, env)
+        return cls(loaded.config, loaded.policy, env)
 
     def watch(
         self,

@@ -49,7 +49,9 @@ class RolloutWorker:
         """
         waited = time.perf_counter() - self._idle_since
         config = self._config
-        result = rollout(self._emulator(), policy, config.seed, ticket.episode, config.gamma)
+        result = rollout(
+            self._emulator(), policy, config.seed, ticket.episode, config.gamma, config.baseline
+        )
         self._idle_since = time.perf_counter()
         if not result.gradient.is_finite:
             raise FloatingPointError("the gradient is not finite")

@@ -15,12 +15,11 @@ from distributed_pg.kernels import hold_kernels
 
 hold_kernels()  # before numpy is imported
 
-from distributed_pg.checkpoint import load_checkpoint  # noqa: E402
 from distributed_pg.config import TrainConfig  # noqa: E402
 from distributed_pg.env import PongEnv  # noqa: E402
 from distributed_pg.rollout import rollout  # noqa: E402
-from distributed_pg.run_dir import find_checkpoint  # noqa: E402
 from distributed_pg.state import TrainingState  # noqa: E402
+from distributed_pg.trained_policy import load_policy_at  # noqa: E402
 
 
 def main() -> None:
@@ -30,17 +29,18 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, help="weights to play with (random ones)")
     arguments = parser.parse_args()
 
-    config, state = TrainConfig(), TrainingState.initial(TrainConfig())
+    config = TrainConfig()
+    policy = TrainingState.initial(config).policy
     if arguments.checkpoint:
-        loaded = load_checkpoint(find_checkpoint(arguments.checkpoint))
-        config, state = loaded.config, loaded.state
+        loaded = load_policy_at(arguments.checkpoint)
+        config, policy = loaded.config, loaded.policy
     env = PongEnv(**config.env_settings())
-    rollout(env, state.policy, config.seed, 0, config.gamma)  # warm up
+    rollout(env, policy, config.seed, 0, config.gamma, config.baseline)  # warm up
 
     print("episode  steps  reward  seconds  us/step  emulator us/step  overhead")
     overheads = []
     for episode in range(arguments.episodes):
-        stats = rollout(env, state.policy, config.seed, episode, config.gamma).stats
+        stats = rollout(env, policy, config.seed, episode, config.gamma, config.baseline).stats
         overheads.append(1.0 - stats.emulator_seconds / stats.seconds)
         print(
             f"{episode:7d} {stats.steps:6d} {stats.reward:7.0f} {stats.seconds:8.3f}"

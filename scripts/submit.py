@@ -56,7 +56,7 @@ LOOK_SECONDS = 10.0
 """How often to see, while a log is followed, whether the dashboard still answers."""
 SAVE_SECONDS = 300
 """How long a job that is asked to stop may take before Ray kills it."""
-FETCHED = r"config\.json|metrics\.jsonl|checkpoints/[\w-]+\.safetensors"
+FETCHED = r"config\.json|metrics\.jsonl|checkpoints/[\w-]+\.safetensors|tensorboard/events\.[\w.-]+"
 """What belongs to a run, as paths in its folder."""
 
 # Python looks for the package in the current folder first, where an older one may be.
@@ -154,7 +154,7 @@ class Dashboard(JobSubmissionClient):
     def files(self, node: str, folder: str) -> list[str]:
         """Paths in ``folder``, itself in the node's log folder, of the files that make up a run."""
         found: list[str] = []
-        for pattern in ("*", "checkpoints/*"):
+        for pattern in ("*", "checkpoints/*", "tensorboard/*"):
             query = urlencode({"node_id": node, "glob": f"{folder}/{pattern}"})
             with self.errors("the run is not fetched: "):
                 answer = self._do_request("GET", f"/api/v0/logs?{query}")
@@ -357,6 +357,7 @@ def _fetch(dashboard: Dashboard, job: str, node: str | None, out: Path) -> bool:
             run = Path(temporary) / "run"
             (run / CHECKPOINTS).mkdir(parents=True)
             for name in names:
+                (run / name).parent.mkdir(exist_ok=True)
                 dashboard.fetch(node, f"{_link(job)}/{name}", run / name)
             run.rename(out)
     except OSError as error:

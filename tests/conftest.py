@@ -38,6 +38,7 @@ def local_ray() -> Iterator[None]:
         num_cpus=3,
         include_dashboard=False,
         log_to_driver=False,
+        _system_config={"metrics_report_interval_ms": 1000},
     )
     yield
     ray.shutdown()

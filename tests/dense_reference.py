@@ -16,13 +16,13 @@ def classic_frame(rgb: NDArray[np.uint8], crop: tuple[int, int] = (35, 195)) -> 
 
 
 def forward(w1: Array, w2: Array, x: Array) -> tuple[Array, Array]:
-    """Hidden activations and the probabilities of all actions. w1 (D, H), w2 (H, A-1), x (D,)."""
+    """Hidden activations and the probabilities of all actions. w1 (D, H), w2 (H, A), x (D,)."""
     hidden = w1.T @ x
     hidden[hidden < 0] = 0
-    if w2.shape[1] == 1:  # the script's own sigmoid
+    if w2.shape[1] == 2:  # the script's own sigmoid
         up = 1.0 / (1.0 + np.exp(-(w2[:, 0] @ hidden)))
         return hidden, np.array([up, 1.0 - up])
-    exponentials = np.exp(np.append(w2.T @ hidden, 0.0))
+    exponentials = np.exp(np.append(w2[:, :-1].T @ hidden, 0.0))
     return hidden, exponentials / exponentials.sum()
 
 
@@ -39,9 +39,20 @@ def discount(rewards: Array, gamma: float) -> Array:
 
 
 def gradient(
-    w1: Array, w2: Array, xs: Array, actions: NDArray[np.int64], rewards: Array, gamma: float
+    w1: Array,
+    w2: Array,
+    xs: Array,
+    actions: NDArray[np.int64],
+    rewards: Array,
+    gamma: float,
+    *,
+    learned_baseline: bool,
 ) -> tuple[Array, Array]:
-    """Policy gradient of one episode, dense: (D, H) and (H, A-1). xs is (T, D)."""
+    """Gradient of one episode, dense: (D, H) and (H, A). xs is (T, D).
+
+    With a learned baseline v(x), the last column of w2, it is that of the policy's objective with
+    the advantages G - v standardised, minus (G - v)^2 / 4.
+    """
     hiddens, dlogps = [], []
     for x, action in zip(xs, actions, strict=True):
         hidden, probabilities = forward(w1, w2, x)
@@ -49,10 +60,14 @@ def gradient(
         label[action] = 1.0
         hiddens.append(hidden)
         dlogps.append((label - probabilities)[:-1])
-    returns = discount(rewards, gamma)
-    returns -= returns.mean()
-    returns /= returns.std()
-    hidden_matrix, errors = np.array(hiddens), np.array(dlogps) * returns[:, None]
+    hidden_matrix = np.array(hiddens)
+    advantages = discount(rewards, gamma)
+    value_errors = np.zeros(len(advantages))
+    if learned_baseline:
+        advantages -= hidden_matrix @ w2[:, -1]
+        value_errors = advantages / 2
+    advantages = (advantages - advantages.mean()) / advantages.std()
+    errors = np.column_stack([np.array(dlogps) * advantages[:, None], value_errors])
     back = errors @ w2.T
     back[hidden_matrix <= 0] = 0
     return xs.T @ back, hidden_matrix.T @ errors

@@ -74,7 +74,8 @@ def play(ticket: Ticket, policy: Policy) -> tuple[EpisodeStats, Gradient]:
         rows, policy.w1[rows] + total * noise, policy.w2 * total - noise[0][:, None]
     )
     seconds = float(chance.lognormal(0.0, 0.3))
-    return EpisodeStats(reward_of(ticket.episode), 10, 40, seconds, seconds), gradient
+    reward = reward_of(ticket.episode)
+    return EpisodeStats(reward, 10, 40, seconds, seconds, 0, 0, 0.0), gradient
 
 
 def reward_of(episode: int) -> float:

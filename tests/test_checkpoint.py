@@ -14,12 +14,12 @@ from distributed_pg.checkpoint import (
     load_checkpoint,
     save_checkpoint,
     weights_checksum,
-    write_atomically,
 )
 from distributed_pg.config import TrainConfig
 from distributed_pg.errors import CheckpointError
 from distributed_pg.policy import Policy
 from distributed_pg.rollout import EpisodeStats
+from distributed_pg.sealed_file import write_atomically
 from distributed_pg.state import Progress, TrainingState
 from distributed_pg.versions import library_versions
 
@@ -30,7 +30,8 @@ def small_state(updates: int = 3) -> TrainingState:
     state = TrainingState.initial(CONFIG)
     random = np.random.default_rng(0)
     for _ in range(updates):
-        games = [EpisodeStats(float(r), 9, 36, 0.1, 0.2) for r in random.integers(-21, 0, 2)]
+        rewards = random.integers(-21, 0, 2).astype(float)
+        games = [EpisodeStats(r, 9, 36, 0.1, 0.2, 0, 21, 0.7) for r in rewards.tolist()]
         state.progress = state.progress.after_update(games, wall_seconds=1.25)
         policy = state.policies[state.progress.update - 1].copy()
         policy.w1[...] += random.standard_normal(policy.w1.shape).astype(np.float32)
@@ -193,7 +194,7 @@ def test_weights_checksum_sees_one_bit() -> None:
 
 def test_progress_by_hand() -> None:
     def game(reward: float) -> EpisodeStats:
-        return EpisodeStats(reward, 10, 40, 0.0, 0.0)
+        return EpisodeStats(reward, 10, 40, 0.0, 0.0, 0, 0, 0.0)
 
     progress = Progress().after_update([game(-20.0), game(-10.0)], wall_seconds=2.0)
     assert progress.running_mean == pytest.approx(0.99 * -20 + 0.01 * -10)

@@ -1,14 +1,18 @@
 """The command as a user runs it: what it prints, where, and its exit code."""
 
 import contextlib
+import fcntl
 import http.server
 import json
 import os
+import pty
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Iterator
@@ -64,12 +68,22 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_help_names_presets_and_settings(tmp_path: Path) -> None:
     assert "train" in distributed_pg(cwd=tmp_path).stdout
     text = distributed_pg("train", "--help", cwd=tmp_path, COLUMNS="200").stdout
-    assert "default: learning rate 0.001, batch size 4, policy lag 1" in text
-    assert "karpathy: learning rate 0.0001, batch size 10, policy lag 0" in text
+    assert "default: learning rate 0.003, batch size 4, learned baseline, policy lag 1" in text
+    assert "karpathy: learning rate 0.0001, batch size 10, mean baseline, policy lag 0" in text
     for flag in ("--seed", "--batch-size", "--num-workers", "--learning-rate", "--resume"):
         assert flag in text
     text = distributed_pg("train", "--preset", "karpathy", "--help", cwd=tmp_path).stdout
     assert re.search(r"--batch-size INT +Episodes summed in one update. \(default: 10\)", text)
+
+
+def test_output_that_nobody_reads_is_no_error(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = subprocess.run(
+        [*COMMAND, "train", "--help"], stdout=writer, stderr=subprocess.PIPE, check=False
+    )
+    os.close(writer)
+    assert (process.returncode, process.stderr) == (141, b"")
 
 
 @pytest.mark.parametrize(
@@ -100,6 +114,56 @@ def test_help_names_presets_and_settings(tmp_path: Path) -> None:
 def test_wrong_usage_is_one_line(tmp_path: Path, arguments: str, code: int, pattern: str) -> None:
     assert_one_line_error(distributed_pg(*arguments.split(), cwd=tmp_path), code, pattern)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_quiet_prints_where_the_run_is_and_nothing_else(tmp_path: Path) -> None:
+    arguments = ("train", *QUICK, "--stop-episodes", "1", "--run-dir", "run", "--quiet")
+    result = distributed_pg(*arguments, cwd=tmp_path)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "run\n", "")
+
+
+def on_a_terminal(*arguments: str | Path, cwd: Path, **environment: str) -> str:
+    """What the command writes to a terminal of 100 columns."""
+    ours, its = pty.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
+    process = subprocess.Popen(
+        [*COMMAND, *map(str, arguments)],
+        cwd=cwd,
+        env=os.environ | {"TERM": "xterm-256color"} | environment,
+        stdin=its,
+        stdout=its,
+        stderr=its,
+    )
+    os.close(its)
+    written = b""
+    with contextlib.suppress(OSError):  # how a terminal's end is told
+        while some := os.read(ours, 65536):
+            written += some
+    os.close(ours)
+    assert process.wait(60) == 0, written.decode()
+    return written.decode()
+
+
+COLOURED = re.compile(r"\x1b\[(?:\d+;)*(?:3[0-8]|9[0-7])(?:;\d+)*m")
+
+
+@pytest.mark.parametrize(
+    ("flag", "no_color", "coloured"),
+    [((), "", True), ((), "1", False), (("--no-color",), "", False)],
+)
+def test_the_panel_on_a_terminal(
+    finished_run: Path, flag: tuple[str, ...], no_color: str, coloured: bool
+) -> None:
+    episodes = str(len(metrics(finished_run)) + 1)
+    arguments: list[str | Path] = ["train", "--resume", finished_run, *flag]
+    arguments += ["--stop-episodes", episodes]
+    screen = on_a_terminal(*arguments, cwd=finished_run, NO_COLOR=no_color)
+    assert "Starting the workers and playing the first batch" in screen
+    last = screen[screen.rindex("running mean") :]
+    # One dot an update, two dots a character: the updates before the resume are drawn as well.
+    assert len(re.findall("[\u2801-\u28ff]", last)) == -(-int(episodes) // 2)
+    assert bool(COLOURED.search(screen)) == coloured
+    assert re.search(r"record \S+run --out game.mp4\s+\S+ -m distributed_pg report \S+run ", last)
 
 
 def test_a_run_directory_in_use_is_refused(finished_run: Path) -> None:

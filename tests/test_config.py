@@ -19,6 +19,8 @@ OUT_OF_RANGE: list[tuple[str, Any, str]] = [
     ("batch_size", "ten", "'ten' is not of type int"),
     ("learning_rate", 0.0, "0.0 is not a number above 0 and up to 1"),
     ("learning_rate", float("nan"), "nan is not a number above 0 and up to 1"),
+    ("anneal_episodes", 0, "0 is not a whole number from 1 to"),
+    ("baseline", "none", "'none' is not one of mean, learned"),
     ("gamma", 1.01, "1.01 is not a number from 0 and up to 1"),
     ("decay", 1.0, "1.0 is not a number from 0 and below 1"),
     ("policy_lag", -1, "-1 is not a whole number from 0 to 1000"),
@@ -35,6 +37,7 @@ OUT_OF_RANGE: list[tuple[str, Any, str]] = [
     ("repeat_action_probability", 1.0, "1.0 is not a number from 0 and below 1"),
     ("frame_limit", 0, "0 is not a whole number from 1 to 10000000"),
     ("stop_episodes", 0, "0 is not a whole number from 1 to"),
+    ("stop_frames", 0, "0 is not a whole number from 1 to"),
     ("stop_minutes", 0.0, "0.0 is not a number above 0"),
     ("stop_reward", 22.0, "22.0 is not a number from -21 and up to 21"),
     ("num_workers", 0, '0 is not a whole number from 1 to 100000, or "auto"'),
@@ -49,6 +52,7 @@ OUT_OF_RANGE: list[tuple[str, Any, str]] = [
     ("backup_after", 0.5, "0.5 is not a number from 1 and up to"),
     ("hang_seconds", 0.0, "0.0 is not a number above 0"),
     ("disk_errors", "hide", "'hide' is not one of stop, warn"),
+    ("tensorboard", 1, "1 is not of type bool"),
 ]
 
 
@@ -71,10 +75,11 @@ def test_presets() -> None:
     assert set(PRESETS) == {"default", "karpathy"}
     assert preset("default") == TrainConfig()
     default, karpathy = preset("default"), preset("karpathy")
-    assert (default.learning_rate, default.batch_size, default.policy_lag) == (1e-3, 4, 1)
-    assert (karpathy.learning_rate, karpathy.batch_size) == (1e-4, 10)
+    assert (default.learning_rate, default.batch_size, default.policy_lag) == (3e-3, 4, 1)
+    assert (karpathy.learning_rate, karpathy.batch_size, karpathy.baseline) == (1e-4, 10, "mean")
     for config in (default, karpathy):
         assert (config.hidden_units, config.gamma, config.decay) == (200, 0.99, 0.99)
+    assert karpathy.learning_rate_after(10**6) == 1e-4
     assert preset("karpathy", batch_size=5).batch_size == 5
     with pytest.raises(ConfigError, match="preset: 'x' is not one of default, karpathy"):
         preset("x")
@@ -130,6 +135,8 @@ def test_what_may_change_when_a_run_goes_on() -> None:
         "seed": 1,
         "batch_size": 5,
         "learning_rate": 0.5,
+        "anneal_episodes": 5,
+        "baseline": "mean",
         "gamma": 0.5,
         "decay": 0.5,
         "policy_lag": 2,
@@ -142,6 +149,12 @@ def test_what_may_change_when_a_run_goes_on() -> None:
     }
     for field, value in changes.items():
         assert replace(saved, **{field: value}).changed_settings(saved) == [field]
+
+
+def test_the_learning_rate_falls_as_it_says() -> None:
+    assert TrainConfig(learning_rate=0.5, anneal_episodes=None).learning_rate_after(10**6) == 0.5
+    config = TrainConfig(learning_rate=0.5, anneal_episodes=100)
+    assert [config.learning_rate_after(n) for n in (0, 100, 300)] == [0.5, 0.25, 0.125]
 
 
 def test_run_dir_and_resume_exclude_each_other() -> None:

@@ -11,18 +11,17 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from safetensors.numpy import save
 
 from distributed_pg.checkpoint import (
     FORMAT,
     Checkpoint,
-    _sha256,
     load_checkpoint,
     save_checkpoint,
 )
 from distributed_pg.config import TrainConfig
 from distributed_pg.errors import CheckpointError, ConfigError
 from distributed_pg.memory import peak_memory
+from distributed_pg.sealed_file import Tensors, write_sealed
 from distributed_pg.state import Progress, TrainingState
 
 CONFIG = TrainConfig(hidden_units=3, crop=(35, 39), batch_size=2)
@@ -153,15 +152,15 @@ def test_a_header_that_lies(tmp_path: Path, content: bytes) -> None:
     assert peak_memory() - before < 200 * 2**20
 
 
-def sealed(config: str, progress: str, versions: str) -> bytes:
+def sealed(folder: Path, config: str, progress: str, versions: str) -> bytes:
     """A file whose checksum is right, whatever it says."""
-    tensors = {"cache.w1": state().cache.w1, "cache.w2": state().cache.w2}
+    tensors: Tensors = {"cache.w1": state().cache.w1, "cache.w2": state().cache.w2}
     for version, policy in state().policies.items():
         tensors[f"policy.{version}.w1"], tensors[f"policy.{version}.w2"] = policy.arrays
     metadata = {"format": FORMAT, "config": config, "progress": progress}
-    metadata |= {"versions": versions, "cpu": "none"}
-    metadata["sha256"] = _sha256(metadata, tensors)
-    return save(tensors, metadata)
+    path = folder / "sealed"
+    write_sealed(path, metadata | {"versions": versions, "cpu": "none"}, tensors)
+    return path.read_bytes()
 
 
 numbers = st.integers() | st.floats() | st.sampled_from([2**63, 10**400, -1, 0, 1e308])
@@ -196,8 +195,9 @@ def test_any_progress_is_taken_or_refused(
     tmp_path_factory: pytest.TempPathFactory, name: str, value: Any
 ) -> None:
     progress = json.dumps(dataclasses.asdict(PROGRESS) | {name: value})
-    path = tmp_path_factory.getbasetemp() / "progress.safetensors"
-    loaded = load(path, sealed(json.dumps(CONFIG.to_json()), progress, "{}"))
+    folder = tmp_path_factory.getbasetemp()
+    path = folder / "progress.safetensors"
+    loaded = load(path, sealed(folder, json.dumps(CONFIG.to_json()), progress, "{}"))
     if loaded is not None:
         assert same(loaded)
         mean = loaded.state.progress.mean_100
@@ -212,5 +212,5 @@ def test_metadata_that_is_no_description(tmp_path: Path, where: str, text: str) 
         "progress": json.dumps(dataclasses.asdict(PROGRESS)),
         "versions": "{}",
     }
-    assert load(tmp_path / "good", sealed(**parts)) is not None
-    assert load(tmp_path / "bad", sealed(**(parts | {where: text}))) is None
+    assert load(tmp_path / "good", sealed(tmp_path, **parts)) is not None
+    assert load(tmp_path / "bad", sealed(tmp_path, **(parts | {where: text}))) is None

@@ -1,6 +1,7 @@
 """The real learner on a simulated cluster: the same bits whatever happens on the way."""
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,7 +18,7 @@ from distributed_pg.config import TrainConfig
 from distributed_pg.env import PongEnv
 from distributed_pg.errors import RunError, UsageError
 from distributed_pg.learner import Learner
-from distributed_pg.optimizer import RMSProp
+from distributed_pg.optimizer import RMSProp, norm
 from distributed_pg.policy import Gradient, Policy
 from distributed_pg.rollout import EpisodeStats, rollout
 from distributed_pg.run_dir import RunDir, UpdateRecord
@@ -47,7 +48,7 @@ def make_cluster(config: TrainConfig, workers: int, **faults: Any) -> SimulatedC
     env = PongEnv(**config.env_settings())
 
     def play(ticket: Ticket, policy: Policy) -> tuple[EpisodeStats, Gradient]:
-        result = rollout(env, policy, config.seed, ticket.episode, config.gamma)
+        result = rollout(env, policy, config.seed, ticket.episode, config.gamma, config.baseline)
         return replace(result.stats, seconds=1.0), result.gradient
 
     return SimulatedCluster(play, workers, Faults(**faults), seed=len(faults))
@@ -86,18 +87,20 @@ def by_the_definition(config: TrainConfig, updates: int) -> Policy:
     """The run as the README defines it, one episode after another."""
     env = PongEnv(**config.env_settings())
     versions = [TrainingState.initial(config).policy]
-    optimizer = RMSProp(config.learning_rate, config.decay)
+    annealed = config.anneal_episodes or math.inf
     cache = versions[0].zeros_like()
     for update in range(updates):
         total = versions[0].zeros_like()
         player = versions[max(0, update - config.policy_lag)]
         for i in range(config.batch_size):
             episode = update * config.batch_size + i
-            gradient = rollout(env, player, config.seed, episode, config.gamma).gradient
+            played = rollout(env, player, config.seed, episode, config.gamma, config.baseline)
+            gradient = played.gradient
             total.w1[gradient.rows] += gradient.w1_rows
             total.w2[...] += gradient.w2
         policy = versions[-1].copy()
-        optimizer.step(policy, cache, total)
+        rate = config.learning_rate / (1 + update * config.batch_size / annealed)
+        RMSProp(rate, config.decay).step(policy, cache, total)
         versions.append(policy)
     return versions[-1]
 
@@ -122,12 +125,19 @@ def test_workers_that_will_wait_are_told_once(
     assert said is None or re.match(said, told[0])
 
 
-@pytest.mark.parametrize("policy_lag", [0, 1, 3])
-def test_the_run_is_what_its_definition_says(tmp_path: Path, policy_lag: int) -> None:
-    config = replace(CONFIG, policy_lag=policy_lag)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"policy_lag": 0},
+        {"baseline": "mean", "anneal_episodes": None},
+        {"policy_lag": 3, "anneal_episodes": 2},
+    ],
+)
+def test_the_run_is_what_its_definition_says(tmp_path: Path, settings: dict[str, Any]) -> None:
+    config = replace(CONFIG, **settings)
     state, _, cluster = run(config, tmp_path / "run", workers=5)
     assert weights_checksum(state.policy) == weights_checksum(by_the_definition(config, 4))
-    assert cluster.most_weights <= policy_lag + 2  # the new one comes before the oldest goes
+    assert cluster.most_weights <= config.policy_lag + 2  # the new one comes before the oldest goes
 
 
 @pytest.mark.parametrize("policy_lag", [0, 1])
@@ -202,6 +212,12 @@ def test_metrics_and_checkpoints_on_disk(tmp_path: Path) -> None:
     assert last["frames"] == state.progress.frames
     assert last["weights_checksum"] == weights_checksum(state.policy)
     assert len(last["rewards"]) == 3
+    rates = [3e-3 / (1 + 3 * update / 2000) for update in range(7)]
+    assert [line["learning_rate"] for line in lines] == pytest.approx(rates, rel=1e-12)
+    assert lines[0]["lengths"] == [200, 200, 200]  # 800 frames, 4 a step
+    assert last["workers"] == 2
+    assert [line["policy_lag"] for line in lines] == [0, *[CONFIG.policy_lag] * 6]
+    assert last["weights_norm"] == norm(state.policy)
     assert {"running_mean", "mean_100", "episodes_per_hour", "gradient_norm"} <= last.keys()
     assert last["wall_seconds"] > 0
     assert last["frames_per_second"] > 0
@@ -211,6 +227,40 @@ def test_metrics_and_checkpoints_on_disk(tmp_path: Path) -> None:
     assert names == ["update-00000006.safetensors", "update-00000007.safetensors"]
     config = TrainConfig.from_json(json.loads((tmp_path / "run/config.json").read_text()))
     assert config.batch_size == 3
+
+
+def test_a_record_by_hand(tmp_path: Path) -> None:
+    games = {0: (1, 21, 100, 0.5), 1: (21, 3, 300, 0.25), 2: (0, 0, 10, 0.5), 3: (0, 0, 10, 0.5)}
+    gradient = Gradient(
+        np.empty(0, np.int32), np.empty((0, 20), np.float32), np.zeros((20, 1), np.float32)
+    )
+
+    def play(ticket: Ticket, policy: Policy) -> tuple[EpisodeStats, Gradient]:
+        won, lost, steps, entropy = games[ticket.episode]
+        return EpisodeStats(won - lost, steps, 0, 0.0, 1.0, won, lost, entropy), gradient
+
+    class SlowStore(SimulatedCluster):
+        def fetch(self, gradients: Sequence[Handle]) -> list[Gradient | GradientLost]:
+            self.clock.now += 0.25 * len(gradients)
+            return super().fetch(gradients)
+
+        def publish(self, version: int, policy: Policy) -> None:
+            self.clock.now += 2.0
+            super().publish(version, policy)
+
+    config = replace(CONFIG, batch_size=2, stop_episodes=4)
+    reporter, cluster = Recorder(), SlowStore(play, 2, Faults())
+    state = TrainingState.initial(config)
+    learner = make_learner(config, tmp_path / "run", state, cluster, reporter)
+    assert learner.run(lambda: False)
+    first, second = reporter.records
+    assert (first.rewards, first.lengths) == ([-20, 18], [100, 300])
+    assert (first.points_won, first.points_lost) == (22, 24)
+    assert first.points_share == round(22 / 46, 4)
+    assert first.entropy == (0.5 * 100 + 0.25 * 300) / 400
+    assert second.points_share is None  # no point was played
+    assert (first.policy_lag, second.policy_lag) == (0, 1)
+    assert (first.update_seconds, second.update_seconds) == (2.5, 2.5)
 
 
 def test_the_best_checkpoint_is_kept(tmp_path: Path) -> None:

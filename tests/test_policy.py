@@ -9,6 +9,7 @@ from dense_reference import Array, forward, gradient
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distributed_pg.config import Baseline
 from distributed_pg.env import PONG_ACTIONS, PongEnv
 from distributed_pg.policy import Gradient, Policy, softmax
 from distributed_pg.rollout import (
@@ -35,6 +36,7 @@ def episode(request: pytest.FixtureRequest) -> tuple[Policy, Trajectory]:
     env = PongEnv(actions=ACTION_SETS[request.param])
     policy = Policy.init(seed=1, inputs=6400, hidden_units=200, actions=request.param)
     policy.w1[...] *= 8  # away from p = 1/A, where a wrong softmax would not show
+    policy.w2[:, -1] = np.random.default_rng(1).normal(0.0, 0.3, 200)  # and expects something
     return policy, play_episode(env, policy, episode_seed(0, request.param, 0))
 
 
@@ -53,26 +55,32 @@ def test_probabilities_match_the_dense_reference(episode: tuple[Policy, Trajecto
     assert spread > 0.05
 
 
-def test_gradient_matches_the_dense_reference(episode: tuple[Policy, Trajectory]) -> None:
+@pytest.mark.parametrize("baseline", ["mean", "learned"])
+def test_gradient_matches_the_dense_reference(
+    episode: tuple[Policy, Trajectory], baseline: Baseline
+) -> None:
     policy, trajectory = episode
     frames = dense_frames(trajectory)
     w1, w2 = policy.w1.astype(np.float64), policy.w2.astype(np.float64)
     actions, rewards = np.array(trajectory.actions), np.array(trajectory.rewards)
-    expected_w1, expected_w2 = gradient(w1, w2, frames, actions, rewards, 0.99)
+    expected_w1, expected_w2 = gradient(
+        w1, w2, frames, actions, rewards, 0.99, learned_baseline=baseline == "learned"
+    )
 
-    ours = episode_gradient(policy, trajectory, gamma=0.99)
+    ours = episode_gradient(policy, trajectory, 0.99, baseline)
     dense_w1 = np.zeros((6400, 200))
     dense_w1[ours.rows] = ours.w1_rows
     assert ours.w1_rows.dtype == ours.w2.dtype == np.float32
     assert relative_error(dense_w1, expected_w1) < 1e-4
     assert relative_error(ours.w2, expected_w2) < 1e-4
+    assert ours.w2[:, -1].any() == (baseline == "learned")
     # Only the rows of pixels that ever changed are there, each once.
     assert np.array_equal(ours.rows, np.unique(frames.nonzero()[1]))
 
 
 def test_adding_gradients_sums_them(episode: tuple[Policy, Trajectory]) -> None:
     policy, trajectory = episode
-    ours = episode_gradient(policy, trajectory, gamma=0.99)
+    ours = episode_gradient(policy, trajectory, 0.99, "learned")
     total = policy.zeros_like()
     ours.add_to(total)
     ours.add_to(total)
@@ -84,22 +92,25 @@ def test_adding_gradients_sums_them(episode: tuple[Policy, Trajectory]) -> None:
 
 @pytest.mark.parametrize("actions", [2, 3, 6])
 def test_gradient_is_that_of_the_log_probability(actions: int) -> None:
-    """Finite differences of sum_t c_t log pi(a_t | x_t), in float64, for arbitrary c."""
+    """Finite differences of sum_t c_t log pi(a_t | x_t) + d_t v(x_t), in float64.
+
+    The weights c and d are arbitrary; v is the expected return.
+    """
     random = np.random.default_rng(actions)
     inputs, hidden_units, steps = 12, 5, 9
     policy = Policy.init(seed=4, inputs=inputs, hidden_units=hidden_units, actions=actions)
     frames = random.integers(-1, 2, (steps, inputs)).astype(np.float64)
     chosen = random.integers(0, actions, steps)
-    weights = random.standard_normal(steps)
+    weights, value_weights = random.standard_normal((2, steps))
 
     hidden, errors, pixels, signs, starts = [], [], [], [], [0]
-    for x, action, weight in zip(frames, chosen, weights, strict=True):
+    for x, action, weight, value_weight in zip(frames, chosen, weights, value_weights, strict=True):
         position = x.nonzero()[0]
         h, probabilities = policy.forward(position, x[position].astype(np.float32))
         error = -np.array(probabilities)
         error[action] += 1.0
         hidden.append(h)
-        errors.append(weight * error[:-1])
+        errors.append([*(weight * error[:-1]), value_weight])
         pixels.append(position)
         signs.append(x[position])
         starts.append(starts[-1] + len(position))
@@ -116,7 +127,10 @@ def test_gradient_is_that_of_the_log_probability(actions: int) -> None:
     def objective(w1: Array, w2: Array) -> float:
         return math.fsum(
             weight * math.log(forward(w1, w2, x)[1][action])
-            for x, action, weight in zip(frames, chosen, weights, strict=True)
+            + value_weight * (np.maximum(w1.T @ x, 0.0) @ w2[:, -1])
+            for x, action, weight, value_weight in zip(
+                frames, chosen, weights, value_weights, strict=True
+            )
         )
 
     w1, w2 = policy.w1.astype(np.float64), policy.w2.astype(np.float64)
@@ -144,7 +158,7 @@ def test_a_policy_crosses_processes_without_a_copy_of_its_arrays() -> None:
     buffers: list[pickle.PickleBuffer] = []
     in_band = pickle.dumps(policy, protocol=5, buffer_callback=buffers.append)
     assert len(in_band) < 1000
-    assert sorted(buffer.raw().nbytes for buffer in buffers) == [200 * 4, 6400 * 200 * 4]
+    assert sorted(buffer.raw().nbytes for buffer in buffers) == [200 * 2 * 4, 6400 * 200 * 4]
 
 
 def test_initial_weights_follow_from_the_seed_and_have_the_classic_scale() -> None:
@@ -154,25 +168,26 @@ def test_initial_weights_follow_from_the_seed_and_have_the_classic_scale() -> No
     assert np.array_equal(one.w1, same.w1)
     assert not np.array_equal(one.w1, other.w1)
     assert one.w1.std() == pytest.approx(1 / math.sqrt(6400), rel=0.01)
-    assert one.w2.std() == pytest.approx(1 / math.sqrt(200), rel=0.2)
+    assert one.w2[:, :-1].std() == pytest.approx(1 / math.sqrt(200), rel=0.2)
+    assert not one.w2[:, -1].any()
 
 
-logits = st.lists(st.floats(-800, 800), min_size=1, max_size=5)
+logits = st.lists(st.floats(-800, 800), min_size=2, max_size=6)
 
 
 @given(logits)
 def test_softmax_is_a_distribution_and_does_not_overflow(values: list[float]) -> None:
     probabilities = softmax(values)
-    assert len(probabilities) == len(values) + 1
+    assert len(probabilities) == len(values)
     assert math.fsum(probabilities) == pytest.approx(1.0)
     assert all(0.0 <= p <= 1.0 for p in probabilities)
-    order = np.argsort([*values, 0.0], kind="stable")
+    order = np.argsort(values, kind="stable")
     assert np.all(np.diff(np.array(probabilities)[order]) >= 0)
 
 
 @given(st.floats(-30, 30))
 def test_two_actions_are_a_sigmoid(logit: float) -> None:
-    assert softmax([logit])[0] == pytest.approx(1 / (1 + math.exp(-logit)))
+    assert softmax([logit, 0.0])[0] == pytest.approx(1 / (1 + math.exp(-logit)))
 
 
 @given(logits, st.floats(0, 1, exclude_max=True))

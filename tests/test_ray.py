@@ -347,7 +347,7 @@ def test_evaluate_survives_a_killed_worker(reference: dict[int, TrainResult]) ->
 
 def test_summary_by_hand() -> None:
     rewards, steps = (5.0, -1.0, 2.0), (10, 20, 30)
-    games = [EpisodeStats(r, n, 0, 0.0, 0.0) for r, n in zip(rewards, steps, strict=True)]
+    games = [EpisodeStats(r, n, 0, 0, 0, 0, 0, 0) for r, n in zip(rewards, steps, strict=True)]
     assert summary(games) == Evaluation(
         episodes=3,
         mean=2.0,

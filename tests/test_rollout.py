@@ -1,6 +1,10 @@
 """An episode and its gradient as one result."""
 
+import functools
+import math
+
 import numpy as np
+import pytest
 
 from distributed_pg.env import PongEnv
 from distributed_pg.policy import Policy
@@ -10,9 +14,12 @@ from distributed_pg.rollout import (
     EpisodeResult,
     episode_seed,
     evaluate_episode,
+    mean_entropy,
     play_episode,
     rollout,
 )
+
+played = functools.partial(rollout, gamma=0.99, baseline="learned")
 
 
 def bits(result: EpisodeResult) -> tuple[bytes, ...]:
@@ -21,29 +28,40 @@ def bits(result: EpisodeResult) -> tuple[bytes, ...]:
 
 
 def test_a_result_is_a_function_of_weights_seed_and_episode(pong: PongEnv, policy: Policy) -> None:
-    first = rollout(pong, policy, seed=7, episode=3, gamma=0.99)
-    rollout(pong, policy, seed=7, episode=4, gamma=0.99)
-    again = rollout(PongEnv(), policy.copy(), seed=7, episode=3, gamma=0.99)
+    first = played(pong, policy, seed=7, episode=3)
+    played(pong, policy, seed=7, episode=4)
+    again = played(PongEnv(), policy.copy(), seed=7, episode=3)
     assert bits(again) == bits(first)
     assert again.stats.reward == first.stats.reward
     for seed, episode in ((7, 4), (8, 3)):
-        assert bits(rollout(pong, policy, seed, episode, 0.99)) != bits(first)
+        assert bits(played(pong, policy, seed, episode)) != bits(first)
 
 
 def test_stats_of_a_whole_game(pong: PongEnv, policy: Policy) -> None:
-    stats = rollout(pong, policy, seed=0, episode=0, gamma=0.99).stats
+    stats = played(pong, policy, seed=0, episode=0).stats
     trajectory = play_episode(pong, policy, episode_seed(0, 0, TRAINING))
     assert stats.reward == sum(trajectory.rewards)
     assert -21 <= stats.reward <= 21
     assert max(trajectory.rewards.count(1.0), trajectory.rewards.count(-1.0)) == 21
+    assert stats.points_won == trajectory.rewards.count(1.0)
+    assert stats.points_lost == trajectory.rewards.count(-1.0)
+    entropies = [-sum(p * math.log(p) for p in pair) for pair in trajectory.probabilities]
+    assert stats.entropy == pytest.approx(sum(entropies) / stats.steps)
     assert stats.steps == len(trajectory.rewards)
     # The last step may be cut short by the end of the game.
     assert 4 * (stats.steps - 1) < stats.frames <= 4 * stats.steps
     assert 0 < stats.emulator_seconds < stats.seconds
 
 
+def test_entropy_by_hand() -> None:
+    assert mean_entropy(np.full((5, 4), 0.25)) == pytest.approx(math.log(4))
+    assert mean_entropy(np.array([[1.0, 0.0], [0.5, 0.5]])) == pytest.approx(math.log(2) / 2)
+
+
 def test_a_truncated_game_without_a_point_has_a_zero_gradient(policy: Policy) -> None:
-    result = rollout(PongEnv(frame_limit=80), policy, seed=0, episode=0, gamma=0.99)
+    result = rollout(
+        PongEnv(frame_limit=80), policy, seed=0, episode=0, gamma=0.99, baseline="learned"
+    )
     assert result.stats.frames == 80
     assert result.stats.reward == 0.0
     assert len(result.gradient.rows) > 0
@@ -52,7 +70,9 @@ def test_a_truncated_game_without_a_point_has_a_zero_gradient(policy: Policy) ->
 
 
 def test_a_game_of_one_step_has_a_zero_gradient(policy: Policy) -> None:
-    result = rollout(PongEnv(frame_limit=1), policy, seed=0, episode=0, gamma=0.99)
+    result = rollout(
+        PongEnv(frame_limit=1), policy, seed=0, episode=0, gamma=0.99, baseline="learned"
+    )
     assert result.stats.steps == 1
     assert len(result.gradient.rows) == 0
     assert result.gradient.w1_rows.shape == (0, 200)

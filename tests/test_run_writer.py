@@ -10,11 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from records import record_of
 
 from distributed_pg.checkpoint import load_checkpoint
 from distributed_pg.config import TrainConfig
 from distributed_pg.errors import RunError, UsageError
-from distributed_pg.run_dir import RunDir, UpdateRecord
+from distributed_pg.run_dir import RunDir
 from distributed_pg.run_writer import RunWriter
 from distributed_pg.state import Progress, TrainingState
 
@@ -39,11 +40,6 @@ def state_after(update: int) -> TrainingState:
     versions = dict.fromkeys(range(max(0, update - 1), update + 1), policy)
     progress = Progress(update=update, episodes=update, last_rewards=(-21.0,) * update)
     return TrainingState(versions, policy.zeros_like(), progress)
-
-
-def record_of(update: int) -> UpdateRecord:
-    zeros = dict.fromkeys(UpdateRecord.__annotations__, 0)
-    return UpdateRecord(**{**zeros, "update": update, "rewards": [], "weights_checksum": ""})  # type: ignore[arg-type]
 
 
 def begin(path: Path, config: TrainConfig = CONFIG) -> tuple[RunWriter, RunDir, list[str]]:

@@ -6,13 +6,14 @@ import sys
 
 import pytest
 
+from distributed_pg.cli import COMMANDS
 from distributed_pg.kernels import kernel_environment, on_x86
 
 PURE = (
     *("cli", "config", "env", "policy", "returns", "rollout", "optimizer", "schedule", "state"),
     *("cluster", "dispatch", "learner", "checkpoint", "run_dir", "run_writer", "display"),
-    *("versions", "worker", "terminal"),
-    *("commands.train", "commands.evaluate", "commands.benchmark"),
+    *("versions", "worker", "terminal", "sinks", "trained_policy", "watch", "plot"),
+    *(f"commands.{name}" for name in COMMANDS),
 )
 
 

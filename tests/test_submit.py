@@ -203,14 +203,15 @@ def test_a_job_has_the_bits_of_a_local_run_and_is_fetched(head: Head, tmp_path: 
     )
     flags = ("--actions", "UP", "DOWN", "NOOP", "--batch-size=2", "--frame-limit=1000")
     out = tmp_path / "new/fetched"
-    code, output, errors = head.run("--out", out, *flags, "--stop-episodes=8")
+    code, output, errors = head.run("--out", out, *flags, "--stop-episodes=8", "--tensorboard")
     assert (code, errors) == (0, ""), output + errors
     assert checksum(out) == train(config).weights_checksum
     assert f"Checkpoint: {out}/checkpoints/update-00000004.safetensors" in output
     assert f"-m distributed_pg evaluate {out}\n" in output
     (run,) = (head.home / "distributed_pg_runs").iterdir()
     files = {path.relative_to(run): path.read_bytes() for path in run.rglob("*.*")}
-    assert len(files) == 4
+    assert [path.parent.name for path in sorted(files)].count("tensorboard") == 1
+    assert len(files) == 5
     assert {path.relative_to(out): path.read_bytes() for path in out.rglob("*.*")} == files
     assert [path.name for path in out.parent.iterdir()] == ["fetched"]
 

@@ -38,9 +38,9 @@ class BenchmarkArgs:
     native_kernels: bool = False
     """Measure training also with workers that use all vector instructions of their CPU, to show
     what holding them to SSE gains. Shown as native."""
-    checkpoint: Path | None = None
-    """Whose policy plays: a file or a run's folder. Default: the initial one, whose games are
-    short."""
+    checkpoint: str | None = None
+    """Whose policy plays: a file, a run's folder or URI, or pretrained. Default: the initial one,
+    whose games are short."""
     out: Path = Path("benchmark")
     """Folder for benchmark.json, benchmark.csv and the pictures."""
     address: str | None = None

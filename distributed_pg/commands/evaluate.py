@@ -3,26 +3,26 @@
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import Annotated
 
-import tyro
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from distributed_pg.commands import Checkpoint
 from distributed_pg.config import NumWorkers, check_address, check_num_workers, check_whole
 from distributed_pg.terminal import console
 
 
 @dataclass(frozen=True)
 class EvaluateArgs:
-    """Play whole games with the weights of a checkpoint and report mean and spread.
+    """Play whole games with a trained policy and report mean and spread.
 
     Raises:
         ConfigError: a value is out of range.
     """
 
-    checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PATH|URI")]
-    """A checkpoint file, or a run's folder or URI for its newest one."""
+    checkpoint: Checkpoint
+    """A checkpoint, a run's folder or URI for its newest one, or pretrained: the policy that comes
+    with this package."""
     episodes: int = 100
     """Games to play."""
     greedy: bool = False

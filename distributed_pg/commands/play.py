@@ -1,10 +1,9 @@
 """``distributed-pg play``."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
-import tyro
-
+from distributed_pg.commands import Checkpoint
 from distributed_pg.config import check_whole
 from distributed_pg.terminal import console, need_extra
 
@@ -17,8 +16,9 @@ class PlayArgs:
         ConfigError: a value is out of range.
     """
 
-    checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PATH|URI")]
-    """A checkpoint file, or a run's folder or URI for its newest one."""
+    checkpoint: Checkpoint
+    """A checkpoint, a run's folder or URI for its newest one, or pretrained: the policy that comes
+    with this package."""
     human: Literal["left"] | None = None
     """The side that you play, with the up and down keys or W and S, instead of the game's own
     player."""

@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
-import tyro
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
+from distributed_pg.commands import Checkpoint
 from distributed_pg.config import check_whole
 from distributed_pg.errors import ConfigError
 from distributed_pg.terminal import console, need_extra
@@ -20,8 +19,9 @@ class RecordArgs:
         ConfigError: a value is out of range.
     """
 
-    checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PATH|URI")]
-    """A checkpoint file, or a run's folder or URI for its newest one."""
+    checkpoint: Checkpoint
+    """A checkpoint, a run's folder or URI for its newest one, or pretrained: the policy that comes
+    with this package."""
     out: Path = Path("game.mp4")
     """The video, ending in .mp4 or .gif."""
     seed: int = 0

@@ -5,13 +5,18 @@ import os
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tyro
+from rich.console import Console
 
 from distributed_pg.config import PRESETS, TrainConfig, preset
 from distributed_pg.terminal import command_name, console
+
+if TYPE_CHECKING:
+    from distributed_pg.display import QuietDisplay, TrainDisplay
 
 
 @dataclass(frozen=True)
@@ -21,7 +26,7 @@ class TrainArgs:
     config: tyro.conf.OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
 
     quiet: bool = False
-    """Show nothing but warnings and, at the end, the result."""
+    """Print nothing but where the run is kept at the end, and warnings on stderr."""
     no_color: bool = False
     """Show no colours; so does the environment variable NO_COLOR."""
 
@@ -55,28 +60,59 @@ def defaults(arguments: list[str]) -> TrainArgs:
 
 def run(args: TrainArgs) -> int:
     """Train until a stop condition holds or the user stops it; returns the exit code."""
-    from distributed_pg.display import TrainDisplay
     from distributed_pg.remote_run import is_uri
-    from distributed_pg.train import train
 
-    config, screen = args.config, console()
-    with _StopSignals() as stop, TrainDisplay(screen, config) as display:
+    config, screen = args.config, console(no_color=args.no_color or None)
+    with _StopSignals() as stop, _display(args, screen) as display:
+        from distributed_pg.train import train  # Ray's import takes a while: something shows
+
         result = train(config, display, lambda: stop.asked(display.message))
+    kept_at = config.location if is_uri(config.location) else result.run_dir
+    if args.quiet:
+        screen.print(kept_at, soft_wrap=True)
+        return 0
     how = "Stopped on request" if result.interrupted else "Done"
     screen.print(f"{how} after {result.episodes} episodes, {result.updates} updates.")
     screen.print(f"Weights checksum: {result.weights_checksum}")
     screen.print(f"Checkpoint: {result.checkpoint}", soft_wrap=True)
-    kept_at = config.location if is_uri(config.location) else result.run_dir
-    screen.print(f"Evaluate:   {command_name()} evaluate {kept_at}", soft_wrap=True)
-    screen.print(f"Go on:      {command_name()} train --resume {kept_at}", soft_wrap=True)
+    screen.print("\nNext:")
+    for command in (
+        f"evaluate {kept_at}",
+        f"record {kept_at} --out game.mp4",
+        f"report {kept_at} --out report.html",
+        f"train --resume {kept_at}",
+    ):
+        screen.print(f"  {command_name()} {command}", soft_wrap=True)
     return 0
+
+
+def _display(args: TrainArgs, screen: Console) -> "TrainDisplay | QuietDisplay":
+    from distributed_pg.display import QuietDisplay, TrainDisplay
+
+    if args.quiet:
+        return QuietDisplay(console(stderr=True, no_color=args.no_color or None))
+    return TrainDisplay(screen, args.config, _history(args.config))
+
+
+def _history(config: TrainConfig) -> list[float]:
+    """The running means of a run that goes on in a folder; none where it is kept elsewhere."""
+    from distributed_pg.run_dir import METRICS, read_metrics
+
+    if config.resume is None:
+        return []
+    try:
+        records = read_metrics(Path(config.resume) / METRICS)
+        means = [record["running_mean"] for record in records]
+        return [float(mean) for mean in means if mean is not None]
+    except (OSError, ValueError, TypeError, LookupError):
+        return []  # damaged lines are the run's concern; here the curve only begins anew
 
 
 def _preset_text(name: str) -> str:
     config = preset(name)
     return (
         f"learning rate {config.learning_rate:g}, batch size {config.batch_size}, "
-        f"policy lag {config.policy_lag}"
+        f"{config.baseline} baseline, policy lag {config.policy_lag}"
     )
 
 

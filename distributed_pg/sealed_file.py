@@ -1,0 +1,82 @@
+"""Files of tensors and texts, never half written, whose damage is noticed.
+
+One safetensors file; its metadata, all strings, name the ``format`` and hold ``sha256`` over
+everything else in the file.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from distributed_pg.errors import CheckpointError, one_line
+
+Tensors = dict[str, NDArray[np.floating]]
+
+
+def write_sealed(path: Path, texts: dict[str, str], tensors: Tensors) -> None:
+    """Write a file so that ``path`` is never half written, whatever happens meanwhile.
+
+    Raises:
+        OSError: it cannot be written; a file that was at ``path`` is still there.
+    """
+    metadata = texts | {"sha256": _sha256(texts, tensors)}
+    write_atomically(path, save(tensors, metadata))
+
+
+def read_sealed(path: Path, *formats: str) -> tuple[dict[str, str], Tensors]:
+    """The texts and tensors of a file that has one of ``formats``.
+
+    Raises:
+        CheckpointError: it is missing, of another format, or damaged.
+    """
+    try:
+        # A folder or a missing file is reported as the OSError it is.
+        with path.open("rb"):
+            pass
+        with safe_open(path, framework="np") as file:
+            texts = dict(file.metadata() or {})
+            if texts.get("format") not in formats:
+                raise CheckpointError(f"{path}: not a distributed_pg checkpoint")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except (SafetensorError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path}: not a distributed_pg checkpoint, or cut short ({one_line(error)})"
+        ) from None
+    if texts.pop("sha256", None) != _sha256(texts, tensors):
+        raise CheckpointError(f"{path}: damaged, its checksum does not match")
+    return texts, tensors
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace ``path`` by ``content``: written beside it, flushed to the disk, then renamed."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the new name is on the disk as well
+    finally:
+        os.close(folder)
+
+
+def _sha256(metadata: dict[str, str], tensors: Tensors) -> str:
+    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tensor.shape}".encode())
+        digest.update(np.ascontiguousarray(tensor).data)
+    return digest.hexdigest()

@@ -1,0 +1,77 @@
+"""Write a run's records as TensorBoard's event files."""
+
+from pathlib import Path
+from time import time
+
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
+
+from distributed_pg.run_dir import UpdateRecord
+
+FOLDER = "tensorboard"
+"""Where the event files are, in the run's folder."""
+SCALARS = {
+    "reward/running_mean": "running_mean",
+    "reward/mean_100": "mean_100",
+    "reward/points_share": "points_share",
+    "policy/entropy": "entropy",
+    "policy/gradient_norm": "gradient_norm",
+    "policy/learning_rate": "learning_rate",
+    "policy/weights_norm": "weights_norm",
+    "speed/episodes_per_hour": "episodes_per_hour",
+    "speed/frames_per_second": "frames_per_second",
+    "speed/worker_busy": "worker_busy",
+    "speed/workers": "workers",
+    "speed/update_seconds": "update_seconds",
+    "speed/policy_lag": "policy_lag",
+}
+"""Each tag and the field of :class:`UpdateRecord` that it shows; step: the episodes so far."""
+EPISODE_REWARD, EPISODE_LENGTH = "reward/episode", "policy/episode_length"
+"""Tags that have a value for each episode; their step is its number, from 1."""
+
+
+class TensorBoardSink:
+    """A :class:`distributed_pg.sinks.Sink`.
+
+    It writes events itself, not through tensorboardX's SummaryWriter: that one has a thread of its
+    own, in which a full disk goes unheard.
+
+    Args:
+        run: the run's folder.
+        episodes: after how many episodes the run goes on. Events of later ones, which a process
+            that was killed may have left, are hidden by the new ones.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+
+    def __init__(self, run: Path, episodes: int) -> None:
+        folder = run / FOLDER
+        folder.mkdir(exist_ok=True)
+        # A file's name has the second in which it was made; a run may be resumed within one.
+        self._events = EventsWriter(str(folder / "events"), f".{episodes:08}")
+        start = SessionLog(status=SessionLog.START)
+        self._events.write_event(Event(wall_time=time(), step=episodes + 1, session_log=start))
+        self._events.flush()
+
+    def write(self, record: UpdateRecord) -> None:
+        """:meth:`distributed_pg.sinks.Sink.write`."""
+        first = record.episodes - len(record.rewards) + 1
+        games = zip(record.rewards, record.lengths, strict=True)
+        for episode, (reward, length) in enumerate(games, first):
+            self._add(episode, {EPISODE_REWARD: reward, EPISODE_LENGTH: length})
+        self._add(record.episodes, {tag: getattr(record, field) for tag, field in SCALARS.items()})
+        self._events.flush()
+
+    def close(self) -> None:
+        """:meth:`distributed_pg.sinks.Sink.close`."""
+        self._events.close()
+
+    def _add(self, step: int, scalars: dict[str, float | None]) -> None:
+        values = [
+            Summary.Value(tag=tag, simple_value=value)
+            for tag, value in scalars.items()
+            if value is not None
+        ]
+        self._events.write_event(Event(wall_time=time(), step=step, summary=Summary(value=values)))

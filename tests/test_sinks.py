@@ -1,0 +1,161 @@
+"""Sinks fail and hang; training does not notice, and the user is told once."""
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+from records import record_of
+
+from distributed_pg import sinks
+from distributed_pg.run_dir import UpdateRecord
+from distributed_pg.sinks import QUEUED, Sink, Sinks
+
+
+class Reporter:
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+        self.updates: list[tuple[int, int]] = []
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+    def updated(self, record: UpdateRecord, workers: int) -> None:
+        self.updates.append((record.update, workers))
+
+
+class Memory:
+    """A sink that remembers, and does what it is told at an update and at its end."""
+
+    def __init__(
+        self,
+        at: int | None = None,
+        do: Callable[[], object] = lambda: None,
+        at_end: Callable[[], object] = lambda: None,
+    ) -> None:
+        self.written: list[int] = []
+        self.closed = 0
+        self._at, self._do, self._at_end = at, do, at_end
+
+    def write(self, record: UpdateRecord) -> None:
+        if record.update == self._at:
+            self._do()
+        self.written.append(record.update)
+
+    def close(self) -> None:
+        self.closed += 1
+        self._at_end()
+
+
+def fail() -> None:
+    raise OSError(28, "No space left on device")
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def feed(sink: Callable[[], Sink], updates: int = 3) -> tuple[Memory, Reporter]:
+    """Give records to ``sink`` and to one that is well; what this one and the reporter got."""
+    well, reporter = Memory(), Reporter()
+    with Sinks({"This": sink, "That": lambda: well}, reporter) as both:
+        for update in range(1, updates + 1):
+            both.updated(record_of(update), workers=2)
+            wait_for(lambda update=update: len(well.written) == update)  # type: ignore[misc]
+    assert reporter.updates == [(update, 2) for update in range(1, updates + 1)]
+    assert well.written == [update for update, _ in reporter.updates]
+    assert well.closed == 1
+    return well, reporter
+
+
+def test_every_record_arrives_in_order_before_the_end() -> None:
+    memory = Memory()
+    _, reporter = feed(lambda: memory, updates=100)
+    assert memory.written == list(range(1, 101))
+    assert memory.closed == 1
+    assert reporter.messages == []
+
+
+def test_it_passes_messages_on() -> None:
+    reporter = Reporter()
+    with Sinks({}, reporter) as none:
+        none.message("a line")
+    assert reporter.messages == ["a line"]
+
+
+SAID = ["This: OSError: [Errno 28] No space left on device; the run goes on without it"]
+
+
+def test_a_sink_that_fails_is_told_once_and_left() -> None:
+    memory = Memory(at=2, do=fail)
+    _, reporter = feed(lambda: memory, updates=50)
+    assert reporter.messages == SAID
+    assert memory.written == [1]
+    assert memory.closed == 1
+
+
+def test_a_sink_that_fails_in_the_last_update_or_at_its_end_is_told() -> None:
+    for memory in (Memory(at=3, do=fail), Memory(at_end=fail)):
+        assert feed(lambda memory=memory: memory)[1].messages == SAID  # type: ignore[misc]
+
+
+def test_a_sink_that_cannot_be_made_is_told() -> None:
+    def make() -> Sink:
+        raise LookupError("no such thing")
+
+    _, reporter = feed(make)
+    assert reporter.messages == ["This: LookupError: no such thing; the run goes on without it"]
+
+
+def test_a_sink_that_hangs_is_told_once_and_not_waited_for() -> None:
+    go_on = threading.Event()
+    memory = Memory(at=1, do=go_on.wait)
+    begin = time.monotonic()
+    _, reporter = feed(lambda: memory, updates=QUEUED + 50)
+    assert time.monotonic() - begin < sinks.CLOSE_SECONDS
+    assert reporter.messages == [
+        f"This: hangs, with {QUEUED} updates waiting; the run goes on without it"
+    ]
+    assert memory.written == []
+    go_on.set()
+
+
+@pytest.mark.parametrize("fault", ["in write", "in close", "while it is made"])
+def test_the_end_waits_for_a_sink_a_bounded_time(
+    monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    monkeypatch.setattr(sinks, "CLOSE_SECONDS", 0.3)
+    go_on = threading.Event()
+
+    def make() -> Sink:
+        if fault == "while it is made":
+            go_on.wait()
+        return Memory(at=2, do=go_on.wait) if fault == "in write" else Memory(at_end=go_on.wait)
+
+    begin = time.monotonic()
+    _, reporter = feed(make)
+    assert 0.3 <= time.monotonic() - begin < 5.0
+    assert reporter.messages == ["This: has not finished in time; the run goes on without it"]
+    go_on.set()
+
+
+HANG = """
+import threading
+from distributed_pg import sinks
+from distributed_pg.train import Silent
+sinks.CLOSE_SECONDS = 0.1
+with sinks.Sinks({"Hangs": threading.Event().wait}, Silent()):
+    print("trained")
+"""
+
+
+def test_a_process_with_a_sink_that_hangs_ends() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", HANG], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert (done.stdout, done.stderr) == ("trained\n", "")

@@ -1,0 +1,138 @@
+"""The event files hold what metrics.jsonl holds, read by TensorBoard itself."""
+
+import resource
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from records import record_of
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+from distributed_pg import terminal
+from distributed_pg.config import TrainConfig
+from distributed_pg.errors import UsageError
+from distributed_pg.run_dir import read_metrics
+from distributed_pg.sinks import Sinks
+from distributed_pg.tensorboard_sink import (
+    EPISODE_LENGTH,
+    EPISODE_REWARD,
+    FOLDER,
+    SCALARS,
+    TensorBoardSink,
+)
+from distributed_pg.train import Silent, resume_config, train
+
+CONFIG = TrainConfig(
+    batch_size=3, frame_limit=1200, hidden_units=20, num_workers=2, checkpoint_every=2, keep=9
+)
+Points = dict[str, list[tuple[int, float]]]
+
+
+def shown(run: Path) -> tuple[Points, list[float]]:
+    """The steps and values that TensorBoard shows for each tag, and their wall times."""
+    events = EventAccumulator(str(run / FOLDER), size_guidance={"scalars": 0})
+    events.Reload()
+    scalars = {tag: events.Scalars(tag) for tag in events.Tags()["scalars"]}
+    points = {tag: [(one.step, one.value) for one in many] for tag, many in scalars.items()}
+    return points, [one.wall_time for many in scalars.values() for one in many]
+
+
+def recorded(lines: list[dict[str, Any]]) -> Points:
+    """The same of metrics.jsonl."""
+    points: Points = {
+        tag: [(line["episodes"], line[field]) for line in lines if line[field] is not None]
+        for tag, field in SCALARS.items()
+    }
+    for tag, field in ((EPISODE_REWARD, "rewards"), (EPISODE_LENGTH, "lengths")):
+        points[tag] = list(enumerate((value for line in lines for value in line[field]), 1))
+    return points
+
+
+def assert_same(these: Points, those: Points) -> None:
+    assert these.keys() == those.keys()
+    for tag, points in these.items():
+        assert [step for step, _ in points] == [step for step, _ in those[tag]], tag
+        values = [value for _, value in those[tag]]
+        assert [value for _, value in points] == pytest.approx(values, rel=1e-6), tag
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_what_is_shown_is_what_was_recorded_when_stopped_killed_and_resumed(
+    tmp_path: Path,
+) -> None:
+    run, begin = tmp_path / "run", time.time()
+    train(replace(CONFIG, run_dir=run, tensorboard=True, stop_episodes=9))
+    assert_same(shown(run)[0], recorded(read_metrics(run / "metrics.jsonl")))
+
+    train(resume_config(run, stop_episodes=15))  # it is a setting of the run from now on
+    assert len(read_metrics(run / "metrics.jsonl")) == 5
+    # As if the process had been killed before these were written.
+    for update in (3, 4, 5):
+        (run / f"checkpoints/update-{update:08}.safetensors").unlink()
+    train(resume_config(run, stop_episodes=18))
+
+    points, times = shown(run)
+    lines = read_metrics(run / "metrics.jsonl")
+    assert [line["update"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert_same(points, recorded(lines))
+    assert all(begin < one < time.time() for one in times)
+    files = sorted((run / FOLDER).iterdir())
+    events = [event for file in files for event in EventFileLoader(str(file)).Load()]
+    rewards = [e.step for e in events if EPISODE_REWARD in {v.tag for v in e.summary.value}]
+    # Updates 3 to 5 are in the files twice.
+    assert sorted(rewards) == sorted([*range(1, 19), *range(7, 16)])
+
+    train(resume_config(run, stop_episodes=21, tensorboard=False))
+    assert len(read_metrics(run / "metrics.jsonl")) == 7
+    assert sorted((run / FOLDER).iterdir()) == files
+
+
+def test_a_missing_library_is_told_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(terminal, "find_spec", lambda _: None)
+    with pytest.raises(
+        UsageError, match=r"^tensorboardX is not .* 'distributed-pg\[tensorboard\]'"
+    ):
+        train(replace(CONFIG, run_dir=tmp_path / "run", tensorboard=True))
+    assert not (tmp_path / "run").exists()
+
+
+@contextmanager
+def full_disk(room: int) -> Iterator[None]:
+    """No file of this process can grow beyond ``room`` bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_disk_that_fills_up_is_told_and_what_was_written_stays_good(tmp_path: Path) -> None:
+    messages: list[str] = []
+
+    class Listener(Silent):
+        def message(self, text: str) -> None:
+            messages.append(text)
+
+    sink = TensorBoardSink(tmp_path, 0)
+    sink.write(record_of(1))
+    (file,) = (tmp_path / FOLDER).iterdir()
+    size = file.stat().st_size
+    with full_disk(size + 10), Sinks({"TensorBoard": lambda: sink}, Listener()) as both:
+        for update in (2, 3, 4):
+            both.updated(record_of(update), 1)
+    (message,) = messages
+    assert message == "TensorBoard: OSError: [Errno 27] File too large; the run goes on without it"
+    assert shown(tmp_path)[0][EPISODE_REWARD] == [(1, 1.0)]
+
+
+def test_a_folder_that_is_gone(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        TensorBoardSink(tmp_path / "gone", 0)

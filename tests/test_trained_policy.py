@@ -1,0 +1,90 @@
+"""Policies without what training needs: files of their own, and the one in the package."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from export_policy import mean_policy
+
+from distributed_pg.checkpoint import run_texts, save_checkpoint
+from distributed_pg.config import TrainConfig
+from distributed_pg.env import PongEnv
+from distributed_pg.errors import CheckpointError, RunError, UsageError
+from distributed_pg.policy import Policy
+from distributed_pg.rollout import evaluate_episode
+from distributed_pg.sealed_file import Tensors, write_sealed
+from distributed_pg.state import Progress, TrainingState, policy_shape
+from distributed_pg.trained_policy import (
+    FORMAT,
+    PRETRAINED,
+    TrainedPolicy,
+    load_policy_at,
+    save_policy,
+)
+
+CONFIG = TrainConfig(hidden_units=3, crop=(35, 39), actions=("UP", "DOWN", "NOOP"))
+POLICY = Policy.init(1, *policy_shape(CONFIG))
+
+
+def test_a_policy_file_holds_the_weights_to_float16(tmp_path: Path) -> None:
+    path = tmp_path / "p.safetensors"
+    save_policy(path, TrainedPolicy(CONFIG, POLICY, Progress(frames=7)))
+    loaded = load_policy_at(path)
+    assert loaded.config == CONFIG
+    assert loaded.progress == Progress(frames=7)
+    for ours, theirs in zip(loaded.policy.arrays, POLICY.arrays, strict=True):
+        assert ours.dtype == np.float32
+        np.testing.assert_array_equal(ours, theirs.astype(np.float16).astype(np.float32))
+
+
+def test_a_checkpoint_is_a_policy_too(tmp_path: Path) -> None:
+    state = TrainingState({0: POLICY}, POLICY.zeros_like(), Progress())
+    save_checkpoint(tmp_path / "c", CONFIG, state)
+    assert load_policy_at(tmp_path / "c").policy.w1.tobytes() == POLICY.w1.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("config", "w1", "complaint"),
+    [
+        (replace(CONFIG, hidden_units=4), POLICY.w1, "its contents do not fit together"),
+        (CONFIG, POLICY.w1[:-1], "its contents do not fit together"),
+        (CONFIG, None, "its contents do not fit together .*w1"),
+    ],
+)
+def test_weights_that_do_not_fit(
+    tmp_path: Path, config: TrainConfig, w1: np.ndarray | None, complaint: str
+) -> None:
+    tensors: Tensors = {"w2": POLICY.w2} | ({} if w1 is None else {"w1": np.ascontiguousarray(w1)})
+    write_sealed(tmp_path / "p", {"format": FORMAT, **run_texts(config, Progress())}, tensors)
+    with pytest.raises(CheckpointError, match=complaint):
+        load_policy_at(tmp_path / "p")
+
+
+def test_a_damaged_policy_file(tmp_path: Path) -> None:
+    path = tmp_path / "p"
+    save_policy(path, TrainedPolicy(CONFIG, POLICY, Progress()))
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(RunError, match="damaged, its checksum does not match"):
+        load_policy_at(path)
+
+
+def test_the_mean_of_several() -> None:
+    other = Policy(3 * POLICY.w1, -POLICY.w2)
+    first = TrainedPolicy(CONFIG, POLICY, Progress(update=1))
+    second = TrainedPolicy(replace(CONFIG, keep=9), other, Progress(update=5))
+    mean = mean_policy([second, first])
+    assert mean.progress.update == 5
+    np.testing.assert_allclose(mean.policy.w1, 2 * POLICY.w1, rtol=1e-6)
+    assert not mean.policy.w2.any()
+    with pytest.raises(UsageError, match="different runs"):
+        mean_policy([first, TrainedPolicy(replace(CONFIG, seed=1), other, Progress())])
+
+
+def test_the_policy_in_the_package_wins() -> None:
+    trained = load_policy_at(PRETRAINED)
+    env = PongEnv(**trained.config.env_settings())
+    for greedy in (False, True):
+        assert evaluate_episode(env, trained.policy, 0, 0, greedy=greedy).reward > 0
