@@ -1,6 +1,8 @@
 """Videos, as ffmpeg and pillow read them, of the game that evaluate plays."""
 
+import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -118,6 +120,28 @@ def test_an_mp4_that_browsers_play_at_the_speed_of_the_game(
         other = np.asarray(picture(moments[4 * step - 41], game.config.actions)) if step > 20 else 0
         assert np.abs(shown - other).mean() > np.abs(shown - drawn).mean()
     assert b"moov" in recording.path.read_bytes()[:5000]  # so that it plays while it is loaded
+
+
+@pytest.mark.skipif(shutil.which("ffprobe") is None, reason="needs ffprobe")
+@pytest.mark.parametrize(("smooth", "rate", "pictures"), [(False, 15, STEPS), (True, 60, FRAMES)])
+def test_ffprobe_agrees(
+    checkpoint: Path, tmp_path: Path, smooth: bool, rate: int, pictures: int
+) -> None:
+    recording = record(checkpoint, tmp_path / "game.mp4", smooth=smooth)
+    entries = "stream=codec_name,pix_fmt,width,height,avg_frame_rate,nb_read_frames:format=duration"
+    command = ["ffprobe", "-v", "error", "-count_frames", "-show_entries", entries, "-of", "json"]
+    said = json.loads(subprocess.run([*command, recording.path], capture_output=True).stdout)
+    assert said["streams"] == [
+        {
+            "codec_name": "h264",
+            "width": 480,
+            "height": 456,
+            "pix_fmt": "yuv420p",
+            "avg_frame_rate": f"{rate}/1",
+            "nb_read_frames": str(pictures),
+        }
+    ]
+    assert float(said["format"]["duration"]) == pytest.approx(pictures / rate, abs=0.01)
 
 
 def test_smooth_shows_every_emulated_frame(checkpoint: Path, tmp_path: Path) -> None:
