@@ -135,12 +135,11 @@ class _Window:
         return late or moment.frame % max(1, int(SPEEDS[self._speed])) != 0
 
     def _open(self) -> None:
-        """A window of the picture's size, or as many times that as the desktop has room for."""
+        """A window with room for the overlay, or for as many times that as the desktop has."""
         try:
             desktop = pygame.display.get_desktop_sizes()[0]
-            largest = draw.picture_size(overlay=True)
-            scale = max(1, min(9 * d // (10 * n) for d, n in zip(desktop, largest, strict=True)))
-            width, height = draw.picture_size(overlay=self._overlay)
+            width, height = draw.picture_size(overlay=True)
+            scale = max(1, min(9 * desktop[0] // (10 * width), 9 * desktop[1] // (10 * height)))
             pygame.display.set_mode((width * scale, height * scale), pygame.RESIZABLE)
         except pygame.error as error:
             raise RunError(f"cannot open a window ({error})") from None
@@ -176,7 +175,6 @@ class _Window:
             self._paused = not self._paused
         elif event.key == pygame.K_o:
             self._overlay = not self._overlay
-            self._open()
         elif event.key in of_paddle:
             return False
         elif event.key in faster:

@@ -9,6 +9,7 @@ it tries so many seeds and prints those that fail; ``--first S --seeds 1`` repla
 
 import argparse
 import collections
+import math
 import random
 import sys
 import tempfile
@@ -102,7 +103,8 @@ def by_the_definition(config: TrainConfig, updates: int) -> Policy:
             total.w1[gradient.rows] += gradient.w1_rows
             total.w2[...] += gradient.w2
         policy = versions[-1].copy()
-        RMSProp(config.learning_rate, config.decay).step(policy, cache, total)
+        annealed = 1 + update * config.batch_size / (config.anneal_episodes or math.inf)
+        RMSProp(config.learning_rate / annealed, config.decay).step(policy, cache, total)
         versions.append(policy)
     return versions[-1]
 

@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import socket
 import struct
@@ -152,18 +153,18 @@ COLOURED = re.compile(r"\x1b\[(?:\d+;)*(?:3[0-8]|9[0-7])(?:;\d+)*m")
     [((), "", True), ((), "1", False), (("--no-color",), "", False)],
 )
 def test_the_panel_on_a_terminal(
-    finished_run: Path, flag: tuple[str, ...], no_color: str, coloured: bool
+    finished_run: Path, tmp_path: Path, flag: tuple[str, ...], no_color: str, coloured: bool
 ) -> None:
+    shutil.copytree(finished_run, tmp_path / "run")
     episodes = str(len(metrics(finished_run)) + 1)
-    arguments: list[str | Path] = ["train", "--resume", finished_run, *flag]
-    arguments += ["--stop-episodes", episodes]
-    screen = on_a_terminal(*arguments, cwd=finished_run, NO_COLOR=no_color)
+    arguments = ("train", "--resume", "run", *flag, "--stop-episodes", episodes)
+    screen = on_a_terminal(*arguments, cwd=tmp_path, NO_COLOR=no_color)
     assert "Starting the workers and playing the first batch" in screen
     last = screen[screen.rindex("running mean") :]
     # One dot an update, two dots a character: the updates before the resume are drawn as well.
     assert len(re.findall("[\u2801-\u28ff]", last)) == -(-int(episodes) // 2)
     assert bool(COLOURED.search(screen)) == coloured
-    assert re.search(r"record \S+run --out game.mp4\s+\S+ -m distributed_pg report \S+run ", last)
+    assert re.search(r"record run --out game.mp4\s+\S+ -m distributed_pg report run ", last)
 
 
 def test_a_run_directory_in_use_is_refused(finished_run: Path) -> None:

@@ -78,6 +78,10 @@ class Player:
             check=False,
         ).stdout
 
+    def key(self, key: str) -> None:
+        """Press a key, with the focus on the window, as a window manager would have it."""
+        self.xdotool("search", "--class", "^distributed-pg$", "windowfocus", "key", key)
+
     @property
     def title(self) -> str:
         return self.xdotool("search", "--class", "^distributed-pg$", "getwindowname").strip()
@@ -94,7 +98,7 @@ class Player:
 
     def press(self, key: str, pattern: str) -> None:
         """Press a key and wait for the title to say ``pattern``."""
-        self.xdotool("key", key)
+        self.key(key)
         self.wait_title(pattern)
 
     def picture(self) -> Image.Image:
@@ -128,13 +132,13 @@ def test_keys_pause_change_the_speed_show_the_overlay_and_quit(
         player.press("Down", "speed 1, paused$")
         player.press("Left", "speed 0.5, paused$")
         assert player.picture() == still
-        player.xdotool("key", "o")
-        player.wait(lambda: player.picture().getbbox() != still.getbbox(), "a larger window")
-        player.xdotool("key", "o")
-        player.wait(lambda: player.picture().getbbox() == still.getbbox(), "the same window again")
+        player.key("o")
+        player.wait(lambda: player.picture() != still, "the overlay")
+        player.key("o")
+        player.wait(lambda: player.picture() == still, "the picture without the overlay")
         player.press("space", "speed 0.5, playing$")
         player.wait(lambda: player.picture() != still, "that it goes on")
-        player.xdotool("key", "q")
+        player.key("q")
         code, out, err = player.end()
     assert (code, out) == (0, "")
     assert err.startswith("Keys: arrows speed, space pause")
@@ -152,7 +156,7 @@ def test_a_second_of_the_game_takes_a_second_and_space_begins_another(
         player.wait_title("agent 0, speed 1, game over$")
         assert time.monotonic() - begin > 2.4  # of 3, less what passed before the title was seen
         player.press("space", "game 0, agent 0, speed 1, playing$")
-        player.xdotool("key", "Escape")
+        player.key("Escape")
         assert player.end()[0] == 0
 
 

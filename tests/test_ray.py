@@ -21,7 +21,7 @@ from distributed_pg.policy import Gradient, Policy
 from distributed_pg.ray_cluster import RayCluster
 from distributed_pg.ray_session import ray_session
 from distributed_pg.rollout import EpisodeStats
-from distributed_pg.run_dir import RunDir, UpdateRecord
+from distributed_pg.run_dir import METRICS, RunDir, UpdateRecord, read_metrics
 from distributed_pg.schedule import Ticket
 from distributed_pg.train import TrainResult, resume_config, train
 from distributed_pg.worker import RolloutWorker
@@ -210,8 +210,10 @@ def test_an_episode_that_fails_three_times_stops_the_run(
     assert text.startswith("episode 5 (weights version 1) failed 3 times; the last time:")
     assert "by chance" in text
     assert "in play" in text  # the traceback
+    # The other worker may not have played the batch before by then: one update or two.
+    done = read_metrics(tmp_path / "run" / METRICS)[-1]["update"]
     newest = RunDir.open(tmp_path / "run").newest_checkpoint()
-    assert load_checkpoint(newest).state.progress.update == 2
+    assert load_checkpoint(newest).state.progress.update == done > 0
 
 
 def test_no_worker_is_left_behind(reference: dict[int, TrainResult]) -> None:
@@ -230,7 +232,7 @@ def test_a_run_that_has_reached_its_end_is_not_continued(
 def test_a_changed_setting_is_refused_by_name(reference: dict[int, TrainResult]) -> None:
     run = reference[1].run_dir
     before = (run / "config.json").read_bytes()
-    with pytest.raises(UsageError, match=r"learning_rate: the run in .* has 0\.001, not 0.1"):
+    with pytest.raises(UsageError, match=r"learning_rate: the run in .* has 0\.003, not 0.1"):
         train(resume_config(run, learning_rate=0.1))
     assert (run / "config.json").read_bytes() == before
 
