@@ -41,7 +41,7 @@ class TrainConfig:
     """The run's random numbers, weights and games follow from it."""
     batch_size: int = 4
     """Episodes summed in one update."""
-    learning_rate: float = 3e-3
+    learning_rate: float = 2e-3
     """RMSProp's step size, in the beginning."""
     anneal_episodes: int | None = 2000
     """After so many episodes the learning rate is a half of its first value, after twice as many a

@@ -27,7 +27,7 @@ from distributed_pg.run_dir import METRICS, read_metrics
 Settings = dict[str, Any]
 
 QUESTIONS: dict[str, list[Settings]] = {
-    "learning rate": [{"learning_rate": rate} for rate in (1e-4, 1e-3, 2e-3, 5e-3)],
+    "learning rate": [{"learning_rate": rate} for rate in (1e-4, 1e-3, 3e-3, 5e-3)],
     "annealing": [{"anneal_episodes": episodes} for episodes in (None, 500, 8000)],
     "baseline": [{"baseline": "mean"}, {"baseline": "mean", "learning_rate": 1e-3}],
     "batch size": [{"batch_size": size} for size in (1, 2, 10, 20)],

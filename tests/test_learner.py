@@ -212,7 +212,7 @@ def test_metrics_and_checkpoints_on_disk(tmp_path: Path) -> None:
     assert last["frames"] == state.progress.frames
     assert last["weights_checksum"] == weights_checksum(state.policy)
     assert len(last["rewards"]) == 3
-    rates = [3e-3 / (1 + 3 * update / 2000) for update in range(7)]
+    rates = [2e-3 / (1 + 3 * update / 2000) for update in range(7)]
     assert [line["learning_rate"] for line in lines] == pytest.approx(rates, rel=1e-12)
     assert lines[0]["lengths"] == [200, 200, 200]  # 800 frames, 4 a step
     assert last["workers"] == 2
