@@ -226,6 +226,15 @@ def preset(name: str, **changes: Any) -> TrainConfig:
     return TrainConfig(**settings)
 
 
+def as_flags(settings: Mapping[str, Any]) -> list[str]:
+    """Fields of a :class:`TrainConfig` as arguments of ``distributed-pg train``."""
+    flags = []
+    for name, value in settings.items():
+        values = value if isinstance(value, tuple) else () if value is True else (value,)
+        flags += [f"--{name.replace('_', '-')}", *map(str, values)]
+    return flags
+
+
 def _check_types(config: TrainConfig) -> None:
     for name, hint in typing.get_type_hints(TrainConfig).items():
         value, allowed = getattr(config, name), _runtime_types(hint)

@@ -15,7 +15,7 @@ from jinja2 import Environment, StrictUndefined
 
 from distributed_pg import __version__
 from distributed_pg.checkpoint import Checkpoint
-from distributed_pg.config import TrainConfig, preset
+from distributed_pg.config import TrainConfig, as_flags, preset
 from distributed_pg.curves import Curve, local_run, run_curve, run_name, setting_text
 from distributed_pg.errors import RunError, UsageError
 from distributed_pg.evaluate import Evaluation, evaluate
@@ -25,12 +25,11 @@ from distributed_pg.run_dir import RunDir
 from distributed_pg.sealed_file import write_atomically
 from distributed_pg.state import WINDOW
 from distributed_pg.trained_policy import TrainedPolicy
+from distributed_pg.watch import FRAMES_PER_SECOND
 from distributed_pg.weights_picture import DARK, LIGHT, strongest_units, weights_png
 
 UNITS = 40
 """Hidden units whose weights are shown."""
-_REAL_TIME = 60.0
-"""Frames per second of the console."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,15 +143,12 @@ def render(
 
 def train_command(config: TrainConfig) -> str:
     """The command line that makes a run with these settings."""
-    words, base = ["distributed-pg", "train"], preset(config.preset)
-    if config.preset != TrainConfig().preset:
-        words += ["--preset", config.preset]
+    base = preset(config.preset)
+    changed = {"preset": config.preset} if config.preset != TrainConfig().preset else {}
     for name in config.to_json():
-        value = getattr(config, name)
-        if value != getattr(base, name):
-            values = value if isinstance(value, tuple) else () if value is True else (value,)
-            words += [f"--{name.replace('_', '-')}", *map(str, values)]
-    return shlex.join(words)
+        if getattr(config, name) != getattr(base, name):
+            changed[name] = getattr(config, name)
+    return shlex.join(["distributed-pg", "train", *as_flags(changed)])
 
 
 def duration(minutes: float) -> str:
@@ -190,7 +186,9 @@ def _figures(curve: Curve, evaluation: Evaluation | None) -> list[Figure]:
         Figure("Games won", f"{100 * shown[0]:.3g}%", f"of {shown[1]}"),
         Figure("Episodes", f"{curve.episodes[-1]:,.0f}", f"{frames / 1e6:.1f} million frames"),
         Figure("Training time", duration(curve.minutes[-1]), "wall clock"),
-        Figure("Frames a second", f"{speed:,.0f}", f"{speed / _REAL_TIME:,.0f} times real time"),
+        Figure(
+            "Frames a second", f"{speed:,.0f}", f"{speed / FRAMES_PER_SECOND:,.0f} times real time"
+        ),
     ]
 
 

@@ -1,6 +1,8 @@
 """What the commands share in speaking to the user."""
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,6 +15,18 @@ def console(*, stderr: bool = False, no_color: bool | None = None) -> Console:
     """Prints text as it is: a path or an error may look like markup."""
     # None: rich looks at NO_COLOR.
     return Console(stderr=stderr, no_color=no_color, highlight=False, markup=False, emoji=False)
+
+
+@contextmanager
+def games_progress(screen: Console, games: int) -> Iterator[Callable[[int], None]]:
+    """Show on a terminal how many of ``games`` were played; yields whom to tell that number."""
+    from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn("{task.description}"), MofNCompleteColumn(), TimeRemainingColumn()
+    quiet = not (screen.is_terminal and games)
+    with Progress(*columns, console=screen, transient=True, disable=quiet) as progress:
+        task = progress.add_task("Games played", total=games)
+        yield lambda count: progress.update(task, completed=count)
 
 
 def command_name() -> str:

@@ -22,6 +22,8 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
+from distributed_pg.config import as_flags
+from distributed_pg.curves import setting_text
 from distributed_pg.run_dir import METRICS, read_metrics
 
 Settings = dict[str, Any]
@@ -67,7 +69,8 @@ class Run:
     @property
     def label(self) -> str:
         """The settings as text; ``default`` for none."""
-        return ", ".join(f"{name} {_text(value)}" for name, value in self.settings) or "default"
+        texts = ((name, setting_text(value).replace(" ", "+")) for name, value in self.settings)
+        return ", ".join(f"{name} {text}" for name, text in texts) or "default"
 
     def folder(self, runs: Path) -> Path:
         """Where the run is kept."""
@@ -75,11 +78,7 @@ class Run:
 
     def flags(self) -> list[str]:
         """The settings as arguments of ``distributed-pg train``."""
-        flags = ["--seed", str(self.seed)]
-        for name, value in self.settings:
-            values = value if isinstance(value, tuple) else (value,)
-            flags += [f"--{name.replace('_', '-')}", *map(str, values)]
-        return flags
+        return as_flags({"seed": self.seed, **dict(self.settings)})
 
 
 def main() -> None:
@@ -256,12 +255,6 @@ def _ends_within(process: subprocess.Popen[bytes], seconds: float) -> bool:
 
 def _frames_to(points: list[dict[str, Any]], reward: float) -> int | None:
     return next((int(p["frames"]) for p in points if p["running_mean"] >= reward), None)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, tuple):
-        return "+".join(map(str, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 if __name__ == "__main__":

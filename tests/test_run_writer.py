@@ -1,15 +1,13 @@
 """A disk that fails: what is saved stays good, and the run stops or goes on as asked."""
 
-import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from disks import full_disk
 from records import record_of
 
 from distributed_pg.checkpoint import load_checkpoint
@@ -20,17 +18,6 @@ from distributed_pg.run_writer import RunWriter
 from distributed_pg.state import Progress, TrainingState
 
 CONFIG = TrainConfig(hidden_units=20, checkpoint_every=1, batch_size=1)
-
-
-@contextmanager
-def full_disk(room: int) -> Iterator[None]:
-    """No file of this process can grow beyond ``room`` bytes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def state_after(update: int) -> TrainingState:

@@ -1,14 +1,12 @@
 """The event files hold what metrics.jsonl holds, read by TensorBoard itself."""
 
-import resource
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from disks import full_disk
 from records import record_of
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
@@ -101,17 +99,6 @@ def test_a_missing_library_is_told_before_anything_starts(
     ):
         train(replace(CONFIG, run_dir=tmp_path / "run", tensorboard=True))
     assert not (tmp_path / "run").exists()
-
-
-@contextmanager
-def full_disk(room: int) -> Iterator[None]:
-    """No file of this process can grow beyond ``room`` bytes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_disk_that_fills_up_is_told_and_what_was_written_stays_good(tmp_path: Path) -> None:

@@ -4,12 +4,11 @@ import dataclasses
 import json
 from dataclasses import dataclass
 
-from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from distributed_pg.commands import Checkpoint
 from distributed_pg.config import NumWorkers, check_address, check_num_workers, check_whole
-from distributed_pg.terminal import console
+from distributed_pg.terminal import console, games_progress
 
 
 @dataclass(frozen=True)
@@ -49,10 +48,7 @@ def run(args: EvaluateArgs) -> int:
     from distributed_pg.evaluate import evaluate
 
     errors = console(stderr=True)
-    columns = TextColumn("{task.description}"), MofNCompleteColumn(), TimeRemainingColumn()
-    quiet = not errors.is_terminal
-    with Progress(*columns, console=errors, transient=True, disable=quiet) as progress:
-        games = progress.add_task("Games played", total=args.episodes)
+    with games_progress(errors, args.episodes) as finished:
         result = evaluate(
             args.checkpoint,
             args.episodes,
@@ -60,7 +56,7 @@ def run(args: EvaluateArgs) -> int:
             seed=args.seed,
             num_workers=args.num_workers,
             address=args.address,
-            finished=lambda count: progress.update(games, completed=count),
+            finished=finished,
             message=errors.print,
         )
     values = dataclasses.asdict(result)

@@ -8,7 +8,7 @@ import tyro
 
 from distributed_pg.config import check_whole
 from distributed_pg.errors import UsageError
-from distributed_pg.terminal import console, need_extra
+from distributed_pg.terminal import console, games_progress, need_extra
 
 
 @dataclass(frozen=True)
@@ -38,22 +38,17 @@ class ReportArgs:
 def run(args: ReportArgs) -> int:
     """Play, record, and write the page; returns the exit code."""
     need_extra("report", "jinja2", "matplotlib", "imageio_ffmpeg", "PIL")
-    from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from distributed_pg.report import write_report
 
     errors = console(stderr=True)
-    columns = TextColumn("{task.description}"), MofNCompleteColumn(), TimeRemainingColumn()
-    quiet = not (errors.is_terminal and args.episodes)
-    with Progress(*columns, console=errors, transient=True, disable=quiet) as progress:
-        games = progress.add_task("Games played", total=args.episodes)
+    with games_progress(errors, args.episodes) as finished:
         write_report(
             args.run,
             args.out,
             episodes=args.episodes,
             video=not args.no_video,
             message=errors.print,
-            finished=lambda count: progress.update(games, completed=count),
+            finished=finished,
         )
     console().print(f"Wrote {args.out}", soft_wrap=True)
     return 0
