@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import ale_py
@@ -65,6 +66,7 @@ class PongEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
     """
 
     metadata = {"render_modes": ["human", "rgb_array"], "render_fps": 15}  # noqa: RUF012
+    action_space: spaces.Discrete
 
     def __init__(
         self,
@@ -100,8 +102,11 @@ class PongEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
         self._screen = self._ale.getScreen()
         self._visible = self._screen[crop[0] : crop[1] : 2, ::2]
         self._start_frame = self._visible.copy()
-        self._frame = np.empty(shape, np.uint8)
-        self._previous_frame = np.empty(shape, np.uint8)
+        # The last two frames, in turns.
+        self._frames = np.empty((2, *shape), np.uint8)
+        self._flat = self._frames.reshape(2, -1)
+        self._changed = np.empty(self._flat.shape[1], np.bool_)
+        self._newest = 0
         self._applied = Action.NOOP
         self._repeats = self._sticky_draws()
         self._at_start = True
@@ -115,16 +120,16 @@ class PongEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
             self._repeats = self._sticky_draws()
         self._ale.restoreState(self._start)
         self._applied = Action.NOOP
-        np.copyto(self._frame, self._start_frame)
+        self._frames[self._newest] = self._start_frame
         self._at_start = True
-        return np.zeros(self._frame.shape, np.int8), self._info()
+        return np.zeros(self._start_frame.shape, np.int8), self._info()
 
     def step(
         self, action: np.int64 | int
     ) -> tuple[NDArray[np.int8], float, bool, bool, dict[str, Any]]:
         """Apply ``action`` for one step; see :meth:`gymnasium.Env.step`. Reward: points scored."""
         pixels, signs, reward, terminated, truncated = self.step_sparse(int(action))
-        observation = np.zeros(self._frame.shape, np.int8)
+        observation = np.zeros(self._start_frame.shape, np.int8)
         observation.reshape(-1)[pixels] = signs
         return observation, reward, terminated, truncated, self._info()
 
@@ -151,25 +156,28 @@ class PongEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
             The points scored.
         """
         begin = time.perf_counter()
-        wanted = self._actions[action]
+        applied, wanted, act = self._applied, self._actions[action], self._ale.act
         points = 0
-        for _ in range(frames):
-            if not next(self._repeats):
-                self._applied = wanted
-            points += self._ale.act(self._applied)
+        for repeated in islice(self._repeats, frames):
+            if not repeated:
+                applied = wanted
+            points += act(applied)
+        self._applied = applied
         self._at_start = False
         self.emulator_seconds += time.perf_counter() - begin
         return float(points)
 
     def observe(self) -> tuple[NDArray[np.intp], NDArray[np.float32], bool, bool]:
         """The second half of :meth:`step_sparse`: ``pixels``, ``signs``, terminated, truncated."""
-        self._frame, self._previous_frame = self._previous_frame, self._frame
         self._ale.getScreen(self._screen)
-        np.copyto(self._frame, self._visible)
+        previous = self._newest
+        newest = self._newest = 1 - previous
+        self._frames[newest] = self._visible
+        np.not_equal(self._flat[0], self._flat[1], out=self._changed)
         # Looking up only the changed pixels is what makes this cheap: about 30 of 6400 change.
-        frame, previous = self._frame.reshape(-1), self._previous_frame.reshape(-1)
-        pixels = (frame != previous).nonzero()[0]
-        signs = _FOREGROUND.take(frame.take(pixels)) - _FOREGROUND.take(previous.take(pixels))
+        pixels = self._changed.nonzero()[0]
+        foreground = _FOREGROUND.take(self._flat.take(pixels, axis=1))
+        signs = foreground[newest] - foreground[previous]
         if np.count_nonzero(signs) < len(signs):  # some only changed their colour
             pixels, signs = pixels[signs != 0.0], signs[signs != 0.0]
         terminated = self._ale.game_over(with_truncation=False)

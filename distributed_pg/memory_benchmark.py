@@ -51,8 +51,9 @@ class LongGame:
         env, joined, game = PongEnv(), Trajectory(), 0
         while len(joined.actions) < LONG_GAME:
             played = play_episode(env, policy, episode_seed(0, game, EVALUATION))
-            for name in Trajectory.__slots__:
+            for name in ("pixels", "signs", "outputs", "actions", "rewards"):
                 getattr(joined, name).extend(getattr(played, name))
+            joined.hidden_blocks.append(played.hidden)
             game += 1
         episode_gradient(policy, joined, gamma, baseline)
         return peak_memory()

@@ -97,23 +97,21 @@ class Policy:
         """A policy of the same shapes with every weight 0."""
         return Policy(np.zeros_like(self.w1), np.zeros_like(self.w2))
 
-    def forward(self, pixels: NDArray[np.intp], signs: Floats) -> tuple[Floats, list[float]]:
-        """Hidden activations (H,) and action probabilities (A) for one difference frame.
+    def forward(
+        self, pixels: NDArray[np.intp], signs: Floats, out: Floats | None = None
+    ) -> tuple[Floats, Floats]:
+        """Hidden activations (H,) and outputs (A,) for one difference frame.
+
+        The outputs are the logits of all actions but the last, and the expected return.
 
         Args:
             pixels: positions of the changed pixels in the flattened frame, (n,); n may be 0.
             signs: the frame at those positions, (n,).
+            out: where to write the hidden activations, (H,).
         """
-        hidden = np.dot(signs, self.w1.take(pixels, axis=0))
+        hidden = signs.dot(self.w1.take(pixels, axis=0), out)
         np.maximum(hidden, 0.0, out=hidden)
-        logits = np.dot(hidden, self.w2).tolist()
-        logits[-1] = 0.0
-        return hidden, softmax(logits)
-
-    def expected_returns(self, hidden: Floats) -> Floats:
-        """The return the network expects at each step, (T,), from the activations (T, H)."""
-        expected: Floats = np.dot(hidden, np.ascontiguousarray(self.w2[:, -1]))
-        return expected
+        return hidden, hidden.dot(self.w2)
 
     def gradient(
         self,
@@ -149,10 +147,10 @@ class Policy:
         return Gradient(rows.astype(np.int32), frames.T @ error_hidden, np.dot(hidden.T, errors))
 
 
-def softmax(logits: list[float]) -> list[float]:
-    """Probabilities in proportion to exp(logit)."""
-    top = max(logits)
-    weights = [math.exp(logit - top) for logit in logits]
-    # fsum rounds once, in every Python version; what sum() does changed in Python 3.12.
-    total = math.fsum(weights)
-    return [weight / total for weight in weights]
+def action_probabilities(outputs: Floats) -> NDArray[np.float64]:
+    """softmax(logits), float64 (..., A), from the outputs of :meth:`Policy.forward`, (..., A)."""
+    logits = outputs.astype(np.float64)
+    logits[..., -1] = 0.0
+    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    probabilities: NDArray[np.float64] = weights / weights.sum(axis=-1, keepdims=True)
+    return probabilities

@@ -13,6 +13,16 @@ from distributed_pg.kernels import kernel_environment
 from distributed_pg.schedule import Ticket
 from distributed_pg.worker import RolloutWorker
 
+TICKETS = 2
+"""How many tickets a worker may have: one it plays, and one that waits for its turn."""
+_KEEP_MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
+    "MALLOC_TRIM_THRESHOLD_": str(2**30),
+    "MALLOC_ARENA_MAX": "1",
+}
+"""What an episode frees is kept for the next: to take it from the system anew, page by page, would
+cost 1% of a worker's time."""
+
 Worker: TypeAlias = ActorHandle[Any]
 Reference: TypeAlias = ray.ObjectRef[Any]
 Submit: TypeAlias = Callable[[Ticket, Reference], list[Reference]]
@@ -35,9 +45,10 @@ def start_worker(config: TrainConfig, environment: dict[str, str] | None = None)
     env_vars = kernel_environment() if environment is None else environment
     options = {
         "num_cpus": 1,
+        "max_concurrency": TICKETS,
         "scheduling_strategy": "SPREAD",
         "max_restarts": -1,
-        "runtime_env": {"env_vars": env_vars},
+        "runtime_env": {"env_vars": env_vars | _KEEP_MEMORY},
     }
     return cast("Worker", ray.remote(RolloutWorker).options(**options).remote(config))
 

@@ -1,22 +1,26 @@
 """Play one episode and turn it into a gradient."""
 
+import itertools
 import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from operator import add
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distributed_pg.config import Baseline
 from distributed_pg.env import PongEnv
-from distributed_pg.policy import Floats, Gradient, Policy
+from distributed_pg.policy import Floats, Gradient, Policy, action_probabilities
 from distributed_pg.returns import discounted_returns, standardised
 
 TRAINING, EVALUATION = 0, 1
 """Streams of random numbers that never meet, whatever the seeds."""
 _VALUE_WEIGHT = 0.5
 """Of the squared error of the expected returns, beside the policy's objective."""
+_BLOCK = 1024
+"""Steps for which noise is drawn, and room for hidden activations made, at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +65,28 @@ class Trajectory:
 
     pixels: list[NDArray[np.intp]] = field(default_factory=list)
     signs: list[Floats] = field(default_factory=list)
-    hidden: list[Floats] = field(default_factory=list)
-    probabilities: list[list[float]] = field(default_factory=list)
+    hidden_blocks: list[Floats] = field(default_factory=list)
+    """Hidden activations, a row a step, in blocks; the last one has room left."""
+    outputs: list[Floats] = field(default_factory=list)
+    """The logits of all actions but the last, and the expected return, (A,) each."""
     actions: list[int] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
+
+    @property
+    def hidden(self) -> Floats:
+        """Hidden activations, (T, H)."""
+        return np.concatenate(self.hidden_blocks)[: len(self.actions)]
+
+    @property
+    def probabilities(self) -> NDArray[np.float64]:
+        """Of each action, (T, A)."""
+        return action_probabilities(np.array(self.outputs))
+
+    def hidden_rows(self, hidden_units: int) -> Iterator[Floats]:
+        """Where to write the hidden activations of one step after another, (H,) each."""
+        while True:
+            self.hidden_blocks.append(np.empty((_BLOCK, hidden_units), np.float32))
+            yield from self.hidden_blocks[-1]
 
 
 def rollout(
@@ -98,25 +120,22 @@ def play_episode(
 
     ``greedy`` takes the most probable action instead of sampling.
     """
-    uniforms = begin_episode(env, seed)
+    noise = begin_episode(env, seed, greedy=greedy)
     trajectory = Trajectory()
+    rows = trajectory.hidden_rows(policy.w1.shape[1])
     # Looked up once: a method of a list is otherwise looked up at every step.
     keep_pixels, keep_signs = trajectory.pixels.append, trajectory.signs.append
-    keep_hidden, keep_probabilities = trajectory.hidden.append, trajectory.probabilities.append
-    keep_action, keep_reward = trajectory.actions.append, trajectory.rewards.append
+    keep_outputs, keep_action = trajectory.outputs.append, trajectory.actions.append
+    keep_reward = trajectory.rewards.append
     forward, step = policy.forward, env.step_sparse
     pixels, signs = np.empty(0, np.intp), np.empty(0, np.float32)
     done = False
     while not done:
-        hidden, probabilities = forward(pixels, signs)
-        if greedy:
-            action = probabilities.index(max(probabilities))
-        else:
-            action = sample(probabilities, next(uniforms))
+        _, outputs = forward(pixels, signs, out=next(rows))
+        action = choose(outputs, next(noise))
         keep_pixels(pixels)
         keep_signs(signs)
-        keep_hidden(hidden)
-        keep_probabilities(probabilities)
+        keep_outputs(outputs)
         keep_action(action)
         pixels, signs, reward, terminated, truncated = step(action)
         keep_reward(reward)
@@ -124,11 +143,39 @@ def play_episode(
     return trajectory
 
 
-def begin_episode(env: PongEnv, seed: np.random.SeedSequence) -> Iterator[float]:
-    """Reset ``env`` for the episode of ``seed``; the numbers to :func:`sample` its actions with."""
+def begin_episode(
+    env: PongEnv, seed: np.random.SeedSequence, *, greedy: bool = False
+) -> Iterator[list[float]]:
+    """Reset ``env`` for the episode of ``seed``; the noise to :func:`choose` its actions with."""
     for_env, for_actions = seed.spawn(2)
     env.reset(seed=int(for_env.generate_state(1, np.uint64)[0]))
-    return _uniforms(np.random.default_rng(for_actions))
+    actions = int(env.action_space.n)
+    if greedy:
+        return itertools.repeat([0.0] * actions)
+    return _gumbel_noise(np.random.default_rng(for_actions), actions)
+
+
+def choose(outputs: Floats, noise: list[float]) -> int:
+    """The action with the highest sum of logit and noise.
+
+    With independent standard Gumbel noise for each action, that is a sample of
+    softmax(logits); with none it is the most probable action. It takes no exponentials while the
+    game waits (the Gumbel-max trick; Maddison, Tarlow and Minka, "A* sampling", 2014).
+
+    Args:
+        outputs: of the network, (A,).
+        noise: one number for each action.
+    """
+    logits = outputs.tolist()
+    logits[-1] = 0.0  # in its place stood the expected return
+    scores = list(map(add, logits, noise))
+    return scores.index(max(scores))
+
+
+def _gumbel_noise(random: np.random.Generator, actions: int) -> Iterator[list[float]]:
+    """Endless noise for :func:`choose`, drawn in blocks."""
+    while True:
+        yield from random.gumbel(size=(_BLOCK, actions)).tolist()
 
 
 def episode_gradient(
@@ -142,11 +189,11 @@ def episode_gradient(
     expects is subtracted first, and its squared error is a second objective.
     """
     steps = len(trajectory.actions)
-    hidden = np.array(trajectory.hidden)
+    outputs = np.array(trajectory.outputs)
     surprises = discounted_returns(trajectory.rewards, gamma)
     if baseline == "learned":
-        surprises -= policy.expected_returns(hidden)
-    errors = -np.array(trajectory.probabilities)
+        surprises -= outputs[:, -1]
+    errors = -action_probabilities(outputs)
     errors[np.arange(steps), trajectory.actions] += 1.0
     errors *= standardised(surprises)[:, None]
     # The last action has no logit of its own; the expected return has its place.
@@ -157,7 +204,7 @@ def episode_gradient(
         np.concatenate(trajectory.pixels),
         np.concatenate(trajectory.signs),
         frame_starts,
-        hidden,
+        trajectory.hidden,
         errors.astype(np.float32),
     )
 
@@ -166,21 +213,6 @@ def mean_entropy(probabilities: NDArray[np.float64]) -> float:
     """Mean of the entropies, in nats, of the distributions in the rows of (T, A)."""
     logarithms = np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
     return -float(np.vdot(probabilities, logarithms)) / len(probabilities)
-
-
-def sample(probabilities: list[float], uniform: float) -> int:
-    """The action whose share of [0, 1) holds ``uniform``."""
-    for action, probability in enumerate(probabilities):
-        uniform -= probability
-        if uniform < 0.0:
-            return action
-    return len(probabilities) - 1  # rounding left a gap below 1
-
-
-def _uniforms(random: np.random.Generator) -> Iterator[float]:
-    """Endless uniform numbers in [0, 1), drawn in blocks."""
-    while True:
-        yield from random.random(1024).tolist()
 
 
 class _Clock:
@@ -200,6 +232,6 @@ class _Clock:
             emulator_seconds=self._env.emulator_seconds - self._emulator_begin,
             points_won=int(np.count_nonzero(rewards > 0.0)),
             points_lost=int(np.count_nonzero(rewards < 0.0)),
-            entropy=mean_entropy(np.array(trajectory.probabilities)),
+            entropy=mean_entropy(trajectory.probabilities),
             seconds=time.perf_counter() - self._begin,
         )

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from distributed_pg.config import TrainConfig
 from distributed_pg.env import PongEnv
-from distributed_pg.policy import Policy
-from distributed_pg.rollout import EVALUATION, begin_episode, episode_seed, sample
+from distributed_pg.policy import Policy, action_probabilities
+from distributed_pg.rollout import EVALUATION, begin_episode, choose, episode_seed
 from distributed_pg.trained_policy import load_policy_at
 
 FRAMES_PER_SECOND = 60
@@ -77,12 +77,11 @@ class Game:
         ``before_frame`` changes it.
         """
         env, points, step, over = self.env, [0, 0], 0, False
-        uniforms = begin_episode(env, episode_seed(seed, episode, EVALUATION))
+        noise = begin_episode(env, episode_seed(seed, episode, EVALUATION), greedy=greedy)
         seen = np.zeros(self.env.observation_space.shape or (), np.int8)
-        _, probabilities = self.policy.forward(np.empty(0, np.intp), np.empty(0, np.float32))
+        _, outputs = self.policy.forward(np.empty(0, np.intp), np.empty(0, np.float32))
         while not over:
-            best = probabilities.index(max(probabilities))
-            action = best if greedy else sample(probabilities, next(uniforms))
+            action = choose(outputs, next(noise))
             step += 1
             for frame in range(1, env.frame_skip + 1):
                 before_frame()
@@ -91,13 +90,13 @@ class Game:
                 over = env.over
                 if over or frame == env.frame_skip:
                     pixels, signs, _, _ = env.observe()
-                    _, probabilities = self.policy.forward(pixels, signs)
+                    _, outputs = self.policy.forward(pixels, signs)
                     seen = np.zeros_like(seen)
                     seen.reshape(-1)[pixels] = signs
                 yield Moment(
                     env.screen,
                     seen,
-                    probabilities,
+                    action_probabilities(outputs).tolist(),
                     (points[0], points[1]),
                     env.emulated_frames,
                     step,

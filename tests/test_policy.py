@@ -11,13 +11,12 @@ from hypothesis import strategies as st
 
 from distributed_pg.config import Baseline
 from distributed_pg.env import PONG_ACTIONS, PongEnv
-from distributed_pg.policy import Gradient, Policy, softmax
+from distributed_pg.policy import Gradient, Policy, action_probabilities
 from distributed_pg.rollout import (
     Trajectory,
     episode_gradient,
     episode_seed,
     play_episode,
-    sample,
 )
 
 ACTION_SETS = {2: ("UP", "DOWN"), 3: ("UP", "DOWN", "NOOP"), 6: tuple(PONG_ACTIONS)}
@@ -106,8 +105,8 @@ def test_gradient_is_that_of_the_log_probability(actions: int) -> None:
     hidden, errors, pixels, signs, starts = [], [], [], [], [0]
     for x, action, weight, value_weight in zip(frames, chosen, weights, value_weights, strict=True):
         position = x.nonzero()[0]
-        h, probabilities = policy.forward(position, x[position].astype(np.float32))
-        error = -np.array(probabilities)
+        h, outputs = policy.forward(position, x[position].astype(np.float32))
+        error = -action_probabilities(outputs)
         error[action] += 1.0
         hidden.append(h)
         errors.append([*(weight * error[:-1]), value_weight])
@@ -147,9 +146,9 @@ def test_gradient_is_that_of_the_log_probability(actions: int) -> None:
 
 def test_first_frame_of_an_episode_gives_every_action_the_same_chance() -> None:
     policy = Policy.init(seed=0, inputs=6400, hidden_units=200, actions=3)
-    hidden, probabilities = policy.forward(np.empty(0, np.intp), np.empty(0, np.float32))
+    hidden, outputs = policy.forward(np.empty(0, np.intp), np.empty(0, np.float32))
     assert not hidden.any()
-    assert probabilities == pytest.approx([1 / 3] * 3)
+    assert action_probabilities(outputs) == pytest.approx([1 / 3] * 3)
 
 
 def test_a_policy_crosses_processes_without_a_copy_of_its_arrays() -> None:
@@ -176,28 +175,21 @@ logits = st.lists(st.floats(-800, 800), min_size=2, max_size=6)
 
 
 @given(logits)
-def test_softmax_is_a_distribution_and_does_not_overflow(values: list[float]) -> None:
-    probabilities = softmax(values)
-    assert len(probabilities) == len(values)
+def test_probabilities_are_a_distribution_and_do_not_overflow(values: list[float]) -> None:
+    probabilities = action_probabilities(np.array(values, np.float32))
+    assert probabilities.shape == (len(values),)
     assert math.fsum(probabilities) == pytest.approx(1.0)
     assert all(0.0 <= p <= 1.0 for p in probabilities)
-    order = np.argsort(values, kind="stable")
-    assert np.all(np.diff(np.array(probabilities)[order]) >= 0)
+    order = np.argsort([*values[:-1], 0.0], kind="stable")  # the last is the expected return
+    assert np.all(np.diff(probabilities[order]) >= 0)
 
 
-@given(st.floats(-30, 30))
-def test_two_actions_are_a_sigmoid(logit: float) -> None:
-    assert softmax([logit, 0.0])[0] == pytest.approx(1 / (1 + math.exp(-logit)))
-
-
-@given(logits, st.floats(0, 1, exclude_max=True))
-def test_sample_picks_the_action_whose_share_holds_the_number(
-    values: list[float], uniform: float
-) -> None:
-    probabilities = softmax(values)
-    action = sample(probabilities, uniform)
-    cumulative = np.cumsum([0.0, *probabilities])
-    assert cumulative[action] - 1e-9 <= uniform <= cumulative[action + 1] + 1e-9
+@given(st.floats(-30, 30, width=32), st.floats(-30, 30, width=32))
+def test_two_actions_are_a_sigmoid(logit: float, expected_return: float) -> None:
+    outputs = np.array([[logit, expected_return], [0.0, 0.0]], np.float32)
+    first, second = action_probabilities(outputs)
+    assert first[0] == pytest.approx(1 / (1 + math.exp(-logit)))
+    assert second.tolist() == [0.5, 0.5]
 
 
 @pytest.mark.parametrize(("rows", "hidden_units"), [(0, 200), (1, 200), (3000, 200), (2, 300_000)])

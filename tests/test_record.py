@@ -93,7 +93,7 @@ def test_a_moment_has_the_screen_and_what_the_policy_made_of_it(game: Game) -> N
         pixels = moment.seen.reshape(-1).nonzero()[0]
         assert np.array_equal(pixels, trajectory.pixels[step + 1])
         assert np.array_equal(moment.seen.reshape(-1)[pixels], trajectory.signs[step + 1])
-        assert moment.probabilities == trajectory.probabilities[step + 1]
+        assert moment.probabilities == pytest.approx(trajectory.probabilities[step + 1])
 
 
 def test_an_mp4_that_browsers_play_at_the_speed_of_the_game(

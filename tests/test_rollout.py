@@ -5,6 +5,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from distributed_pg.env import PongEnv
 from distributed_pg.policy import Policy
@@ -12,6 +14,8 @@ from distributed_pg.rollout import (
     EVALUATION,
     TRAINING,
     EpisodeResult,
+    begin_episode,
+    choose,
     episode_seed,
     evaluate_episode,
     mean_entropy,
@@ -45,7 +49,8 @@ def test_stats_of_a_whole_game(pong: PongEnv, policy: Policy) -> None:
     assert max(trajectory.rewards.count(1.0), trajectory.rewards.count(-1.0)) == 21
     assert stats.points_won == trajectory.rewards.count(1.0)
     assert stats.points_lost == trajectory.rewards.count(-1.0)
-    entropies = [-sum(p * math.log(p) for p in pair) for pair in trajectory.probabilities]
+    pairs = trajectory.probabilities.tolist()
+    entropies = [-sum(p * math.log(p) for p in pair) for pair in pairs]
     assert stats.entropy == pytest.approx(sum(entropies) / stats.steps)
     assert stats.steps == len(trajectory.rewards)
     # The last step may be cut short by the end of the game.
@@ -87,10 +92,42 @@ def test_training_and_evaluation_never_share_random_numbers() -> None:
 
 def test_greedy_takes_the_most_probable_action(pong: PongEnv, policy: Policy) -> None:
     trajectory = play_episode(pong, policy, episode_seed(0, 0, EVALUATION), greedy=True)
-    most_probable = [int(np.argmax(p)) for p in trajectory.probabilities]
-    assert trajectory.actions == most_probable
+    assert trajectory.actions == trajectory.probabilities.argmax(axis=1).tolist()
     sampled = play_episode(pong, policy, episode_seed(0, 0, EVALUATION))
-    assert sampled.actions != [int(np.argmax(p)) for p in sampled.probabilities]
+    assert sampled.actions != sampled.probabilities.argmax(axis=1).tolist()
+
+
+def test_a_game_longer_than_the_room_made_at_first(pong: PongEnv, policy: Policy) -> None:
+    game = play_episode(pong, policy, episode_seed(0, 0, EVALUATION))
+    assert len(game.actions) > len(game.hidden_blocks[0])
+    assert game.hidden.shape == (len(game.actions), 200)
+    for pixels, signs, hidden in zip(game.pixels, game.signs, game.hidden, strict=True):
+        assert np.array_equal(policy.forward(pixels, signs)[0], hidden)
+
+
+@given(st.lists(st.tuples(st.floats(-50, 50), st.floats(-5, 30)), min_size=2, max_size=6))
+def test_the_action_chosen_has_the_highest_logit_and_noise(
+    pairs: list[tuple[float, float]],
+) -> None:
+    logits, noise = map(list, zip(*pairs, strict=True))
+    outputs = np.array(logits, np.float32)
+    expected_return_instead = outputs.copy()
+    expected_return_instead[-1] = 1e6
+    action = choose(expected_return_instead, noise)
+    scores = np.array([*outputs[:-1], 0.0], np.float64) + noise
+    assert scores[action] == scores.max()
+
+
+@pytest.mark.parametrize("names", [("UP", "DOWN"), ("NOOP", "UP", "DOWN", "FIRE")])
+def test_chosen_actions_have_the_softmax_s_frequencies(names: tuple[str, ...]) -> None:
+    outputs = np.array([1.5, -0.5, 0.3, 7.0][-len(names) :], np.float32)
+    weights = np.exp([*outputs[:-1].astype(float), 0.0])
+    expected = weights / weights.sum()
+    noise = begin_episode(PongEnv(actions=names), episode_seed(0, 0, EVALUATION))
+    draws = 20_000
+    counts = np.bincount([choose(outputs, next(noise)) for _ in range(draws)])
+    deviation = np.sqrt(draws * expected * (1 - expected))
+    assert np.all(np.abs(counts - draws * expected) < 4 * deviation)
 
 
 def test_sampled_actions_follow_the_probabilities(pong: PongEnv) -> None:
@@ -98,7 +135,7 @@ def test_sampled_actions_follow_the_probabilities(pong: PongEnv) -> None:
     ups, expected, variance = 0, 0.0, 0.0
     for episode in range(3):
         trajectory = play_episode(pong, policy, episode_seed(0, episode, EVALUATION))
-        p_up = np.array(trajectory.probabilities)[:, 0]
+        p_up = trajectory.probabilities[:, 0]
         ups += trajectory.actions.count(0)
         expected += p_up.sum()
         variance += (p_up * (1 - p_up)).sum()
