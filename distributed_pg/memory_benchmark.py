@@ -14,10 +14,10 @@ import ray
 from distributed_pg.config import Baseline, TrainConfig
 from distributed_pg.env import PongEnv
 from distributed_pg.errors import RunError, one_line
-from distributed_pg.kernels import kernel_environment
 from distributed_pg.memory import peak_memory
 from distributed_pg.policy import Policy
 from distributed_pg.ray_session import ray_session
+from distributed_pg.ray_worker import worker_environment
 from distributed_pg.rollout import (
     EVALUATION,
     Trajectory,
@@ -53,7 +53,7 @@ class LongGame:
             played = play_episode(env, policy, episode_seed(0, game, EVALUATION))
             for name in ("pixels", "signs", "outputs", "actions", "rewards"):
                 getattr(joined, name).extend(getattr(played, name))
-            joined.hidden_blocks.append(played.hidden)
+            joined.hidden_blocks.append(played.hidden.copy())
             game += 1
         episode_gradient(policy, joined, gamma, baseline)
         return peak_memory()
@@ -67,7 +67,7 @@ def measure_memory(progress: Callable[[str], None] = lambda _: None) -> Memory:
     """
     config = TrainConfig()
     progress("memory of a worker")
-    environment = {"env_vars": kernel_environment()}
+    environment = {"env_vars": worker_environment()}
     with ray_session(None, 1, lambda _: None):
         ray_worker: int = ray.get(ray.remote(peak_memory).options(num_cpus=0).remote())
         actor = ray.remote(LongGame).options(num_cpus=1, runtime_env=environment)

@@ -75,7 +75,9 @@ class Trajectory:
     @property
     def hidden(self) -> Floats:
         """Hidden activations, (T, H)."""
-        return np.concatenate(self.hidden_blocks)[: len(self.actions)]
+        # The whole takes the place of the blocks, so that they are not in memory twice.
+        self.hidden_blocks[:] = [np.concatenate(self.hidden_blocks)]
+        return self.hidden_blocks[0][: len(self.actions)]
 
     @property
     def probabilities(self) -> NDArray[np.float64]:
