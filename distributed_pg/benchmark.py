@@ -164,10 +164,7 @@ def simulate(
     """
     config, state = _standing_still(checkpoint)
     env = PongEnv(**config.env_settings())
-    played = [
-        rollout(env, state.policy, config.seed, i, config.gamma, config.baseline)
-        for i in range(_PLAYED)
-    ]
+    played = [rollout(env, state.policy, config, episode) for episode in range(_PLAYED)]
     seconds_played = statistics.mean(result.stats.seconds for result in played)
     size = statistics.mean(result.gradient.nbytes for result in played)
     simulations = []

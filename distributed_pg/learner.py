@@ -135,8 +135,10 @@ class Learner:
         begin, state = self._clock(), self._state
         gradient_norm = self._finite_norm("gradient", self._gradient)
         policy, cache = state.policy.copy(), state.cache.copy()
-        learning_rate = self._config.learning_rate_after(state.progress.episodes)
-        RMSProp(learning_rate, self._config.decay).step(policy, cache, self._gradient)
+        episodes = state.progress.episodes
+        learning_rate = self._config.learning_rate_after(episodes)
+        decay = self._config.decay_after(episodes)
+        RMSProp(learning_rate, decay).step(policy, cache, self._gradient)
         weights_norm = self._finite_norm("weights", policy)
         progress = state.progress.after_update(self._batch, self._wall_seconds())
         batch = self._batch.copy()

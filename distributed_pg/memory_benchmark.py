@@ -11,7 +11,7 @@ from typing import Any
 
 import ray
 
-from distributed_pg.config import Baseline, TrainConfig
+from distributed_pg.config import TrainConfig
 from distributed_pg.env import PongEnv
 from distributed_pg.errors import RunError, one_line
 from distributed_pg.memory import peak_memory
@@ -46,7 +46,7 @@ class Memory:
 class LongGame:
     """An actor that plays as long a game as asked for, by joining several."""
 
-    def play(self, policy: Policy, gamma: float, baseline: Baseline) -> int:
+    def play(self, policy: Policy, config: TrainConfig) -> int:
         """Play :data:`LONG_GAME` steps, compute their gradient; the process's peak memory."""
         env, joined, game = PongEnv(), Trajectory(), 0
         while len(joined.actions) < LONG_GAME:
@@ -55,7 +55,7 @@ class LongGame:
                 getattr(joined, name).extend(getattr(played, name))
             joined.hidden_blocks.append(played.hidden.copy())
             game += 1
-        episode_gradient(policy, joined, gamma, baseline)
+        episode_gradient(policy, joined, config)
         return peak_memory()
 
 
@@ -73,7 +73,7 @@ def measure_memory(progress: Callable[[str], None] = lambda _: None) -> Memory:
         actor = ray.remote(LongGame).options(num_cpus=1, runtime_env=environment)
         player: Any = actor.remote()
         policy = TrainingState.initial(config).policy
-        worker: int = ray.get(player.play.remote(policy, config.gamma, config.baseline))
+        worker: int = ray.get(player.play.remote(policy, config))
     progress("memory of a learner")
     return Memory(ray_worker, worker, _learner_memory())
 

@@ -10,7 +10,7 @@ from operator import add
 import numpy as np
 from numpy.typing import NDArray
 
-from distributed_pg.config import Baseline
+from distributed_pg.config import TrainConfig
 from distributed_pg.env import PongEnv
 from distributed_pg.policy import Floats, Gradient, Policy, action_probabilities
 from distributed_pg.returns import discounted_returns, standardised
@@ -91,13 +91,11 @@ class Trajectory:
             yield from self.hidden_blocks[-1]
 
 
-def rollout(
-    env: PongEnv, policy: Policy, seed: int, episode: int, gamma: float, baseline: Baseline
-) -> EpisodeResult:
-    """Play episode ``episode`` of the training run ``seed`` and compute its gradient."""
+def rollout(env: PongEnv, policy: Policy, config: TrainConfig, episode: int) -> EpisodeResult:
+    """Play episode ``episode`` of the training run ``config`` and compute its gradient."""
     clock = _Clock(env)
-    trajectory = play_episode(env, policy, episode_seed(seed, episode, TRAINING))
-    gradient = episode_gradient(policy, trajectory, gamma, baseline)
+    trajectory = play_episode(env, policy, episode_seed(config.seed, episode, TRAINING))
+    gradient = episode_gradient(policy, trajectory, config)
     return EpisodeResult(clock.stats(trajectory), gradient)
 
 
@@ -180,26 +178,29 @@ def _gumbel_noise(random: np.random.Generator, actions: int) -> Iterator[list[fl
         yield from random.gumbel(size=(_BLOCK, actions)).tolist()
 
 
-def episode_gradient(
-    policy: Policy, trajectory: Trajectory, gamma: float, baseline: Baseline
-) -> Gradient:
+def episode_gradient(policy: Policy, trajectory: Trajectory, config: TrainConfig) -> Gradient:
     """Sum over the steps of the advantage times grad log pi(action), as REINFORCE has it.
 
     Williams, "Simple statistical gradient-following algorithms for connectionist reinforcement
     learning", 1992. The advantage is the return, standardised over the episode. With a learned
     baseline (Sutton and Barto, "Reinforcement learning", 2018, section 13.4) what the network
-    expects is subtracted first, and its squared error is a second objective.
+    expects is subtracted first, and its squared error is a second objective. So is the entropy of
+    the policy at each step, with a bonus for it (Williams and Peng, "Function optimization using
+    connectionist reinforcement learning algorithms", 1991).
     """
     steps = len(trajectory.actions)
-    outputs = np.array(trajectory.outputs)
-    surprises = discounted_returns(trajectory.rewards, gamma)
-    if baseline == "learned":
+    outputs, learned = np.array(trajectory.outputs), config.baseline == "learned"
+    surprises = discounted_returns(trajectory.rewards, config.gamma)
+    if learned:
         surprises -= outputs[:, -1]
-    errors = -action_probabilities(outputs)
+    probabilities = action_probabilities(outputs)
+    errors = -probabilities
     errors[np.arange(steps), trajectory.actions] += 1.0
     errors *= standardised(surprises)[:, None]
+    if config.entropy_bonus > 0.0:
+        errors += config.entropy_bonus * entropy_gradient(probabilities)
     # The last action has no logit of its own; the expected return has its place.
-    errors[:, -1] = _VALUE_WEIGHT * surprises if baseline == "learned" else 0.0
+    errors[:, -1] = _VALUE_WEIGHT * surprises if learned else 0.0
     frame_starts = np.zeros(steps + 1, np.intp)
     np.cumsum([len(pixels) for pixels in trajectory.pixels], out=frame_starts[1:])
     return policy.gradient(
@@ -211,10 +212,22 @@ def episode_gradient(
     )
 
 
-def mean_entropy(probabilities: NDArray[np.float64]) -> float:
-    """Mean of the entropies, in nats, of the distributions in the rows of (T, A)."""
-    logarithms = np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
-    return -float(np.vdot(probabilities, logarithms)) / len(probabilities)
+def entropy(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Entropies (T,), in nats, of the distributions in the rows of (T, A)."""
+    entropies: NDArray[np.float64] = -(probabilities * _logarithms(probabilities)).sum(axis=1)
+    return entropies
+
+
+def entropy_gradient(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Gradient of each row's :func:`entropy` with respect to its logits, (T, A)."""
+    return -probabilities * (_logarithms(probabilities) + entropy(probabilities)[:, None])
+
+
+def _logarithms(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+    logarithms: NDArray[np.float64] = np.log(
+        np.maximum(probabilities, np.finfo(np.float64).tiny)  # 0 log 0 is 0
+    )
+    return logarithms
 
 
 class _Clock:
@@ -234,6 +247,6 @@ class _Clock:
             emulator_seconds=self._env.emulator_seconds - self._emulator_begin,
             points_won=int(np.count_nonzero(rewards > 0.0)),
             points_lost=int(np.count_nonzero(rewards < 0.0)),
-            entropy=mean_entropy(trajectory.probabilities),
+            entropy=float(entropy(trajectory.probabilities).mean()),
             seconds=time.perf_counter() - self._begin,
         )

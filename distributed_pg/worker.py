@@ -53,12 +53,9 @@ class RolloutWorker:
         Raises:
             FloatingPointError: the gradient is not finite.
         """
-        config = self._config
         with self._turn:
             waited = time.perf_counter() - self._idle_since
-            result = rollout(
-                self._emulator(), policy, config.seed, ticket.episode, config.gamma, config.baseline
-            )
+            result = rollout(self._emulator(), policy, self._config, ticket.episode)
             self._idle_since = time.perf_counter()
         if not result.gradient.is_finite:
             raise FloatingPointError("the gradient is not finite")

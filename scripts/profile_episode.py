@@ -35,12 +35,12 @@ def main() -> None:
         loaded = load_policy_at(arguments.checkpoint)
         config, policy = loaded.config, loaded.policy
     env = PongEnv(**config.env_settings())
-    rollout(env, policy, config.seed, 0, config.gamma, config.baseline)  # warm up
+    rollout(env, policy, config, 0)  # warm up
 
     print("episode  steps  reward  seconds  us/step  emulator us/step  overhead")
     overheads = []
     for episode in range(arguments.episodes):
-        stats = rollout(env, policy, config.seed, episode, config.gamma, config.baseline).stats
+        stats = rollout(env, policy, config, episode).stats
         overheads.append(1.0 - stats.emulator_seconds / stats.seconds)
         print(
             f"{episode:7d} {stats.steps:6d} {stats.reward:7.0f} {stats.seconds:8.3f}"

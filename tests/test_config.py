@@ -23,6 +23,8 @@ OUT_OF_RANGE: list[tuple[str, Any, str]] = [
     ("baseline", "none", "'none' is not one of mean, learned"),
     ("gamma", 1.01, "1.01 is not a number from 0 and up to 1"),
     ("decay", 1.0, "1.0 is not a number from 0 and below 1"),
+    ("entropy_bonus", -0.1, "-0.1 is not a number from 0 and up to 10"),
+    ("warm_up", 1, "1 is not of type bool"),
     ("policy_lag", -1, "-1 is not a whole number from 0 to 1000"),
     ("hidden_units", 0, "0 is not a whole number from 1 to 100000"),
     ("actions", ("UP",), "'UP' is not two or more different actions"),
@@ -139,6 +141,8 @@ def test_what_may_change_when_a_run_goes_on() -> None:
         "baseline": "mean",
         "gamma": 0.5,
         "decay": 0.5,
+        "entropy_bonus": 0.5,
+        "warm_up": True,
         "policy_lag": 2,
         "hidden_units": 5,
         "actions": ("DOWN", "UP"),
@@ -155,6 +159,12 @@ def test_the_learning_rate_falls_as_it_says() -> None:
     assert TrainConfig(learning_rate=0.5, anneal_episodes=None).learning_rate_after(10**6) == 0.5
     config = TrainConfig(learning_rate=0.5, anneal_episodes=100)
     assert [config.learning_rate_after(n) for n in (0, 100, 300)] == [0.5, 0.25, 0.125]
+
+
+def test_a_warm_up_takes_the_plain_mean_first() -> None:
+    assert TrainConfig(decay=0.75, warm_up=False).decay_after(0) == 0.75
+    config = TrainConfig(decay=0.75, batch_size=10, warm_up=True)
+    assert [config.decay_after(10 * n) for n in (0, 1, 3, 4, 1000)] == [0.0, 0.5, 0.75, 0.75, 0.75]
 
 
 def test_run_dir_and_resume_exclude_each_other() -> None:

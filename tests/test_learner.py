@@ -48,7 +48,7 @@ def make_cluster(config: TrainConfig, workers: int, **faults: Any) -> SimulatedC
     env = PongEnv(**config.env_settings())
 
     def play(ticket: Ticket, policy: Policy) -> tuple[EpisodeStats, Gradient]:
-        result = rollout(env, policy, config.seed, ticket.episode, config.gamma, config.baseline)
+        result = rollout(env, policy, config, ticket.episode)
         return replace(result.stats, seconds=1.0), result.gradient
 
     return SimulatedCluster(play, workers, Faults(**faults), seed=len(faults))
@@ -94,7 +94,7 @@ def by_the_definition(config: TrainConfig, updates: int) -> Policy:
         player = versions[max(0, update - config.policy_lag)]
         for i in range(config.batch_size):
             episode = update * config.batch_size + i
-            played = rollout(env, player, config.seed, episode, config.gamma, config.baseline)
+            played = rollout(env, player, config, episode)
             gradient = played.gradient
             total.w1[gradient.rows] += gradient.w1_rows
             total.w2[...] += gradient.w2

@@ -9,7 +9,7 @@ from dense_reference import Array, forward, gradient
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distributed_pg.config import Baseline
+from distributed_pg.config import Baseline, TrainConfig
 from distributed_pg.env import PONG_ACTIONS, PongEnv
 from distributed_pg.policy import Gradient, Policy, action_probabilities
 from distributed_pg.rollout import (
@@ -54,19 +54,27 @@ def test_probabilities_match_the_dense_reference(episode: tuple[Policy, Trajecto
     assert spread > 0.05
 
 
-@pytest.mark.parametrize("baseline", ["mean", "learned"])
+@pytest.mark.parametrize(("baseline", "bonus"), [("mean", 0.0), ("learned", 0.0), ("mean", 0.5)])
 def test_gradient_matches_the_dense_reference(
-    episode: tuple[Policy, Trajectory], baseline: Baseline
+    episode: tuple[Policy, Trajectory], baseline: Baseline, bonus: float
 ) -> None:
     policy, trajectory = episode
     frames = dense_frames(trajectory)
     w1, w2 = policy.w1.astype(np.float64), policy.w2.astype(np.float64)
     actions, rewards = np.array(trajectory.actions), np.array(trajectory.rewards)
     expected_w1, expected_w2 = gradient(
-        w1, w2, frames, actions, rewards, 0.99, learned_baseline=baseline == "learned"
+        w1,
+        w2,
+        frames,
+        actions,
+        rewards,
+        0.98,
+        learned_baseline=baseline == "learned",
+        entropy_bonus=bonus,
     )
 
-    ours = episode_gradient(policy, trajectory, 0.99, baseline)
+    config = TrainConfig(gamma=0.98, baseline=baseline, entropy_bonus=bonus)
+    ours = episode_gradient(policy, trajectory, config)
     dense_w1 = np.zeros((6400, 200))
     dense_w1[ours.rows] = ours.w1_rows
     assert ours.w1_rows.dtype == ours.w2.dtype == np.float32
@@ -79,7 +87,7 @@ def test_gradient_matches_the_dense_reference(
 
 def test_adding_gradients_sums_them(episode: tuple[Policy, Trajectory]) -> None:
     policy, trajectory = episode
-    ours = episode_gradient(policy, trajectory, 0.99, "learned")
+    ours = episode_gradient(policy, trajectory, TrainConfig())
     total = policy.zeros_like()
     ours.add_to(total)
     ours.add_to(total)

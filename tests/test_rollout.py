@@ -1,13 +1,15 @@
 """An episode and its gradient as one result."""
 
-import functools
 import math
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distributed_pg.config import TrainConfig
 from distributed_pg.env import PongEnv
 from distributed_pg.policy import Policy
 from distributed_pg.rollout import (
@@ -16,14 +18,20 @@ from distributed_pg.rollout import (
     EpisodeResult,
     begin_episode,
     choose,
+    entropy,
     episode_seed,
     evaluate_episode,
-    mean_entropy,
     play_episode,
     rollout,
 )
+from distributed_pg.schedule import Ticket
+from distributed_pg.worker import RolloutWorker
 
-played = functools.partial(rollout, gamma=0.99, baseline="learned")
+CONFIG = TrainConfig()
+
+
+def played(pong: PongEnv, policy: Policy, seed: int, episode: int) -> EpisodeResult:
+    return rollout(pong, policy, TrainConfig(seed=seed), episode)
 
 
 def bits(result: EpisodeResult) -> tuple[bytes, ...]:
@@ -59,14 +67,12 @@ def test_stats_of_a_whole_game(pong: PongEnv, policy: Policy) -> None:
 
 
 def test_entropy_by_hand() -> None:
-    assert mean_entropy(np.full((5, 4), 0.25)) == pytest.approx(math.log(4))
-    assert mean_entropy(np.array([[1.0, 0.0], [0.5, 0.5]])) == pytest.approx(math.log(2) / 2)
+    assert entropy(np.full((5, 4), 0.25)) == pytest.approx([math.log(4)] * 5)
+    assert entropy(np.array([[1.0, 0.0], [0.5, 0.5]])) == pytest.approx([0.0, math.log(2)])
 
 
 def test_a_truncated_game_without_a_point_has_a_zero_gradient(policy: Policy) -> None:
-    result = rollout(
-        PongEnv(frame_limit=80), policy, seed=0, episode=0, gamma=0.99, baseline="learned"
-    )
+    result = rollout(PongEnv(frame_limit=80), policy, replace(CONFIG, entropy_bonus=0.0), episode=0)
     assert result.stats.frames == 80
     assert result.stats.reward == 0.0
     assert len(result.gradient.rows) > 0
@@ -75,9 +81,7 @@ def test_a_truncated_game_without_a_point_has_a_zero_gradient(policy: Policy) ->
 
 
 def test_a_game_of_one_step_has_a_zero_gradient(policy: Policy) -> None:
-    result = rollout(
-        PongEnv(frame_limit=1), policy, seed=0, episode=0, gamma=0.99, baseline="learned"
-    )
+    result = rollout(PongEnv(frame_limit=1), policy, CONFIG, episode=0)
     assert result.stats.steps == 1
     assert len(result.gradient.rows) == 0
     assert result.gradient.w1_rows.shape == (0, 200)
@@ -146,3 +150,12 @@ def test_evaluation_plays_the_game_of_its_seed(pong: PongEnv, policy: Policy) ->
     first = evaluate_episode(pong, policy, seed=0, episode=1, greedy=False)
     again = evaluate_episode(pong, policy, seed=0, episode=1, greedy=False)
     assert (first.reward, first.steps) == (again.reward, again.steps)
+
+
+def test_a_worker_called_by_several_threads_plays_one_game_after_another(policy: Policy) -> None:
+    config = replace(CONFIG, frame_limit=2000)
+    env, worker = PongEnv(frame_limit=2000), RolloutWorker(config)
+    with ThreadPoolExecutor(4) as threads:
+        results = list(threads.map(lambda n: worker.play(Ticket(n, 0), policy), range(8)))
+    for episode, (stats, gradient) in enumerate(results):
+        assert bits(EpisodeResult(stats, gradient)) == bits(rollout(env, policy, config, episode))
