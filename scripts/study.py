@@ -31,6 +31,13 @@ Settings = dict[str, Any]
 QUESTIONS: dict[str, list[Settings]] = {
     "learning rate": [{"learning_rate": rate} for rate in (1e-4, 1e-3, 3e-3, 5e-3)],
     "annealing": [{"anneal_episodes": episodes} for episodes in (None, 500, 8000)],
+    "settling early": [
+        {"learning_rate": 3e-3, "warm_up": True, "entropy_bonus": 0.03},
+        {"learning_rate": 3e-3, "warm_up": True, "entropy_bonus": 0.01},
+        {"learning_rate": 3e-3, "entropy_bonus": 0.03},
+        {"learning_rate": 3e-3, "warm_up": True},
+        {"learning_rate": 3e-3},
+    ],
     "baseline": [{"baseline": "mean"}, {"baseline": "mean", "learning_rate": 1e-3}],
     "batch size": [{"batch_size": size} for size in (1, 2, 10, 20)],
     "policy lag": [{"policy_lag": lag} for lag in (0, 2)],
