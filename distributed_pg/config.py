@@ -242,9 +242,13 @@ def preset(name: str, **changes: Any) -> TrainConfig:
 def as_flags(settings: Mapping[str, Any]) -> list[str]:
     """Fields of a :class:`TrainConfig` as arguments of ``distributed-pg train``."""
     flags = []
-    for name, value in settings.items():
-        values = value if isinstance(value, tuple) else () if value is True else (value,)
-        flags += [f"--{name.replace('_', '-')}", *map(str, values)]
+    for field_name, value in settings.items():
+        name = field_name.replace("_", "-")
+        if isinstance(value, bool):
+            flags.append(f"--{name}" if value else f"--no-{name}")
+        else:
+            values = value if isinstance(value, tuple) else (value,)
+            flags += [f"--{name}", *map(str, values)]
     return flags
 
 

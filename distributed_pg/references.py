@@ -1,8 +1,8 @@
 """What the benchmark compares training with: the bare emulator, and the two usual ways to train.
 
-The classic way is the 130-line Pong script's: one process, gymnasium's ALE/Pong-v5 with RGB
-frames, dense float64 numpy. The tutorial way puts the same player into Ray actors: one dense policy
-in each, one episode an actor an update, and all wait for the slowest.
+The classic way is one process with the player of :mod:`distributed_pg.classic`. The tutorial way
+puts the same player into Ray actors: one dense policy in each, one episode an actor an update, and
+all wait for the slowest.
 """
 
 import multiprocessing
@@ -14,21 +14,17 @@ from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
-import ale_py
-import gymnasium
 import numpy as np
 import ray
 from ale_py import Action
-from numpy.typing import NDArray
 
+from distributed_pg.classic import ClassicPlayer, Dense, add, dense_weights, rmsprop
 from distributed_pg.env import load_pong
 from distributed_pg.kernels import ONE_THREAD, native_kernels
 from distributed_pg.policy import Policy
 
 RAY_WORKER_NICENESS = 15
 """Ray runs its workers at this niceness; so do the references, or the comparison is not fair."""
-
-Dense = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,60 +71,14 @@ def tutorial_rate(policy: Policy, workers: int, seconds: float) -> Rate:
         results = ray.get([worker.play.remote(published) for worker in actors])
         total = [np.zeros_like(array) for array in weights]
         for gradient, _ in results:
-            _add(gradient, total)
-        _rmsprop(weights, caches, total)
+            add(gradient, total)
+        rmsprop(weights, caches, total)
         episodes += len(results)
         frames += sum(played for _, played in results)
     rate = Rate(episodes, frames, time.perf_counter() - begin)
     for worker in actors:
         ray.kill(worker)
     return rate
-
-
-def dense_weights(policy: Policy) -> list[Dense]:
-    """The weights of ``policy`` as the classic script has them: (H, D) and (H,), float64."""
-    return [policy.w1.T.astype(np.float64, order="C"), policy.w2[:, 0].astype(np.float64)]
-
-
-class ClassicPlayer:
-    """Plays ALE/Pong-v5 and computes gradients as the classic script does."""
-
-    def __init__(self, seed: int) -> None:
-        gymnasium.register_envs(ale_py)
-        ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
-        self._env = gymnasium.make("ALE/Pong-v5")
-        self._random = np.random.default_rng(seed)
-        self._screen, _ = self._env.reset(seed=seed)
-
-    def episode(self, weights: list[Dense]) -> tuple[list[Dense], int]:
-        """The gradient of one game with ``weights``, and its emulated frames."""
-        w1, w2 = weights
-        frames, hiddens, errors, rewards = [], [], [], []
-        previous: Dense | None = None
-        done = False
-        while not done:
-            current = classic_frame(self._screen)
-            x = current - previous if previous is not None else np.zeros_like(current)
-            previous = current
-            hidden = np.dot(w1, x)
-            hidden[hidden < 0] = 0
-            p_up = 1.0 / (1.0 + np.exp(-np.dot(w2, hidden)))
-            up = self._random.uniform() < p_up
-            frames.append(x)
-            hiddens.append(hidden)
-            errors.append((1.0 if up else 0.0) - p_up)
-            self._screen, reward, terminated, truncated, _ = self._env.step(2 if up else 3)
-            rewards.append(float(reward))
-            done = terminated or truncated
-        self._screen, _ = self._env.reset()
-        x_all, hidden_all, error_all = np.vstack(frames), np.vstack(hiddens), np.array(errors)
-        returns = _discounted(np.array(rewards))
-        returns -= returns.mean()
-        returns /= returns.std()
-        error_all *= returns
-        back = np.outer(error_all, w2)
-        back[hidden_all <= 0] = 0
-        return [np.dot(back.T, x_all), np.dot(hidden_all.T, error_all)], 4 * len(rewards)
 
 
 class TutorialWorker:
@@ -143,38 +93,6 @@ class TutorialWorker:
     def play(self, weights: list[Dense]) -> tuple[list[Dense], int]:
         """One episode: its dense gradient and its emulated frames."""
         return self._player.episode(weights)
-
-
-def classic_frame(screen: NDArray[np.uint8]) -> Dense:
-    """The classic script's 80x80 picture of a 210x160 RGB screen, flattened."""
-    frame = screen[35:195][::2, ::2, 0].copy()
-    frame[frame == 144] = 0
-    frame[frame == 109] = 0
-    frame[frame != 0] = 1
-    return frame.astype(np.float64).ravel()
-
-
-def _discounted(rewards: Dense) -> Dense:
-    returns = np.zeros_like(rewards)
-    following = 0.0
-    for step in reversed(range(len(rewards))):
-        if rewards[step] != 0:
-            following = 0.0
-        following = following * 0.99 + rewards[step]
-        returns[step] = following
-    return returns
-
-
-def _add(gradient: list[Dense], total: list[Dense]) -> None:
-    for summed, array in zip(total, gradient, strict=True):
-        summed += array
-
-
-def _rmsprop(weights: list[Dense], caches: list[Dense], gradient: list[Dense]) -> None:
-    for array, cache, grad in zip(weights, caches, gradient, strict=True):
-        cache *= 0.99
-        cache += 0.01 * grad**2
-        array += 1e-12 * grad / (np.sqrt(cache) + 1e-5)
 
 
 def _step_emulator(seconds: float) -> Rate:
@@ -203,11 +121,11 @@ def _train_classic(weights: list[Dense], seconds: float) -> Rate:
     begin = time.perf_counter()
     while time.perf_counter() - begin < seconds:
         gradient, played = player.episode(weights)
-        _add(gradient, total)
+        add(gradient, total)
         episodes += 1
         frames += played
         if episodes % 10 == 0:
-            _rmsprop(weights, caches, total)
+            rmsprop(weights, caches, total)
             for summed in total:
                 summed.fill(0.0)
     return Rate(episodes, frames, time.perf_counter() - begin)
