@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,11 +12,10 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from distributed_pg.checkpoint import MISFITS
 from distributed_pg.config import TrainConfig
 from distributed_pg.errors import RunError, UsageError, one_line
 from distributed_pg.remote_run import RemoteRun, is_uri
-from distributed_pg.run_dir import METRICS, RunDir, read_metrics
+from distributed_pg.run_dir import METRICS, RunDir, parse_config, read_metrics
 
 Array = NDArray[np.float64]
 By: TypeAlias = Literal["episodes", "minutes", "frames"]
@@ -127,12 +125,10 @@ def run_curve(folder: Path, name: str) -> Curve:
     """
     path = folder / "config.json"
     try:
-        config = TrainConfig.from_json(json.loads(path.read_bytes()))
+        text = path.read_bytes()
     except OSError as error:
         raise RunError(f"{path}: cannot be read ({error.strerror})") from None
-    except MISFITS as error:
-        raise RunError(f"{path}: cannot be used ({one_line(error)})") from None
-    return read_curve(folder / METRICS, name, config)
+    return read_curve(folder / METRICS, name, parse_config(text, str(path)))
 
 
 def read_curve(path: Path, name: str, config: TrainConfig | None) -> Curve:

@@ -11,6 +11,7 @@ from scipy.sparse import csr_array
 Floats = NDArray[np.float32]
 
 _BLOCK_BYTES = 2**20
+_ZERO = np.zeros((), np.float32)  # an array: numpy takes as long to make one as to use it
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ class Policy:
             out: where to write the hidden activations, (H,).
         """
         hidden = signs.dot(self.w1.take(pixels, axis=0), out)
-        np.maximum(hidden, 0.0, out=hidden)
+        np.maximum(hidden, _ZERO, out=hidden)
         return hidden, hidden.dot(self.w2)
 
     def gradient(

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from distributed_pg.checkpoint import (
+    MISFITS,
     Checkpoint,
     load_checkpoint,
     save_checkpoint,
 )
 from distributed_pg.config import TrainConfig
-from distributed_pg.errors import CheckpointError, RunError, UsageError
+from distributed_pg.errors import CheckpointError, RunError, UsageError, one_line
 from distributed_pg.sealed_file import write_atomically
 from distributed_pg.state import WINDOW, TrainingState
 
@@ -305,6 +306,18 @@ def new_folder(preset: str) -> Path:
 
 def _config_text(config: TrainConfig) -> str:
     return json.dumps(config.to_json(), indent=2) + "\n"
+
+
+def parse_config(text: bytes, path: str) -> TrainConfig:
+    """The settings in a config.json, which came from ``path``.
+
+    Raises:
+        RunError: it cannot be used.
+    """
+    try:
+        return TrainConfig.from_json(json.loads(text))
+    except MISFITS as error:
+        raise RunError(f"{path}: cannot be used ({one_line(error)})") from None
 
 
 def _is_record_until(line: bytes, update: int) -> bool:

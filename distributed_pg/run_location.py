@@ -1,16 +1,15 @@
 """Where a run is kept: in a folder, or in a folder of this machine that is published at a URI."""
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from distributed_pg.config import TrainConfig
-from distributed_pg.errors import ConfigError, RunError, UsageError
+from distributed_pg.errors import RunError, UsageError
 from distributed_pg.publisher import Publisher
 from distributed_pg.remote_run import RemoteRun, is_uri
-from distributed_pg.run_dir import RunDir, new_folder
+from distributed_pg.run_dir import RunDir, new_folder, parse_config
 
 
 @contextmanager
@@ -56,10 +55,7 @@ def saved_config(location: str | Path) -> TrainConfig:
     """
     if not is_uri(location):
         return RunDir.open(Path(location)).load_newest(lambda _: None)[1].config
-    try:
-        return TrainConfig.from_json(json.loads(RemoteRun(location).read("config.json")))
-    except (ConfigError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise RunError(f"{location}: config.json cannot be used ({error})") from None
+    return parse_config(RemoteRun(location).read("config.json"), f"{location}/config.json")
 
 
 def _begun(config: TrainConfig, remote: RemoteRun) -> RunDir:
