@@ -35,13 +35,13 @@ class TrainConfig:
 
     preset: Preset = "default"
     """Where the settings not given come from. karpathy: the classic script's learning rate, batch
-    size and baseline, without a lag. The rest is the same in both."""
+    size and baseline, without warm-up and lag. The rest is the same in both."""
 
     seed: int = 0
     """The run's random numbers, weights and games follow from it."""
     batch_size: int = 4
     """Episodes summed in one update."""
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     """RMSProp's step size, in the beginning."""
     anneal_episodes: int | None = 2000
     """After so many episodes the learning rate is a half of its first value, after twice as many a
@@ -56,7 +56,7 @@ class TrainConfig:
     entropy_bonus: float = 0.0
     """Weight of the policy's entropy as a second aim, beside standardised advantages: it keeps the
     policy from settling early."""
-    warm_up: bool = False
+    warm_up: bool = True
     """Let RMSProp's mean squared gradient be the plain mean of those so far until it has seen
     enough to decay. Without it the first steps are ten times as long as later ones."""
     policy_lag: int = 1
@@ -198,7 +198,8 @@ class TrainConfig:
         """RMSProp's decay in an update made after ``episodes`` episodes."""
         if not self.warm_up:
             return self.decay
-        return min(self.decay, 1.0 - 1.0 / (episodes // self.batch_size + 1))
+        updates = episodes // self.batch_size
+        return min(self.decay, updates / (updates + 1))
 
     def env_settings(self) -> dict[str, Any]:
         """The arguments of :class:`distributed_pg.env.PongEnv`."""
@@ -221,6 +222,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "learning_rate": 1e-4,
         "anneal_episodes": None,
         "baseline": "mean",
+        "warm_up": False,
         "policy_lag": 0,
     },
 }

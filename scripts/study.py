@@ -29,15 +29,10 @@ from distributed_pg.run_dir import METRICS, read_metrics
 Settings = dict[str, Any]
 
 QUESTIONS: dict[str, list[Settings]] = {
-    "learning rate": [{"learning_rate": rate} for rate in (1e-4, 1e-3, 3e-3, 5e-3)],
+    "learning rate": [{"learning_rate": rate} for rate in (1e-4, 1e-3, 2e-3, 5e-3)],
     "annealing": [{"anneal_episodes": episodes} for episodes in (None, 500, 8000)],
-    "settling early": [
-        {"learning_rate": 3e-3, "warm_up": True, "entropy_bonus": 0.03},
-        {"learning_rate": 3e-3, "warm_up": True, "entropy_bonus": 0.01},
-        {"learning_rate": 3e-3, "entropy_bonus": 0.03},
-        {"learning_rate": 3e-3, "warm_up": True},
-        {"learning_rate": 3e-3},
-    ],
+    "warm-up": [{"warm_up": False}, {"warm_up": False, "learning_rate": 2e-3}],
+    "entropy bonus": [{"entropy_bonus": bonus} for bonus in (0.01, 0.03)],
     "baseline": [{"baseline": "mean"}, {"baseline": "mean", "learning_rate": 1e-3}],
     "batch size": [{"batch_size": size} for size in (1, 2, 10, 20)],
     "policy lag": [{"policy_lag": lag} for lag in (0, 2)],
@@ -48,13 +43,17 @@ QUESTIONS: dict[str, list[Settings]] = {
     "frame skip": [{"frame_skip": skip} for skip in (2, 6)],
     "crop": [{"crop": (35, 193)}, {"crop": (0, 210)}],
     "16 workers": [
-        *({"batch_size": 16, "learning_rate": rate} for rate in (2e-3, 4e-3)),
+        *({"batch_size": 16, "learning_rate": rate} for rate in (3e-3, 6e-3)),
         {"batch_size": 8, "policy_lag": 2},
         {"batch_size": 4, "policy_lag": 4},
     ],
     "64 workers": [
-        *({"batch_size": 64, "learning_rate": rate} for rate in (4e-3, 8e-3)),
+        *({"batch_size": 64, "learning_rate": rate} for rate in (6e-3, 12e-3)),
         {"batch_size": 16, "policy_lag": 4},
+    ],
+    "256 workers": [
+        {"batch_size": 256, "learning_rate": 12e-3},
+        {"batch_size": 64, "policy_lag": 4, "learning_rate": 6e-3},
     ],
     "classic": [{"preset": "karpathy"}],
 }

@@ -104,7 +104,8 @@ def by_the_definition(config: TrainConfig, updates: int) -> Policy:
             total.w2[...] += gradient.w2
         policy = versions[-1].copy()
         annealed = 1 + update * config.batch_size / (config.anneal_episodes or math.inf)
-        RMSProp(config.learning_rate / annealed, config.decay).step(policy, cache, total)
+        decay = min(config.decay, update / (update + 1)) if config.warm_up else config.decay
+        RMSProp(config.learning_rate / annealed, decay).step(policy, cache, total)
         versions.append(policy)
     return versions[-1]
 

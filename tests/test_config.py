@@ -77,11 +77,12 @@ def test_presets() -> None:
     assert set(PRESETS) == {"default", "karpathy"}
     assert preset("default") == TrainConfig()
     default, karpathy = preset("default"), preset("karpathy")
-    assert (default.learning_rate, default.batch_size, default.policy_lag) == (2e-3, 4, 1)
+    assert (default.learning_rate, default.batch_size, default.policy_lag) == (3e-3, 4, 1)
     assert (karpathy.learning_rate, karpathy.batch_size, karpathy.baseline) == (1e-4, 10, "mean")
     for config in (default, karpathy):
         assert (config.hidden_units, config.gamma, config.decay) == (200, 0.99, 0.99)
     assert karpathy.learning_rate_after(10**6) == 1e-4
+    assert karpathy.decay_after(0) == 0.99
     assert preset("karpathy", batch_size=5).batch_size == 5
     with pytest.raises(ConfigError, match="preset: 'x' is not one of default, karpathy"):
         preset("x")
@@ -142,7 +143,7 @@ def test_what_may_change_when_a_run_goes_on() -> None:
         "gamma": 0.5,
         "decay": 0.5,
         "entropy_bonus": 0.5,
-        "warm_up": True,
+        "warm_up": False,
         "policy_lag": 2,
         "hidden_units": 5,
         "actions": ("DOWN", "UP"),
@@ -163,7 +164,7 @@ def test_the_learning_rate_falls_as_it_says() -> None:
 
 def test_a_warm_up_takes_the_plain_mean_first() -> None:
     assert TrainConfig(decay=0.75, warm_up=False).decay_after(0) == 0.75
-    config = TrainConfig(decay=0.75, batch_size=10, warm_up=True)
+    config = TrainConfig(decay=0.75, batch_size=10)
     assert [config.decay_after(10 * n) for n in (0, 1, 3, 4, 1000)] == [0.0, 0.5, 0.75, 0.75, 0.75]
 
 

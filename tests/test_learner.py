@@ -100,7 +100,8 @@ def by_the_definition(config: TrainConfig, updates: int) -> Policy:
             total.w2[...] += gradient.w2
         policy = versions[-1].copy()
         rate = config.learning_rate / (1 + update * config.batch_size / annealed)
-        RMSProp(rate, config.decay).step(policy, cache, total)
+        decay = min(config.decay, update / (update + 1)) if config.warm_up else config.decay
+        RMSProp(rate, decay).step(policy, cache, total)
         versions.append(policy)
     return versions[-1]
 
@@ -212,7 +213,7 @@ def test_metrics_and_checkpoints_on_disk(tmp_path: Path) -> None:
     assert last["frames"] == state.progress.frames
     assert last["weights_checksum"] == weights_checksum(state.policy)
     assert len(last["rewards"]) == 3
-    rates = [2e-3 / (1 + 3 * update / 2000) for update in range(7)]
+    rates = [3e-3 / (1 + 3 * update / 2000) for update in range(7)]
     assert [line["learning_rate"] for line in lines] == pytest.approx(rates, rel=1e-12)
     assert lines[0]["lengths"] == [200, 200, 200]  # 800 frames, 4 a step
     assert last["workers"] == 2

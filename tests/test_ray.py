@@ -232,7 +232,7 @@ def test_a_run_that_has_reached_its_end_is_not_continued(
 def test_a_changed_setting_is_refused_by_name(reference: dict[int, TrainResult]) -> None:
     run = reference[1].run_dir
     before = (run / "config.json").read_bytes()
-    with pytest.raises(UsageError, match=r"learning_rate: the run in .* has 0\.002, not 0.1"):
+    with pytest.raises(UsageError, match=r"learning_rate: the run in .* has 0\.003, not 0.1"):
         train(resume_config(run, learning_rate=0.1))
     assert (run / "config.json").read_bytes() == before
 
