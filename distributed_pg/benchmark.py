@@ -125,7 +125,7 @@ def benchmark(
         contestants["emulator", n] = partial(emulator_rate, n, seconds)
         contestants["training", n] = partial(_train, config, state, n, seconds, start_worker)
         if native:
-            start = partial(start_worker, environment=ONE_THREAD)
+            start = partial(start_worker, kernels=ONE_THREAD)
             contestants["native", n] = partial(_train, config, state, n, seconds, start)
     contestants["tutorial", most] = partial(tutorial_rate, state.policy, most, seconds)
     contestants["classic", 1] = partial(classic_rate, state.policy, seconds)

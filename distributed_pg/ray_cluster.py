@@ -17,6 +17,7 @@ from distributed_pg.errors import RunError, one_line
 from distributed_pg.policy import Gradient, Policy
 from distributed_pg.ray_session import cluster_cpus
 from distributed_pg.ray_worker import (
+    TICKETS,
     Reference,
     Submit,
     Worker,
@@ -345,7 +346,7 @@ class RayCluster:
         self._playing.pop(member, None)
         if member.ready and member.tickets == 0:
             self._idle[member] = None
-        elif member.ready and member.tickets == 1:
+        elif member.ready and member.tickets < TICKETS:
             self._playing[member] = None
 
     def _ask_if_ready(self, member: _Member) -> None:

@@ -36,24 +36,23 @@ def play(worker: Worker) -> Submit:
     return cast("Submit", worker.play.options(num_returns=2).remote)
 
 
-def worker_environment() -> dict[str, str]:
-    """The environment variables of a worker's process."""
-    return kernel_environment() | _KEEP_MEMORY
+def worker_environment(kernels: dict[str, str] | None = None) -> dict[str, str]:
+    """The environment variables of a worker's process; see :func:`start_worker`."""
+    return (kernel_environment() if kernels is None else kernels) | _KEEP_MEMORY
 
 
-def start_worker(config: TrainConfig, environment: dict[str, str] | None = None) -> Worker:
+def start_worker(config: TrainConfig, kernels: dict[str, str] | None = None) -> Worker:
     """A worker with a CPU of its own.
 
     Its environment variables hold it to kernels that give the same bits everywhere, unless others
     are given.
     """
-    env_vars = worker_environment() if environment is None else environment | _KEEP_MEMORY
     options = {
         "num_cpus": 1,
         "max_concurrency": TICKETS,
         "scheduling_strategy": "SPREAD",
         "max_restarts": -1,
-        "runtime_env": {"env_vars": env_vars},
+        "runtime_env": {"env_vars": worker_environment(kernels)},
     }
     return cast("Worker", ray.remote(RolloutWorker).options(**options).remote(config))
 

@@ -80,6 +80,7 @@ class Game:
         noise = begin_episode(env, episode_seed(seed, episode, EVALUATION), greedy=greedy)
         seen = np.zeros(self.env.observation_space.shape or (), np.int8)
         _, outputs = self.policy.forward(np.empty(0, np.intp), np.empty(0, np.float32))
+        probabilities = action_probabilities(outputs).tolist()
         while not over:
             action = choose(outputs, next(noise))
             step += 1
@@ -91,12 +92,13 @@ class Game:
                 if over or frame == env.frame_skip:
                     pixels, signs, _, _ = env.observe()
                     _, outputs = self.policy.forward(pixels, signs)
+                    probabilities = action_probabilities(outputs).tolist()
                     seen = np.zeros_like(seen)
                     seen.reshape(-1)[pixels] = signs
                 yield Moment(
                     env.screen,
                     seen,
-                    action_probabilities(outputs).tolist(),
+                    probabilities,
                     (points[0], points[1]),
                     env.emulated_frames,
                     step,
