@@ -80,7 +80,10 @@ class Player:
 
     def key(self, key: str) -> None:
         """Press a key, with the focus on the window, as a window manager would have it."""
-        self.xdotool("search", "--class", "^distributed-pg$", "windowfocus", "key", key)
+        self.xdotool("search", "--class", "^distributed-pg$", "windowfocus")
+        # Not sent to the window: if that closes at once, xdotool fails before it lets go of the
+        # key, and the next window hears it held down.
+        self.xdotool("key", key)
 
     @property
     def title(self) -> str:
