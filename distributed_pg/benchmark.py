@@ -198,7 +198,7 @@ def _standing_still(checkpoint: str | Path | None) -> tuple[TrainConfig, Trainin
         state = TrainingState({0: loaded.policy}, cache, Progress())
     if config.crop != TrainConfig.crop or len(config.actions) != 2:
         raise UsageError(
-            f"{checkpoint}: the classic way plays UP and DOWN and sees rows 35 to 195; "
+            f"{checkpoint}: the classic way plays UP and DOWN and sees rows 35 to 195 whole; "
             "this policy does not"
         )
     config = replace(

@@ -66,8 +66,9 @@ class TrainConfig:
     """Units of the hidden layer."""
     actions: tuple[Action, ...] = ("UP", "DOWN")
     """Actions the policy chooses from, at least two."""
-    crop: tuple[int, int] = (35, 195)
-    """First screen row the policy sees and the row after the last, of 210."""
+    crop: tuple[int, int, int, int] = (35, 195, 0, 160)
+    """What the policy sees of the screen, 210 rows of 160 pixels: first row and the row after the
+    last, first column and the column after the last."""
     frame_skip: int = 4
     """Emulated frames in one step."""
     repeat_action_probability: float = 0.25
@@ -326,6 +327,9 @@ def _check_actions(actions: tuple[Any, ...]) -> None:
 
 
 def _check_crop(crop: tuple[Any, ...]) -> None:
-    whole = len(crop) == 2 and all(type(row) is int for row in crop)
-    if not whole or not 0 <= crop[0] < crop[1] <= 210:
-        raise ConfigError(f"crop: {crop!r} is not two screen rows TOP < BOTTOM from 0 to 210")
+    whole = len(crop) == 4 and all(type(edge) is int for edge in crop)
+    if not whole or not (0 <= crop[0] < crop[1] <= 210 and 0 <= crop[2] < crop[3] <= 160):
+        raise ConfigError(
+            f"crop: {crop!r} is not two screen rows TOP < BOTTOM from 0 to 210 and two columns "
+            "LEFT < RIGHT from 0 to 160"
+        )

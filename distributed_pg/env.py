@@ -34,10 +34,14 @@ _FOREGROUND = np.ones(256, np.float32)
 _FOREGROUND[list(_BACKGROUND)] = 0.0
 
 
-def observation_shape(crop: tuple[int, int]) -> tuple[int, int]:
-    """Rows and columns of a difference frame: every second pixel of the screen rows ``crop``."""
-    top, bottom = crop
-    return (bottom - top + 1) // 2, SCREEN_WIDTH // 2
+Crop = tuple[int, int, int, int]
+"""First screen row seen and the row after the last, first column and the column after the last."""
+
+
+def observation_shape(crop: Crop) -> tuple[int, int]:
+    """Rows and columns of a difference frame: every second pixel within ``crop``."""
+    top, bottom, left, right = crop
+    return (bottom - top + 1) // 2, (right - left + 1) // 2
 
 
 class PongEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
@@ -54,7 +58,7 @@ class PongEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
 
     Args:
         actions: the names of the actions 0, 1, ...; a subset of :data:`PONG_ACTIONS`.
-        crop: first screen row seen and the row after the last.
+        crop: what is seen of the screen.
         frame_skip: emulated frames in one step.
         repeat_action_probability: how likely an emulated frame repeats the last applied action.
         frame_limit: emulated frames after which an episode is truncated.
@@ -72,7 +76,7 @@ class PongEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
         self,
         *,
         actions: Sequence[str] = ("UP", "DOWN"),
-        crop: tuple[int, int] = (35, 195),
+        crop: Crop = (35, 195, 0, 160),
         frame_skip: int = 4,
         repeat_action_probability: float = 0.25,
         frame_limit: int = 108_000,
@@ -100,7 +104,8 @@ class PongEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
         self._start_rgb = self._ale.getScreenRGB()
         # The emulator writes into _screen; _visible is the part of it that is observed.
         self._screen = self._ale.getScreen()
-        self._visible = self._screen[crop[0] : crop[1] : 2, ::2]
+        top, bottom, left, right = crop
+        self._visible = self._screen[top:bottom:2, left:right:2]
         self._start_frame = self._visible.copy()
         # The last two frames, in turns.
         self._frames = np.empty((2, *shape), np.uint8)

@@ -38,10 +38,10 @@ QUESTIONS: dict[str, list[Settings]] = {
     "policy lag": [{"policy_lag": lag} for lag in (0, 2)],
     "discount": [{"gamma": gamma} for gamma in (0.98, 0.995)],
     "RMSProp decay": [{"decay": decay} for decay in (0.9, 0.999)],
-    "hidden units": [{"hidden_units": units} for units in (100, 400)],
+    "hidden units": [{"hidden_units": units} for units in (100, 400, 800)],
     "actions": [{"actions": ("UP", "DOWN", "NOOP")}],
     "frame skip": [{"frame_skip": skip} for skip in (2, 6)],
-    "crop": [{"crop": (35, 193)}, {"crop": (0, 210)}],
+    "crop": [{"crop": crop} for crop in ((35, 195, 20, 160), (35, 195, 80, 160), (0, 210, 0, 160))],
     "16 workers": [
         *({"batch_size": 16, "learning_rate": rate} for rate in (3e-3, 6e-3)),
         {"batch_size": 8, "policy_lag": 2},

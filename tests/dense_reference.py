@@ -6,9 +6,9 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 
-def classic_frame(rgb: NDArray[np.uint8], crop: tuple[int, int] = (35, 195)) -> Array:
+def classic_frame(rgb: NDArray[np.uint8], crop: tuple[int, ...] = (35, 195, 0, 160)) -> Array:
     """Crop, downsample by two, erase the two backgrounds, everything else 1; flattened."""
-    red = rgb[crop[0] : crop[1]][::2, ::2, 0].astype(int)
+    red = rgb[crop[0] : crop[1], crop[2] : crop[3]][::2, ::2, 0].astype(int)
     red[red == 144] = 0
     red[red == 109] = 0
     red[red != 0] = 1

@@ -23,7 +23,7 @@ from distributed_pg.sealed_file import write_atomically
 from distributed_pg.state import Progress, TrainingState
 from distributed_pg.versions import library_versions
 
-CONFIG = TrainConfig(seed=3, hidden_units=7, batch_size=2, crop=(35, 75))
+CONFIG = TrainConfig(seed=3, hidden_units=7, batch_size=2, crop=(35, 75, 0, 160))
 
 
 def small_state(updates: int = 3) -> TrainingState:

@@ -10,6 +10,9 @@ import pytest
 from distributed_pg.config import PRESETS, TrainConfig, preset
 from distributed_pg.errors import ConfigError
 
+NO_CROP = (
+    "is not two screen rows TOP < BOTTOM from 0 to 210 and two columns LEFT < RIGHT from 0 to 160"
+)
 OUT_OF_RANGE: list[tuple[str, Any, str]] = [
     ("preset", "fast", "'fast' is not one of default, karpathy"),
     ("seed", -1, "-1 is not a whole number from 0 to 9223372036854775807"),
@@ -31,10 +34,12 @@ OUT_OF_RANGE: list[tuple[str, Any, str]] = [
     ("actions", ("UP", "UP"), "'UP, UP' is not two or more different actions"),
     ("actions", ("UP", "JUMP"), "'JUMP' is not one of NOOP, FIRE, UP, DOWN, UPFIRE, DOWNFIRE"),
     ("actions", "UP", "'UP' is not of type tuple"),
-    ("crop", (195, 35), "(195, 35) is not two screen rows TOP < BOTTOM from 0 to 210"),
-    ("crop", (0, 211), "(0, 211) is not two screen rows TOP < BOTTOM from 0 to 210"),
-    ("crop", (0.5, 20), "(0.5, 20) is not two screen rows TOP < BOTTOM from 0 to 210"),
-    ("crop", (35,), "(35,) is not two screen rows TOP < BOTTOM from 0 to 210"),
+    ("crop", (195, 35, 0, 160), f"(195, 35, 0, 160) {NO_CROP}"),
+    ("crop", (0, 211, 0, 160), f"(0, 211, 0, 160) {NO_CROP}"),
+    ("crop", (0, 210, 80, 80), f"(0, 210, 80, 80) {NO_CROP}"),
+    ("crop", (0, 210, 0, 161), f"(0, 210, 0, 161) {NO_CROP}"),
+    ("crop", (0.5, 20, 0, 160), f"(0.5, 20, 0, 160) {NO_CROP}"),
+    ("crop", (35, 195), f"(35, 195) {NO_CROP}"),
     ("frame_skip", 0, "0 is not a whole number from 1 to 60"),
     ("repeat_action_probability", 1.0, "1.0 is not a number from 0 and below 1"),
     ("frame_limit", 0, "0 is not a whole number from 1 to 10000000"),
@@ -147,7 +152,7 @@ def test_what_may_change_when_a_run_goes_on() -> None:
         "policy_lag": 2,
         "hidden_units": 5,
         "actions": ("DOWN", "UP"),
-        "crop": (36, 195),
+        "crop": (36, 195, 0, 160),
         "frame_skip": 5,
         "repeat_action_probability": 0.5,
         "frame_limit": 5,

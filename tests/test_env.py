@@ -11,7 +11,7 @@ from dense_reference import classic_frame
 from gymnasium.utils.env_checker import check_env
 from numpy.typing import NDArray
 
-from distributed_pg.env import PONG_ACTIONS, PongEnv
+from distributed_pg.env import PONG_ACTIONS, Crop, PongEnv
 from distributed_pg.errors import ConfigError, RomNotFoundError
 
 gymnasium.register_envs(ale_py)
@@ -162,8 +162,10 @@ def test_sparse_step_lists_exactly_the_non_zero_pixels() -> None:
         assert rest == sparse_rest
 
 
-@pytest.mark.parametrize("crop", [(35, 195), (0, 210), (50, 151), (34, 194)])
-def test_crop_chooses_the_rows(crop: tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    "crop", [(35, 195, 0, 160), (0, 210, 20, 160), (50, 151, 0, 81), (34, 194, 33, 140)]
+)
+def test_crop_chooses_rows_and_columns(crop: Crop) -> None:
     env = PongEnv(crop=crop, render_mode="rgb_array")
     env.reset(seed=2)
     before = rendered(env)

@@ -24,7 +24,7 @@ from distributed_pg.memory import peak_memory
 from distributed_pg.sealed_file import Tensors, write_sealed
 from distributed_pg.state import Progress, TrainingState
 
-CONFIG = TrainConfig(hidden_units=3, crop=(35, 39), batch_size=2)
+CONFIG = TrainConfig(hidden_units=3, crop=(35, 39, 0, 160), batch_size=2)
 CASES = 10_000
 PROGRESS = Progress(
     update=1, episodes=2, frames=80, running_mean=-20.5, last_rewards=(-21.0, -20.0)

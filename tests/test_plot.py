@@ -258,7 +258,7 @@ def trained(w1: np.ndarray, w2: np.ndarray, config: TrainConfig) -> TrainedPolic
 
 
 def test_units_are_pictures_of_the_field_in_the_order_of_their_influence() -> None:
-    config = TrainConfig(hidden_units=3, crop=(35, 155))
+    config = TrainConfig(hidden_units=3, crop=(35, 155, 0, 160))
     w1 = np.zeros((60 * 80, 3))
     w1[5 * 80 + 7, 1] = 2.0  # row 5, column 7
     w2 = np.array([[0.1, 9.0], [-3.0, 0.0], [0.5, -9.0]])

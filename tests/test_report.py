@@ -268,8 +268,8 @@ def test_wrong_usage_is_one_line(
             "distributed-pg train --preset karpathy --seed 3 --stop-minutes 0.5 --tensorboard",
         ),
         (
-            TrainConfig(actions=("NOOP", "UP", "DOWN"), crop=(30, 200), address="a b:1"),
-            "distributed-pg train --actions NOOP UP DOWN --crop 30 200 --address 'a b:1'",
+            TrainConfig(actions=("NOOP", "UP", "DOWN"), crop=(30, 200, 10, 160), address="a b:1"),
+            "distributed-pg train --actions NOOP UP DOWN --crop 30 200 10 160 --address 'a b:1'",
         ),
         (
             TrainConfig(learning_rate=1 / 3, anneal_episodes=None),

@@ -23,7 +23,7 @@ from distributed_pg.trained_policy import (
     save_policy,
 )
 
-CONFIG = TrainConfig(hidden_units=3, crop=(35, 39), actions=("UP", "DOWN", "NOOP"))
+CONFIG = TrainConfig(hidden_units=3, crop=(35, 39, 0, 160), actions=("UP", "DOWN", "NOOP"))
 POLICY = Policy.init(1, *policy_shape(CONFIG))
 
 
