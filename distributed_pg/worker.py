@@ -1,7 +1,6 @@
 """The worker that plays episodes; Ray makes an actor of it."""
 
 import os
-import threading
 import time
 from dataclasses import dataclass, replace
 
@@ -25,15 +24,10 @@ class WorkerInfo:
 
 
 class RolloutWorker:
-    """Plays one episode at a time with the weights it is given.
-
-    Several threads may call it: while one waits for its turn, what it plays with is there already,
-    and while one returns its episode, the next plays on.
-    """
+    """Plays one episode at a time with the weights it is given."""
 
     def __init__(self, config: TrainConfig) -> None:
         self._config = config
-        self._turn = threading.Lock()
         self._env: PongEnv | None = None
         self._idle_since = time.perf_counter()
 
@@ -53,10 +47,9 @@ class RolloutWorker:
         Raises:
             FloatingPointError: the gradient is not finite.
         """
-        with self._turn:
-            waited = time.perf_counter() - self._idle_since
-            result = rollout(self._emulator(), policy, self._config, ticket.episode)
-            self._idle_since = time.perf_counter()
+        waited = time.perf_counter() - self._idle_since
+        result = rollout(self._emulator(), policy, self._config, ticket.episode)
+        self._idle_since = time.perf_counter()
         if not result.gradient.is_finite:
             raise FloatingPointError("the gradient is not finite")
         stats = replace(
@@ -69,8 +62,7 @@ class RolloutWorker:
 
     def evaluate(self, ticket: Ticket, policy: Policy, seed: int, greedy: bool) -> EpisodeStats:
         """Play an episode that nothing is learned from."""
-        with self._turn:
-            return evaluate_episode(self._emulator(), policy, seed, ticket.episode, greedy=greedy)
+        return evaluate_episode(self._emulator(), policy, seed, ticket.episode, greedy=greedy)
 
     def _emulator(self) -> PongEnv:
         if self._env is None:
