@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from distributed_pg.benchmark import Row, Simulation
-from distributed_pg.errors import RunError
+from distributed_pg.errors import writing
 from distributed_pg.memory_benchmark import Memory
 from distributed_pg.sealed_file import write_atomically
 from distributed_pg.versions import cpu_model, library_versions
@@ -50,7 +50,7 @@ def write_report(
         "simulations": [asdict(simulation) for simulation in simulations],
     }
     files = [out / "benchmark.json", out / "benchmark.csv"]
-    try:
+    with writing(f"out: {out}"):
         out.mkdir(parents=True, exist_ok=True)
         write_atomically(files[0], (json.dumps(report, indent=2) + "\n").encode())
         with files[1].open("w", newline="") as file:
@@ -61,8 +61,6 @@ def write_report(
             files.append(_plot_scaling(rows, out / "scaling.png"))
             if simulations:
                 files.append(_plot_saturation(simulations, out / "saturation.png"))
-    except OSError as error:
-        raise RunError(f"out: {out} cannot be written ({error.strerror})") from error
     return files
 
 

@@ -1,5 +1,8 @@
 """The errors a user can cause. The command line prints each as one line."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class UsageError(Exception):
     """The command or the config asks for something that is not allowed (exit code 2)."""
@@ -19,6 +22,19 @@ class CheckpointError(RunError):
 
 class RomNotFoundError(RunError):
     """ale-py has no usable Pong ROM."""
+
+
+@contextmanager
+def writing(what: object) -> Iterator[None]:
+    """Raise RunError where an operating system's error within says that it cannot be written.
+
+    Args:
+        what: the file or folder, as the message is to name it.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{what} cannot be written ({error.strerror or one_line(error)})") from error
 
 
 def one_line(error: object, most: int = 500) -> str:

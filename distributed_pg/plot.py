@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import EngFormatter
 
 from distributed_pg.curves import Array, By, Curve, Group
-from distributed_pg.errors import RunError
+from distributed_pg.errors import writing
 from distributed_pg.milestones import LEVELS, first_at, level_name
 from distributed_pg.sealed_file import write_atomically
 from distributed_pg.weights_picture import (
@@ -106,10 +106,8 @@ def write_figure(figure: Figure, out: Path) -> None:
     dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
     with rc_context(_STYLE):
         figure.savefig(file, format=kind, dpi=160, metadata=dates.get(kind))
-    try:
+    with writing(f"out: {out}"):
         write_atomically(out, file.getvalue())
-    except OSError as error:
-        raise RunError(f"out: {out} cannot be written ({error.strerror})") from None
 
 
 def _share(figure: Figure, *inches: float) -> tuple[float, float, float, float]:

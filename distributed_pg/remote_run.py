@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, TypeGuard
 
-from distributed_pg.errors import RunError, UsageError, one_line
+from distributed_pg.errors import RunError, UsageError, one_line, writing
 
 POINTER = "run.json"
 FORMAT = "distributed_pg run 1"
@@ -141,13 +141,11 @@ class RemoteRun:
             RunError: it cannot be read, or the folder cannot be written.
         """
         files = self._read_all(wanted)
-        try:
+        with writing(f"{folder}:"):
             for name, content in files.items():
                 path = folder / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
-        except OSError as error:
-            raise RunError(f"{folder}: cannot be written ({error.strerror})") from error
 
     def take_over(self) -> None:
         """Go on with what is published there: the process that published it has ended.

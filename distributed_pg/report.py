@@ -17,7 +17,7 @@ from distributed_pg import __version__
 from distributed_pg.checkpoint import Checkpoint
 from distributed_pg.config import TrainConfig, as_flags, preset
 from distributed_pg.curves import Curve, local_run, run_curve, run_name, setting_text
-from distributed_pg.errors import RunError, UsageError
+from distributed_pg.errors import UsageError, writing
 from distributed_pg.evaluate import Evaluation, evaluate
 from distributed_pg.html_chart import Chart, chart, stride
 from distributed_pg.milestones import milestones
@@ -98,10 +98,8 @@ def write_report(
             message("Recording a game")
             game = _recorded(path)
     page = render(curve, checkpoint, evaluation, game)
-    try:
+    with writing(f"out: {out}"):
         write_atomically(out, page.encode())
-    except OSError as error:
-        raise RunError(f"out: {out} cannot be written ({error.strerror})") from None
 
 
 def render(

@@ -21,7 +21,7 @@ from distributed_pg.checkpoint import (
     save_checkpoint,
 )
 from distributed_pg.config import TrainConfig
-from distributed_pg.errors import CheckpointError, RunError, UsageError, one_line
+from distributed_pg.errors import CheckpointError, RunError, UsageError, one_line, writing
 from distributed_pg.sealed_file import write_atomically
 from distributed_pg.state import WINDOW, TrainingState
 
@@ -109,10 +109,8 @@ class RunDir:
             UsageError: there is a run in it already.
             RunError: it cannot be written.
         """
-        path = None if config.run_dir is None else Path(config.run_dir)
-        try:
-            if path is None:
-                path = new_folder(config.preset)
+        with writing(f"run_dir: {config.run_dir or RUNS}"):
+            path = Path(config.run_dir or new_folder(config.preset))
             run_dir = cls(path)
             path.mkdir(parents=True, exist_ok=True)
             if any((path / name).exists() for name in ("config.json", METRICS, CHECKPOINTS)):
@@ -121,8 +119,6 @@ class RunDir:
                 )
             run_dir._checkpoints.mkdir()
             write_atomically(path / "config.json", _config_text(config).encode())
-        except OSError as error:
-            raise RunError(f"run_dir: {path} cannot be written ({error.strerror})") from None
         return run_dir
 
     @classmethod
@@ -207,7 +203,7 @@ class RunDir:
             RunError: it cannot be written. What was saved before is still there.
         """
         path = self._checkpoints / f"update-{state.progress.update:08}.safetensors"
-        try:
+        with writing(f"{path}:"):
             if self._metrics.exists():
                 with self._metrics.open("a") as file:
                     os.fsync(file.fileno())
@@ -216,8 +212,6 @@ class RunDir:
             save_checkpoint(path, config, state)
             for old in self._numbered_checkpoints()[: -config.keep]:
                 old.unlink()
-        except OSError as error:
-            raise RunError(f"{path}: cannot be written ({error.strerror})") from error
         self.when_saved()
         return path
 
@@ -228,14 +222,11 @@ class RunDir:
             RunError: it cannot be written.
         """
         line = json.dumps(asdict(record)).encode() + b"\n"
-        try:
-            with self._metrics.open("ab", buffering=0) as file:
-                end = file.tell()
-                if file.write(line) != len(line):  # the disk is full
-                    file.truncate(end)
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError as error:
-            raise RunError(f"{self._metrics}: cannot be written ({error.strerror})") from error
+        with writing(f"{self._metrics}:"), self._metrics.open("ab", buffering=0) as file:
+            end = file.tell()
+            if file.write(line) != len(line):  # the disk is full
+                file.truncate(end)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def rewind(self, config: TrainConfig, update: int) -> None:
         """Make the folder what it was after ``update`` updates, to go on from there.
@@ -246,14 +237,12 @@ class RunDir:
         Raises:
             RunError: it cannot be written.
         """
-        try:
+        with writing(f"{self.path}:"):
             write_atomically(self.path / "config.json", _config_text(config).encode())
             if self._metrics.exists():
                 lines = self._metrics.read_bytes().splitlines()
                 kept = [line + b"\n" for line in lines if _is_record_until(line, update)]
                 write_atomically(self._metrics, b"".join(kept))
-        except OSError as error:
-            raise RunError(f"{self.path}: cannot be written ({error.strerror})") from error
 
     def _numbered_checkpoints(self) -> list[Path]:
         return sorted(self._checkpoints.glob("update-*.safetensors"))

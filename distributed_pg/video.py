@@ -14,7 +14,7 @@ import imageio_ffmpeg
 from PIL import Image
 
 from distributed_pg import draw
-from distributed_pg.errors import ConfigError, RunError, UsageError, one_line
+from distributed_pg.errors import ConfigError, RunError, UsageError, one_line, writing
 from distributed_pg.rollout import evaluate_episode
 from distributed_pg.watch import FRAMES_PER_SECOND, Game
 
@@ -115,11 +115,10 @@ def _written(out: Path) -> Iterator[Path]:
     """A file beside ``out`` to write, renamed to it unless there is an error."""
     temporary = out.with_name(f".{out.name}.tmp")
     try:
-        temporary.touch()
-        yield temporary
-        temporary.replace(out)
-    except OSError as error:
-        raise RunError(f"out: {out} cannot be written ({error.strerror or error})") from error
+        with writing(f"out: {out}"):
+            temporary.touch()
+            yield temporary
+            temporary.replace(out)
     finally:
         temporary.unlink(missing_ok=True)
 

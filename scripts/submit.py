@@ -33,7 +33,7 @@ from distributed_pg.checkpoint import load_checkpoint, weights_checksum
 from distributed_pg.cli import parse_command
 from distributed_pg.commands.train import TrainArgs
 from distributed_pg.config import TrainConfig
-from distributed_pg.errors import RunError, UsageError, one_line
+from distributed_pg.errors import RunError, UsageError, one_line, writing
 from distributed_pg.run_dir import CHECKPOINTS, RUNS, RunDir
 
 # Ray's own commands send the token wherever there is one; its job client does so only if told,
@@ -352,16 +352,14 @@ def _fetch(dashboard: Dashboard, job: str, node: str | None, out: Path) -> bool:
         print(f"Job {job} has no run: it ended before it began")
         return False
     print(f"Fetching {len(names)} files to {out}", flush=True)
-    try:
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".fetch-") as temporary:
-            run = Path(temporary) / "run"
-            (run / CHECKPOINTS).mkdir(parents=True)
-            for name in names:
-                (run / name).parent.mkdir(exist_ok=True)
-                dashboard.fetch(node, f"{_link(job)}/{name}", run / name)
-            run.rename(out)
-    except OSError as error:
-        raise RunError(f"{out}: cannot be written ({error.strerror})") from error
+    here, beside = writing(f"{out}:"), out.parent
+    with here, tempfile.TemporaryDirectory(dir=beside, prefix=".fetch-") as temporary:
+        run = Path(temporary) / "run"
+        (run / CHECKPOINTS).mkdir(parents=True)
+        for name in names:
+            (run / name).parent.mkdir(exist_ok=True)
+            dashboard.fetch(node, f"{_link(job)}/{name}", run / name)
+        run.rename(out)
     return True
 
 

@@ -1,0 +1,113 @@
+"""A run that is killed, asked to stop, or begun twice."""
+
+import contextlib
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from command import COMMAND, QUICK, assert_one_line_error, distributed_pg, metrics
+
+
+def wait_for(path: Path, lines: int, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists() or len(path.read_text().splitlines()) < lines:
+        assert process.poll() is None, "the run ended by itself"
+        assert time.monotonic() < deadline, f"{path} did not get {lines} lines"
+        time.sleep(0.05)
+
+
+def start_endless_run(folder: Path, *settings: str) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [*COMMAND, "train", *QUICK, *settings, "--run-dir", "run"],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for(folder / "run/metrics.jsonl", 2, process)
+    return process
+
+
+def listening(process: psutil.Process) -> set[str]:
+    """Addresses that the process and all it started wait for connections at."""
+    addresses = set()
+    for one in [process, *process.children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            sockets = one.net_connections()
+            addresses |= {s.laddr.ip for s in sockets if s.status == psutil.CONN_LISTEN}
+    return addresses
+
+
+def test_a_local_run_listens_on_the_loopback_address_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As in a job on the head of a cluster; it must not keep a local run from having CPUs.
+    monkeypatch.setenv("RAY_OVERRIDE_RESOURCES", '{"CPU": 0}')
+    process = start_endless_run(tmp_path)
+    addresses = listening(psutil.Process(process.pid))
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert addresses
+    assert addresses <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+
+
+def test_a_second_run_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    process = start_endless_run(tmp_path)
+    second = distributed_pg("train", "--resume", "run", cwd=tmp_path)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert_one_line_error(second, 2, rf"run is in use by process {process.pid} on ")
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint_with_the_same_bits(tmp_path: Path) -> None:
+    settings = ("--checkpoint-every", "2", "--keep", "1", "--policy-lag", "1")
+    process = start_endless_run(tmp_path, *settings)
+    wait_for(tmp_path / "run/metrics.jsonl", 5, process)
+    process.kill()
+    process.communicate(timeout=60)
+    before = metrics(tmp_path / "run")
+    stop = str(len(before) + 3)
+    result = distributed_pg("train", "--resume", "run", "--stop-episodes", stop, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    whole = ("train", *QUICK, "--policy-lag", "1", "--stop-episodes", stop, "--run-dir", "whole")
+    assert distributed_pg(*whole, cwd=tmp_path).returncode == 0
+    resumed, expected = metrics(tmp_path / "run"), metrics(tmp_path / "whole")
+    assert len(resumed) == len(expected) == int(stop)
+    for ours, theirs in zip(resumed, expected, strict=True):
+        assert ours["weights_checksum"] == theirs["weights_checksum"]
+        assert ours["running_mean"] == theirs["running_mean"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_exits_with_0(tmp_path: Path, number: signal.Signals) -> None:
+    process = start_endless_run(tmp_path)
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert "Saving and stopping" in output
+    assert "Stopped on request after" in output
+    updates = int(
+        json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[-1])["update"]
+    )
+    assert (tmp_path / f"run/checkpoints/update-{updates:08}.safetensors").is_file()
+
+
+def test_a_second_signal_exits_at_once_and_takes_the_workers_along(tmp_path: Path) -> None:
+    process = start_endless_run(tmp_path)
+    children = psutil.Process(process.pid).children(recursive=True)
+    playing = [child for child in children if "RolloutWorker" in " ".join(child.cmdline())]
+    assert len(playing) == 1
+    process.send_signal(signal.SIGINT)
+    assert process.stdout is not None
+    while "Saving and stopping" not in process.stdout.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    _, alive = psutil.wait_procs(playing, timeout=30)
+    assert not alive
