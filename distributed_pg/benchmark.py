@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from distributed_pg.cluster import Failed, Finished, Lost
-from distributed_pg.config import TrainConfig
+from distributed_pg.config import TrainConfig, preset
 from distributed_pg.env import PongEnv
 from distributed_pg.errors import UsageError
 from distributed_pg.kernels import ONE_THREAD, native_kernels
@@ -127,8 +127,9 @@ def benchmark(
         if native:
             start = partial(start_worker, kernels=ONE_THREAD)
             contestants["native", n] = partial(_train, config, state, n, seconds, start)
-    contestants["tutorial", most] = partial(tutorial_rate, state.policy, most, seconds)
-    contestants["classic", 1] = partial(classic_rate, state.policy, seconds)
+    played_by_all = state.policy, config.frame_skip
+    contestants["tutorial", most] = partial(tutorial_rate, *played_by_all, most, seconds)
+    contestants["classic", 1] = partial(classic_rate, *played_by_all, seconds)
     rates: dict[Key, list[Rate]] = {key: [] for key in contestants}
     # Ray's processes start without our settings; the workers of training are given them.
     with native_kernels(), ray_session(address, most, lambda _: None):
@@ -190,7 +191,8 @@ def simulate(
 
 def _standing_still(checkpoint: str | Path | None) -> tuple[TrainConfig, TrainingState]:
     """The settings and the weights to measure with."""
-    config, state = TrainConfig(), TrainingState.initial(TrainConfig())
+    config = preset("karpathy")  # 4 frames a step, as the classic script
+    state = TrainingState.initial(config)
     if checkpoint is not None:
         loaded = load_policy_at(checkpoint)
         config = loaded.config

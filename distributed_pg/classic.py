@@ -16,12 +16,18 @@ def dense_weights(policy: Policy) -> list[Dense]:
 
 
 class ClassicPlayer:
-    """Plays ALE/Pong-v5 and computes gradients as the classic script does."""
+    """Plays ALE/Pong-v5 and computes gradients as the classic script does.
 
-    def __init__(self, seed: int) -> None:
+    Args:
+        seed: of its games and its sampling.
+        frame_skip: emulated frames in one step.
+    """
+
+    def __init__(self, seed: int, frame_skip: int) -> None:
         gymnasium.register_envs(ale_py)
         ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
-        self._env = gymnasium.make("ALE/Pong-v5")
+        self._frame_skip = frame_skip
+        self._env = gymnasium.make("ALE/Pong-v5", frameskip=frame_skip)
         self._random = np.random.default_rng(seed)
         self._screen, _ = self._env.reset(seed=seed)
 
@@ -53,7 +59,8 @@ class ClassicPlayer:
         error_all *= returns
         back = np.outer(error_all, w2)
         back[hidden_all <= 0] = 0
-        return [np.dot(back.T, x_all), np.dot(hidden_all.T, error_all)], 4 * len(rewards)
+        gradient = [np.dot(back.T, x_all), np.dot(hidden_all.T, error_all)]
+        return gradient, self._frame_skip * len(rewards)
 
 
 def classic_frame(screen: NDArray[np.uint8]) -> Dense:

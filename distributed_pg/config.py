@@ -35,7 +35,7 @@ class TrainConfig:
 
     preset: Preset = "default"
     """Where the settings not given come from. karpathy: the classic script's learning rate, batch
-    size and baseline, without warm-up and lag. The rest is the same in both."""
+    size, baseline and frame skip, without warm-up and lag. The rest is the same in both."""
 
     seed: int = 0
     """The run's random numbers, weights and games follow from it."""
@@ -69,8 +69,8 @@ class TrainConfig:
     crop: tuple[int, int, int, int] = (35, 195, 0, 160)
     """What the policy sees of the screen, 210 rows of 160 pixels: first row and the row after the
     last, first column and the column after the last."""
-    frame_skip: int = 4
-    """Emulated frames in one step."""
+    frame_skip: int = 2
+    """Emulated frames in one step. The fewer, the finer the paddle can be moved."""
     repeat_action_probability: float = 0.25
     """How likely an emulated frame repeats the action before (sticky actions)."""
     frame_limit: int = 108_000
@@ -225,6 +225,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "baseline": "mean",
         "warm_up": False,
         "policy_lag": 0,
+        "frame_skip": 4,
     },
 }
 """Named starting points: what each sets. ``karpathy`` has the classic script's values."""

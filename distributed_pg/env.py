@@ -69,7 +69,7 @@ class PongEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
         RomNotFoundError: ale-py has no Pong ROM.
     """
 
-    metadata = {"render_modes": ["human", "rgb_array"], "render_fps": 15}  # noqa: RUF012
+    metadata = {"render_modes": ["human", "rgb_array"]}  # noqa: RUF012
     action_space: spaces.Discrete
 
     def __init__(
@@ -88,6 +88,7 @@ class PongEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ConfigError(f"render_mode: {render_mode!r} is not one of human, rgb_array, None")
         self.render_mode = render_mode
+        self.metadata = PongEnv.metadata | {"render_fps": 60 // frame_skip}
         self.frame_skip = frame_skip
         self.repeat_action_probability = repeat_action_probability
         self.emulator_seconds = 0.0

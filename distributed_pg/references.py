@@ -51,16 +51,17 @@ def emulator_rate(processes: int, seconds: float) -> Rate:
     )
 
 
-def classic_rate(policy: Policy, seconds: float) -> Rate:
+def classic_rate(policy: Policy, frame_skip: int, seconds: float) -> Rate:
     """The classic script in one process on one core, with an update every ten episodes."""
-    (rate,) = _in_processes(partial(_train_classic, dense_weights(policy)), 1, seconds)
+    work = partial(_train_classic, dense_weights(policy), frame_skip)
+    (rate,) = _in_processes(work, 1, seconds)
     return rate
 
 
-def tutorial_rate(policy: Policy, workers: int, seconds: float) -> Rate:
+def tutorial_rate(policy: Policy, frame_skip: int, workers: int, seconds: float) -> Rate:
     """The tutorial way on Ray actors: one episode an actor an update."""
     actor = ray.remote(TutorialWorker).options(num_cpus=1, runtime_env={"env_vars": ONE_THREAD})
-    actors: list[Any] = [actor.remote(seed) for seed in range(workers)]
+    actors: list[Any] = [actor.remote(seed, frame_skip) for seed in range(workers)]
     ray.get([worker.ready.remote() for worker in actors])
     weights = dense_weights(policy)
     caches = [np.zeros_like(array) for array in weights]
@@ -84,8 +85,8 @@ def tutorial_rate(policy: Policy, workers: int, seconds: float) -> Rate:
 class TutorialWorker:
     """A :class:`ClassicPlayer` as a Ray actor."""
 
-    def __init__(self, seed: int) -> None:
-        self._player = ClassicPlayer(seed)
+    def __init__(self, seed: int, frame_skip: int) -> None:
+        self._player = ClassicPlayer(seed, frame_skip)
 
     def ready(self) -> None:
         """Return when the game is loaded."""
@@ -113,10 +114,10 @@ def _step_emulator(seconds: float) -> Rate:
     return Rate(games, frames, time.perf_counter() - begin)
 
 
-def _train_classic(weights: list[Dense], seconds: float) -> Rate:
+def _train_classic(weights: list[Dense], frame_skip: int, seconds: float) -> Rate:
     caches = [np.zeros_like(array) for array in weights]
     total = [np.zeros_like(array) for array in weights]
-    player = ClassicPlayer(seed=0)
+    player = ClassicPlayer(0, frame_skip)
     episodes = frames = 0
     begin = time.perf_counter()
     while time.perf_counter() - begin < seconds:

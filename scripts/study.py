@@ -40,7 +40,7 @@ QUESTIONS: dict[str, list[Settings]] = {
     "RMSProp decay": [{"decay": decay} for decay in (0.9, 0.999)],
     "hidden units": [{"hidden_units": units} for units in (100, 400, 800)],
     "actions": [{"actions": ("UP", "DOWN", "NOOP")}],
-    "frame skip": [{"frame_skip": skip} for skip in (2, 6)],
+    "frame skip": [{"frame_skip": skip} for skip in (1, 3, 4)],
     "crop": [{"crop": crop} for crop in ((35, 195, 20, 160), (35, 195, 80, 160), (0, 210, 0, 160))],
     "16 workers": [
         *({"batch_size": 16, "learning_rate": rate} for rate in (3e-3, 6e-3)),

@@ -215,7 +215,7 @@ def test_metrics_and_checkpoints_on_disk(tmp_path: Path) -> None:
     assert len(last["rewards"]) == 3
     rates = [3e-3 / (1 + 3 * update / 2000) for update in range(7)]
     assert [line["learning_rate"] for line in lines] == pytest.approx(rates, rel=1e-12)
-    assert lines[0]["lengths"] == [200, 200, 200]  # 800 frames, 4 a step
+    assert lines[0]["lengths"] == [400, 400, 400]  # 800 frames, 2 a step
     assert last["workers"] == 2
     assert [line["policy_lag"] for line in lines] == [0, *[CONFIG.policy_lag] * 6]
     assert last["weights_norm"] == norm(state.policy)

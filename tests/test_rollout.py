@@ -153,7 +153,7 @@ def test_evaluation_plays_the_game_of_its_seed(pong: PongEnv, policy: Policy) ->
 
 def test_a_worker_plays_the_episode_of_its_ticket_whatever_it_played_before(policy: Policy) -> None:
     config = replace(CONFIG, frame_limit=2000)
-    env, worker = PongEnv(frame_limit=2000), RolloutWorker(config)
+    env, worker = PongEnv(**config.env_settings()), RolloutWorker(config)
     for episode in (2, 0, 1, 2):
         stats, gradient = worker.play(Ticket(episode, 0), policy)
         assert bits(EpisodeResult(stats, gradient)) == bits(rollout(env, policy, config, episode))

@@ -112,7 +112,8 @@ def _preset_text(name: str) -> str:
     config = preset(name)
     return (
         f"learning rate {config.learning_rate:g}, batch size {config.batch_size}, "
-        f"{config.baseline} baseline, policy lag {config.policy_lag}"
+        f"{config.baseline} baseline, policy lag {config.policy_lag}, "
+        f"{config.frame_skip} frames a step"
     )
 
 
