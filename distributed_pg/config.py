@@ -53,9 +53,6 @@ class TrainConfig:
     baseline: Baseline = "learned"
     """What is subtracted from the returns of an episode: their mean, or first what the network has
     learned to expect at each step."""
-    entropy_bonus: float = 0.0
-    """Weight of the policy's entropy as a second aim, beside standardised advantages: it keeps the
-    policy from settling early."""
     warm_up: bool = True
     """Let RMSProp's mean squared gradient be the plain mean of those so far until it has seen
     enough to decay. Without it the first steps are ten times as long as later ones."""
@@ -124,7 +121,6 @@ class TrainConfig:
         _check_real("gamma", self.gamma, 0.0, 1.0)
         _check_real("decay", self.decay, 0.0, 1.0, open_high=True)
         _check_choice("baseline", self.baseline, typing.get_args(Baseline))
-        _check_real("entropy_bonus", self.entropy_bonus, 0.0, 10.0)
         check_whole("policy_lag", self.policy_lag, 0, 1000)
         check_whole("hidden_units", self.hidden_units, 1, 100_000)
         _check_actions(self.actions)

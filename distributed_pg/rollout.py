@@ -184,21 +184,16 @@ def episode_gradient(policy: Policy, trajectory: Trajectory, config: TrainConfig
     Williams, "Simple statistical gradient-following algorithms for connectionist reinforcement
     learning", 1992. The advantage is the return, standardised over the episode. With a learned
     baseline (Sutton and Barto, "Reinforcement learning", 2018, section 13.4) what the network
-    expects is subtracted first, and its squared error is a second objective. So is the entropy of
-    the policy at each step, with a bonus for it (Williams and Peng, "Function optimization using
-    connectionist reinforcement learning algorithms", 1991).
+    expects is subtracted first, and its squared error is a second objective.
     """
     steps = len(trajectory.actions)
     outputs, learned = np.array(trajectory.outputs), config.baseline == "learned"
     surprises = discounted_returns(trajectory.rewards, config.gamma)
     if learned:
         surprises -= outputs[:, -1]
-    probabilities = action_probabilities(outputs)
-    errors = -probabilities
+    errors = -action_probabilities(outputs)
     errors[np.arange(steps), trajectory.actions] += 1.0
     errors *= standardised(surprises)[:, None]
-    if config.entropy_bonus > 0.0:
-        errors += config.entropy_bonus * entropy_gradient(probabilities)
     # The last action has no logit of its own; the expected return has its place.
     errors[:, -1] = _VALUE_WEIGHT * surprises if learned else 0.0
     frame_starts = np.zeros(steps + 1, np.intp)
@@ -214,20 +209,9 @@ def episode_gradient(policy: Policy, trajectory: Trajectory, config: TrainConfig
 
 def entropy(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
     """Entropies (T,), in nats, of the distributions in the rows of (T, A)."""
-    entropies: NDArray[np.float64] = -(probabilities * _logarithms(probabilities)).sum(axis=1)
+    logarithms = np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))  # 0 log 0 is 0
+    entropies: NDArray[np.float64] = -(probabilities * logarithms).sum(axis=1)
     return entropies
-
-
-def entropy_gradient(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Gradient of each row's :func:`entropy` with respect to its logits, (T, A)."""
-    return -probabilities * (_logarithms(probabilities) + entropy(probabilities)[:, None])
-
-
-def _logarithms(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
-    logarithms: NDArray[np.float64] = np.log(
-        np.maximum(probabilities, np.finfo(np.float64).tiny)  # 0 log 0 is 0
-    )
-    return logarithms
 
 
 class _Clock:

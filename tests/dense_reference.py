@@ -47,23 +47,19 @@ def gradient(
     gamma: float,
     *,
     learned_baseline: bool,
-    entropy_bonus: float,
 ) -> tuple[Array, Array]:
     """Gradient of one episode, dense: (D, H) and (H, A). xs is (T, D).
 
     With a learned baseline v(x), the last column of w2, it is that of the policy's objective with
-    the advantages G - v standardised, minus (G - v)^2 / 4. The entropy of each step is added,
-    times its bonus.
+    the advantages G - v standardised, minus (G - v)^2 / 4.
     """
-    hiddens, dlogps, dentropies = [], [], []
+    hiddens, dlogps = [], []
     for x, action in zip(xs, actions, strict=True):
         hidden, probabilities = forward(w1, w2, x)
         label = np.zeros(len(probabilities))
         label[action] = 1.0
         hiddens.append(hidden)
         dlogps.append((label - probabilities)[:-1])
-        jacobian = np.diag(probabilities) - np.outer(probabilities, probabilities)
-        dentropies.append((jacobian @ -(np.log(probabilities) + 1.0))[:-1])
     hidden_matrix = np.array(hiddens)
     advantages = discount(rewards, gamma)
     value_errors = np.zeros(len(advantages))
@@ -71,8 +67,7 @@ def gradient(
         advantages -= hidden_matrix @ w2[:, -1]
         value_errors = advantages / 2
     advantages = (advantages - advantages.mean()) / advantages.std()
-    logit_errors = np.array(dlogps) * advantages[:, None] + entropy_bonus * np.array(dentropies)
-    errors = np.column_stack([logit_errors, value_errors])
+    errors = np.column_stack([np.array(dlogps) * advantages[:, None], value_errors])
     back = errors @ w2.T
     back[hidden_matrix <= 0] = 0
     return xs.T @ back, hidden_matrix.T @ errors

@@ -71,7 +71,7 @@ def test_entropy_by_hand() -> None:
 
 
 def test_a_truncated_game_without_a_point_has_a_zero_gradient(policy: Policy) -> None:
-    result = rollout(PongEnv(frame_limit=80), policy, replace(CONFIG, entropy_bonus=0.0), episode=0)
+    result = rollout(PongEnv(frame_limit=80), policy, CONFIG, episode=0)
     assert result.stats.frames == 80
     assert result.stats.reward == 0.0
     assert len(result.gradient.rows) > 0

@@ -23,28 +23,28 @@ def point(frames: int, reward: float) -> dict[str, Any]:
 def test_every_setting_is_one_that_train_takes() -> None:
     for run in study.planned(study.QUESTIONS, [3]):
         config = parse_command(["train", *run.flags()]).config
-        settings = dict(run.settings)
+        settings = {**study.BASE, **dict(run.settings)}
         assert config == preset(settings.pop("preset", "default"), seed=3, **settings)
 
 
-def test_the_default_is_planned_once_and_every_folder_is_another() -> None:
+def test_the_base_is_planned_once_and_every_folder_is_another() -> None:
     runs = study.planned(study.QUESTIONS, [0, 1])
-    assert [run.label for run in runs].count("default") == 2
+    assert [run.label for run in runs].count("base") == 2
     assert len({run.folder(Path("runs")) for run in runs}) == len(runs) == len(set(runs))
-    assert all(run.label == "default" or run.settings for run in runs)
+    assert all(run.label == "base" or run.settings for run in runs)
 
 
 def test_the_summary_by_hand() -> None:
-    lag, default = study.Run((("policy_lag", 0),), 0), study.Run((), 0)
+    lag, base = study.Run((("policy_lag", 0),), 0), study.Run((), 0)
     text = study.summary(
         {
-            default: [point(10**6, -5.0), point(2 * 10**6, 1.0)],
+            base: [point(10**6, -5.0), point(2 * 10**6, 1.0)],
             study.Run((), 1): [point(10**6, 0.5), point(2 * 10**6, 2.0)],
             lag: [point(10**6, -21.0)],
         }
     )
     assert [line.split() for line in text.splitlines()[1:]] == [
-        ["default", "2", "1.5", "+1.50"],
+        ["base", "2", "1.5", "+1.50"],
         ["policy_lag", "0", "1", "-", "-21.00"],
     ]
 
@@ -68,12 +68,12 @@ def study_of_actions(folder: Path, *more: str) -> str:
 
 def test_a_small_study(tmp_path: Path) -> None:
     said = study_of_actions(tmp_path)
-    assert "default, seed 5: done after" in said
+    assert "base, seed 5: done after" in said
     assert "actions UP+DOWN+NOOP, seed 5: done after" in said
     with (tmp_path / "study.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == study.COLUMNS
-    for label in ("default", "actions UP+DOWN+NOOP"):
+    for label in ("base", "actions UP+DOWN+NOOP"):
         frames = [int(row["frames"]) for row in rows if row["settings"] == label]
         assert frames == sorted(set(frames))
         assert frames[-1] >= FRAMES
