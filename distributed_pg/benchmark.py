@@ -110,7 +110,7 @@ def benchmark(
         rounds: how often each is measured.
         seconds: how long each measurement takes, at least.
         native: measure training also with workers that are not held to SSE.
-        checkpoint: whose policy plays; None: the initial one, whose games are short.
+        checkpoint: whose policy plays, at its frame skip; None: the initial one at 4 frames a step.
         address: of a Ray cluster; the references without Ray still run on this machine.
         progress: told what is being measured.
 

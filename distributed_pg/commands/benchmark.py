@@ -39,8 +39,8 @@ class BenchmarkArgs:
     """Measure training also with workers that use all vector instructions of their CPU, to show
     what holding them to SSE gains. Shown as native."""
     checkpoint: str | None = None
-    """Whose policy plays: a file, a run's folder or URI, or pretrained. Default: the initial one,
-    whose games are short."""
+    """Whose policy plays, at its frame skip: a file, a run's folder or URI, or pretrained. Default:
+    the initial one at 4 frames a step, as the classic script; its games are short."""
     out: Path = Path("benchmark")
     """Folder for benchmark.json, benchmark.csv and the pictures."""
     address: str | None = None
