@@ -9,6 +9,6 @@ from distributed_pg.state import TrainingState
 
 def untrained_checkpoint(path: Path, frame_limit: int) -> Path:
     """The initial policy of a run whose games are cut off after ``frame_limit`` frames."""
-    config = TrainConfig(frame_limit=frame_limit, hidden_units=8)
+    config = TrainConfig(frame_limit=frame_limit, frame_skip=4, hidden_units=8)
     save_checkpoint(path, config, TrainingState.initial(config))
     return path
