@@ -25,6 +25,8 @@ PONG_ACTIONS = {
 """Pong's six actions. ALE calls them by the paddle's knob: turned right, the paddle goes up."""
 
 SCREEN_HEIGHT, SCREEN_WIDTH = 210, 160
+FRAMES_PER_SECOND = 60
+"""Emulated frames in a second of the real game."""
 
 # Palette index -> 1 where the classic script keeps the pixel, 0 where it erases it. The script
 # erases red values 144, 109 and 0; in Pong these are palette indices 34 (the field), 228 (the field
@@ -88,7 +90,7 @@ class PongEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ConfigError(f"render_mode: {render_mode!r} is not one of human, rgb_array, None")
         self.render_mode = render_mode
-        self.metadata = PongEnv.metadata | {"render_fps": 60 // frame_skip}
+        self.metadata = PongEnv.metadata | {"render_fps": FRAMES_PER_SECOND // frame_skip}
         self.frame_skip = frame_skip
         self.repeat_action_probability = repeat_action_probability
         self.emulator_seconds = 0.0

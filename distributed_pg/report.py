@@ -17,6 +17,7 @@ from distributed_pg import __version__
 from distributed_pg.checkpoint import Checkpoint
 from distributed_pg.config import TrainConfig, as_flags, preset
 from distributed_pg.curves import Curve, local_run, run_curve, run_name, setting_text
+from distributed_pg.env import FRAMES_PER_SECOND
 from distributed_pg.errors import UsageError, writing
 from distributed_pg.evaluate import Evaluation, evaluate
 from distributed_pg.html_chart import Chart, chart, stride
@@ -25,7 +26,6 @@ from distributed_pg.run_dir import RunDir
 from distributed_pg.sealed_file import write_atomically
 from distributed_pg.state import WINDOW
 from distributed_pg.trained_policy import TrainedPolicy
-from distributed_pg.watch import FRAMES_PER_SECOND
 from distributed_pg.weights_picture import DARK, LIGHT, strongest_units, weights_png
 
 UNITS = 40

@@ -14,9 +14,10 @@ import imageio_ffmpeg
 from PIL import Image
 
 from distributed_pg import draw
+from distributed_pg.env import FRAMES_PER_SECOND
 from distributed_pg.errors import ConfigError, RunError, UsageError, one_line, writing
 from distributed_pg.rollout import evaluate_episode
-from distributed_pg.watch import FRAMES_PER_SECOND, Game
+from distributed_pg.watch import Game
 
 SUFFIXES = (".mp4", ".gif")
 

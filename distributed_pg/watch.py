@@ -14,9 +14,6 @@ from distributed_pg.policy import Policy, action_probabilities
 from distributed_pg.rollout import EVALUATION, begin_episode, choose, episode_seed
 from distributed_pg.trained_policy import load_policy_at
 
-FRAMES_PER_SECOND = 60
-"""Emulated frames in a second of the real game."""
-
 
 @dataclass(frozen=True, slots=True)
 class Moment:

@@ -14,8 +14,9 @@ os.environ.setdefault("SDL_VIDEO_X11_WMCLASS", "distributed-pg")  # else the int
 import pygame
 
 from distributed_pg import draw
+from distributed_pg.env import FRAMES_PER_SECOND
 from distributed_pg.errors import RunError
-from distributed_pg.watch import FRAMES_PER_SECOND, Game, Moment
+from distributed_pg.watch import Game, Moment
 
 SPEEDS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Times the speed of the real game."""

@@ -352,8 +352,10 @@ def _fetch(dashboard: Dashboard, job: str, node: str | None, out: Path) -> bool:
         print(f"Job {job} has no run: it ended before it began")
         return False
     print(f"Fetching {len(names)} files to {out}", flush=True)
-    here, beside = writing(f"{out}:"), out.parent
-    with here, tempfile.TemporaryDirectory(dir=beside, prefix=".fetch-") as temporary:
+    with (
+        writing(f"{out}:"),
+        tempfile.TemporaryDirectory(dir=out.parent, prefix=".fetch-") as temporary,
+    ):
         run = Path(temporary) / "run"
         (run / CHECKPOINTS).mkdir(parents=True)
         for name in names:

@@ -1,7 +1,6 @@
 """A run that is killed, asked to stop, or begun twice."""
 
 import contextlib
-import json
 import signal
 import subprocess
 import time
@@ -91,9 +90,7 @@ def test_a_signal_saves_and_exits_with_0(tmp_path: Path, number: signal.Signals)
     assert process.returncode == 0, errors
     assert "Saving and stopping" in output
     assert "Stopped on request after" in output
-    updates = int(
-        json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[-1])["update"]
-    )
+    updates = metrics(tmp_path / "run")[-1]["update"]
     assert (tmp_path / f"run/checkpoints/update-{updates:08}.safetensors").is_file()
 
 

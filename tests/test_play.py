@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command import COMMAND
 from PIL import Image, ImageGrab
 from watching import untrained_checkpoint
 
@@ -44,7 +45,7 @@ def display() -> Iterator[str]:
 
 
 def command(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-m", "distributed_pg", "play", *map(str, arguments)]
+    return [*COMMAND, "play", *map(str, arguments)]
 
 
 class Player:

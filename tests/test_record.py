@@ -11,6 +11,7 @@ from typing import Any
 import imageio_ffmpeg
 import numpy as np
 import pytest
+from command import COMMAND
 from numpy.typing import NDArray
 from PIL import Image
 from watching import untrained_checkpoint
@@ -56,7 +57,7 @@ def gif_delays(path: Path) -> list[int]:
 
 def command(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "distributed_pg", "record", *map(str, arguments)],
+        [*COMMAND, "record", *map(str, arguments)],
         cwd=cwd,
         capture_output=True,
         text=True,
