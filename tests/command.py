@@ -10,6 +10,9 @@ from typing import Any
 
 COMMAND = [sys.executable, "-m", "distributed_pg"]
 QUICK = ["--num-workers", "1", "--batch-size", "1", "--frame-limit", "400", "--hidden-units", "8"]
+DEADLINE = 240.0
+"""Seconds after which what was waited for counts as missing. Ray alone may take a minute to start,
+with all cores busy."""
 
 
 def distributed_pg(
@@ -21,7 +24,7 @@ def distributed_pg(
         env=os.environ | environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=DEADLINE,
         check=False,
     )
 
