@@ -1,11 +1,10 @@
 """Which settings learn best: train with each of many, several seeds each, and compare.
 
-    python scripts/study.py --frames 4000000 --seeds 0,1 --runs runs/study --out docs/results/study
+    python scripts/study.py --seeds 0,1 --runs runs/study --out docs/results/study
 
 Runs side by side, one worker each, since a run is the same on any number of workers; what a run
 costs is counted in emulated frames. What was stopped goes on when the same command is given again.
-Writes study.csv (one row for each run and each hundredth of the frames) and, with matplotlib,
-study.png.
+Writes study.csv (one row for each run and each hundredth of its frames), which study_plot.py draws.
 """
 
 import argparse
@@ -14,12 +13,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
-from statistics import mean, median
+from statistics import mean
 from typing import Any
 
 from distributed_pg.config import as_flags
@@ -32,37 +30,62 @@ BASE: Settings = {"frame_skip": 4}
 """What is changed in the default preset for all runs: with 4 frames a step a policy that learns
 shows it sooner, so that more settings can be tried."""
 
-QUESTIONS: dict[str, list[Settings]] = {
-    "learning rate": [{"learning_rate": rate} for rate in (1e-4, 1e-3, 2e-3, 5e-3)],
-    "annealing": [{"anneal_episodes": None}],
-    "warm-up": [{"warm_up": False}, {"warm_up": False, "learning_rate": 2e-3}],
-    "baseline": [{"baseline": "mean", "learning_rate": 1e-3}],
-    "standardising": [{"standardise": False}],
-    "batch size": [{"batch_size": size} for size in (1, 2, 10, 20)],
-    "policy lag": [{"policy_lag": lag} for lag in (0, 2)],
-    "discount": [{"gamma": gamma} for gamma in (0.98, 0.995)],
-    "RMSProp decay": [{"decay": decay} for decay in (0.9, 0.999)],
-    "hidden units": [{"hidden_units": units} for units in (100, 400)],
-    "actions": [{"actions": ("UP", "DOWN", "NOOP")}],
-    "frame skip": [{"frame_skip": skip} for skip in (1, 2, 3)],
-    "crop": [{"crop": crop} for crop in ((35, 195, 20, 160), (35, 195, 80, 160))],
-    "16 workers": [
-        {"batch_size": 16, "learning_rate": 6e-3},
-        {"policy_lag": 4},
-    ],
-    "64 workers": [
-        {"batch_size": 64, "learning_rate": 12e-3},
-        {"batch_size": 16, "policy_lag": 4, "learning_rate": 6e-3},
-        {"policy_lag": 16},
-    ],
-    "256 workers": [
-        {"batch_size": 256, "learning_rate": 24e-3},
-        {"batch_size": 64, "policy_lag": 4, "learning_rate": 12e-3},
-        {"batch_size": 16, "policy_lag": 16, "learning_rate": 6e-3},
-    ],
-    "classic": [{"preset": "karpathy"}],
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Something to find out."""
+
+    tried: tuple[Settings, ...]
+    """The settings tried instead of the base's."""
+    frames: int = 4_000_000
+    """Emulated frames of each run."""
+
+
+def of(name: str, *values: Any) -> tuple[Settings, ...]:
+    """One setting with each of the values."""
+    return tuple({name: value} for value in values)
+
+
+LONG, LONGER = 8_000_000, 10_000_000
+QUESTIONS: dict[str, Question] = {
+    "learning rate": Question(of("learning_rate", 1e-4, 1e-3, 2e-3, 5e-3)),
+    "annealing": Question(of("anneal_episodes", None)),
+    "warm-up": Question(
+        ({"warm_up": False}, {"warm_up": False, "learning_rate": 2e-3}),
+    ),
+    "baseline": Question(({"baseline": "mean", "learning_rate": 1e-3},)),
+    "standardising": Question(of("standardise", False)),
+    "batch size": Question(of("batch_size", 1, 2, 10, 20)),
+    "policy lag": Question(of("policy_lag", 0, 2)),
+    "discount": Question(of("gamma", 0.98, 0.995)),
+    "RMSProp decay": Question(of("decay", 0.9, 0.999)),
+    "hidden units": Question(of("hidden_units", 100, 400)),
+    "crop": Question(of("crop", (35, 195, 20, 160), (35, 195, 80, 160))),
+    "classic": Question(of("preset", "karpathy")),
+    "actions": Question(of("actions", ("UP", "DOWN", "NOOP")), LONGER),
+    "frame skip": Question(of("frame_skip", 1, 2, 3), LONGER),
+    "16 workers": Question(
+        ({"batch_size": 16, "learning_rate": 6e-3}, {"policy_lag": 4}),
+        LONG,
+    ),
+    "64 workers": Question(
+        (
+            {"batch_size": 64, "learning_rate": 12e-3},
+            {"batch_size": 16, "policy_lag": 4, "learning_rate": 6e-3},
+            {"policy_lag": 16},
+        ),
+        LONG,
+    ),
+    "256 workers": Question(
+        (
+            {"batch_size": 256, "learning_rate": 24e-3},
+            {"batch_size": 64, "policy_lag": 4, "learning_rate": 12e-3},
+            {"batch_size": 16, "policy_lag": 16, "learning_rate": 6e-3},
+        ),
+        LONG,
+    ),
 }
-"""What is asked, and for each question the settings tried instead of the base's."""
+"""What is asked. Settings for N workers are those that keep as many busy."""
 
 POINTS = 100
 """Rows of study.csv for a whole run."""
@@ -98,16 +121,16 @@ def main() -> None:
         description=(__doc__ or "").partition("\n")[0],
         epilog=f"Questions: {', '.join(QUESTIONS)}.",
     )
-    parser.add_argument("--frames", type=int, default=4_000_000, help="emulated frames of a run")
+    parser.add_argument("--frames", type=int, help="emulated frames of each run (4 to 10 million)")
     parser.add_argument("--seeds", default="0,1", help="with commas between (0,1)")
     parser.add_argument("--only", default="", help="questions, with commas between (all)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time (CPUs)")
     parser.add_argument(
         "--give-up",
         type=float,
-        default=-20.0,
+        default=-19.5,
         metavar="REWARD",
-        help="end a run that has a lower running mean after half of its frames (-20)",
+        help="end a run that has a lower running mean after half of its frames (-19.5)",
     )
     parser.add_argument("--runs", type=Path, default=Path("runs/study"), help="where runs are kept")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
@@ -120,26 +143,36 @@ def main() -> None:
         parser.error(f"--seeds: {arguments.seeds!r} is not whole numbers with commas between")
     except KeyError as error:
         parser.error(f"--only: {error.args[0]!r} is not one of {', '.join(QUESTIONS)}")
-    wanted = planned(questions, seeds)
+    wanted = planned(questions, seeds, arguments.frames)
     with ThreadPoolExecutor(arguments.jobs) as pool:
         ended = pool.map(
-            lambda run: train(run, arguments.runs, arguments.frames, arguments.give_up), wanted
+            lambda run: train(run, arguments.runs, wanted[run], arguments.give_up), wanted
         )
         for run, how in zip(wanted, ended, strict=True):
             print(f"{run.label}, seed {run.seed}: {how}", flush=True)
-    curves = {run: curve(run.folder(arguments.runs), arguments.frames) for run in wanted}
+    curves = {run: curve(run.folder(arguments.runs), frames) for run, frames in wanted.items()}
     arguments.out.mkdir(parents=True, exist_ok=True)
     write_csv(curves, arguments.out / "study.csv")
-    print(summary(curves))
-    if find_spec("matplotlib"):
-        draw(questions, curves, arguments.out / "study.png")
+    print(summary(questions, curves))
 
 
-def planned(questions: dict[str, list[Settings]], seeds: Sequence[int]) -> list[Run]:
-    """Every run once: the base and all that is asked, first with the first seed."""
-    settings = [{}, *(tried for several in questions.values() for tried in several)]
-    runs = [Run(tuple(tried.items()), seed) for seed in seeds for tried in settings]
-    return list(dict.fromkeys(runs))
+def planned(
+    questions: Mapping[str, Question], seeds: Sequence[int], frames: int | None = None
+) -> dict[Run, int]:
+    """Every run once, the base's too, first with the first seed; and the frames of each.
+
+    Args:
+        questions: what is asked.
+        seeds: of the runs.
+        frames: of each run; those that the questions say if not given.
+    """
+    runs: dict[Run, int] = {}
+    for seed in seeds:
+        for question in questions.values():
+            for settings in ({}, *question.tried):
+                run = Run(tuple(settings.items()), seed)
+                runs[run] = max(runs.get(run, 0), frames or question.frames)
+    return runs
 
 
 def train(run: Run, runs: Path, frames: int, give_up: float) -> str:
@@ -165,16 +198,15 @@ def train(run: Run, runs: Path, frames: int, give_up: float) -> str:
 
 def curve(folder: Path, frames: int) -> list[dict[str, Any]]:
     """The record at each hundredth of the frames, as far as the run came."""
-    records = read_metrics(folder / METRICS)
     points, due = [], 1
-    for record in records:
-        if record["frames"] >= due * frames / POINTS:
+    for record in read_metrics(folder / METRICS):
+        if due <= POINTS and record["frames"] >= due * frames / POINTS:
             due = record["frames"] * POINTS // frames + 1
             points.append(record)
     return points
 
 
-def write_csv(curves: dict[Run, list[dict[str, Any]]], path: Path) -> None:
+def write_csv(curves: Mapping[Run, Sequence[Mapping[str, Any]]], path: Path) -> None:
     """One row for each run and point."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -186,62 +218,34 @@ def write_csv(curves: dict[Run, list[dict[str, Any]]], path: Path) -> None:
                 writer.writerow([run.label, run.seed, *numbers, *means])
 
 
-def summary(curves: dict[Run, list[dict[str, Any]]]) -> str:
-    """For each of the settings the median over its seeds, best first."""
-    rows = []
-    for label in dict.fromkeys(run.label for run in curves):
-        seeds = [points for run, points in curves.items() if run.label == label and points]
-        if not seeds:
-            continue
-        crossed = [_frames_to(points, 0.0) for points in seeds]
-        known = [frames for frames in crossed if frames is not None]
-        to_zero = f"{median(known) / 1e6:.1f}" if len(known) == len(crossed) else "-"
-        last = median(points[-1]["mean_100"] for points in seeds)
-        rows.append((last, f"{label:40} {len(seeds):5} {to_zero:>12} {last:+9.2f}"))
-    head = f"{'settings':40} {'seeds':>5} {'Mframes to 0':>12} {'last 100':>9}"
-    return "\n".join([head, *(text for _, text in sorted(rows, reverse=True))])
-
-
-def draw(
-    questions: dict[str, list[Settings]], curves: dict[Run, list[dict[str, Any]]], path: Path
-) -> None:
-    """A panel for each question: the mean over the seeds, and each seed faintly."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    columns = min(4, len(questions))
-    rows = -(-len(questions) // columns)
-    figure, grid = plt.subplots(
-        rows, columns, figsize=(4.2 * columns, 3.2 * rows), squeeze=False, layout="constrained"
-    )
-    for axis in grid.flat[len(questions) :]:
-        axis.set_visible(False)
-    for axis, (question, several) in zip(grid.flat, questions.items(), strict=False):
-        for settings in [{}, *several]:
+def summary(
+    questions: Mapping[str, Question], curves: Mapping[Run, Sequence[Mapping[str, Any]]]
+) -> str:
+    """For each question how its settings compare, best first: means over the seeds."""
+    lines = [f"{'':40} {'Mframes to 0':>24} {'last 100':>24}"]
+    for name, question in questions.items():
+        rows = []
+        for settings in ({}, *question.tried):
             runs = [run for run in curves if run.settings == tuple(settings.items())]
-            _draw_line(axis, runs[0].label, [curves[run] for run in runs])
-        axis.set_title(question)
-        axis.set_xlabel("million emulated frames")
-        axis.set_ylabel("mean of the last 100 episodes")
-        axis.set_ylim(-21.5, 21.5)
-        axis.axhline(0.0, color="black", linewidth=0.6)
-        axis.grid(color="#e2e2e2", linewidth=0.6)
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.legend(frameon=False, fontsize=7, loc="upper left")
-    figure.savefig(path, dpi=110)
+            seeds = [within(curves[run], question.frames) for run in runs if curves[run]]
+            if seeds:
+                last = [points[-1]["mean_100"] for points in seeds]
+                zero = [frames_to(points, 0.0) for points in seeds]
+                crossed = " ".join("-" if f is None else f"{f / 1e6:.1f}" for f in zero)
+                means = " ".join(f"{reward:+.1f}" for reward in last)
+                rows.append((mean(last), f"  {runs[0].label:38} {crossed:>24} {means:>24}"))
+        lines += [name, *(text for _, text in sorted(rows, reverse=True))]
+    return "\n".join(lines)
 
 
-def _draw_line(axis: Any, label: str, seeds: list[list[dict[str, Any]]]) -> None:
-    own = {"color": "black"} if label == "base" else {}
-    length = min(len(points) for points in seeds)
-    x = [mean(points[i]["frames"] for points in seeds) / 1e6 for i in range(length)]
-    y = [mean(points[i]["mean_100"] for points in seeds) for i in range(length)]
-    (line,) = axis.plot(x, y, linewidth=1.8, label=label, **own)
-    for points in seeds:
-        x, y = [p["frames"] / 1e6 for p in points], [p["mean_100"] for p in points]
-        axis.plot(x, y, linewidth=0.6, alpha=0.4, color=line.get_color())
+def within(points: Sequence[Mapping[str, Any]], frames: int) -> Sequence[Mapping[str, Any]]:
+    """The points of a run until it had played so many frames, the first at least."""
+    return [points[0], *(point for point in points[1:] if point["frames"] <= 1.01 * frames)]
+
+
+def frames_to(points: Sequence[Mapping[str, Any]], reward: float) -> int | None:
+    """Frames after which the mean of the last 100 episodes was ``reward``; None if it never was."""
+    return next((int(p["frames"]) for p in points if p["mean_100"] >= reward), None)
 
 
 def is_over(folder: Path, frames: int, give_up: float) -> bool:
@@ -262,10 +266,6 @@ def _ends_within(process: subprocess.Popen[bytes], seconds: float) -> bool:
     except subprocess.TimeoutExpired:
         return False
     return True
-
-
-def _frames_to(points: list[dict[str, Any]], reward: float) -> int | None:
-    return next((int(p["frames"]) for p in points if p["running_mean"] >= reward), None)
 
 
 if __name__ == "__main__":

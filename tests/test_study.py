@@ -1,4 +1,4 @@
-"""scripts/study.py: what it plans, and a small study made for real."""
+"""scripts/study.py: what it plans, and a small study made for real; and its pictures."""
 
 import csv
 import subprocess
@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 import study
+import study_plot
+from command import DEADLINE
+from study import Question, Run
 
 from distributed_pg.cli import parse_command
 from distributed_pg.config import preset
@@ -34,19 +37,47 @@ def test_the_base_is_planned_once_and_every_folder_is_another() -> None:
     assert all(run.label == "base" or run.settings for run in runs)
 
 
+def test_a_run_is_as_long_as_the_longest_question_about_it() -> None:
+    lag = {"policy_lag": 0}
+    questions = {"a": Question((lag,), 10), "b": Question((lag,), 30), "c": Question((), 20)}
+    assert study.planned(questions, [7]) == {Run((), 7): 30, Run((("policy_lag", 0),), 7): 30}
+    assert set(study.planned(questions, [7], frames=5).values()) == {5}
+
+
 def test_the_summary_by_hand() -> None:
-    lag, base = study.Run((("policy_lag", 0),), 0), study.Run((), 0)
+    lag, base = Run((("policy_lag", 0),), 0), Run((), 0)
     text = study.summary(
+        {"lag": Question(({"policy_lag": 0},), 2 * 10**6)},
         {
-            base: [point(10**6, -5.0), point(2 * 10**6, 1.0)],
-            study.Run((), 1): [point(10**6, 0.5), point(2 * 10**6, 2.0)],
+            base: [point(10**6, -5.0), point(2 * 10**6, 1.0), point(3 * 10**6, 20.0)],
+            Run((), 1): [point(10**6, 0.5), point(2 * 10**6, 2.0)],
             lag: [point(10**6, -21.0)],
-        }
+            Run((("policy_lag", 0),), 1): [],
+        },
     )
     assert [line.split() for line in text.splitlines()[1:]] == [
-        ["base", "2", "1.5", "+1.50"],
-        ["policy_lag", "0", "1", "-", "-21.00"],
+        ["lag"],
+        ["base", "2.0", "1.0", "+1.0", "+2.0"],
+        ["policy_lag", "0", "-", "-21.0"],
     ]
+
+
+def test_minutes_by_workers_by_hand(tmp_path: Path) -> None:
+    questions = {
+        "luck": Question(({"seed": 1},)),
+        "8 workers": Question(({"batch_size": 8}, {"batch_size": 9})),
+    }
+    (tmp_path / "study.csv").write_text(
+        "settings,seed,frames,mean_100\n"
+        "base,0,1000,-1\nbase,0,2000,0\nbase,1,4000,3\n"
+        "batch_size 8,0,8000,1\n"
+        "batch_size 9,0,1000,1\nbatch_size 9,1,8000,-1\n"
+    )
+    curves = study_plot.read_curves(tmp_path / "study.csv")
+    times = study_plot.minutes_to_zero(questions, curves, frames_a_minute=10.0)
+    assert times == {2: {"base": [100.0, 200.0]}, 8: {"batch_size 8": [100.0]}}
+    study_plot.draw_workers(times, tmp_path / "workers.png")
+    assert (tmp_path / "workers.png").stat().st_size > 10_000
 
 
 def study_of_actions(folder: Path, *more: str) -> str:
@@ -62,7 +93,7 @@ def study_of_actions(folder: Path, *more: str) -> str:
         str(folder),
     ]
     return subprocess.run(
-        [*command, *more], capture_output=True, text=True, check=True, timeout=300
+        [*command, *more], capture_output=True, text=True, check=True, timeout=DEADLINE
     ).stdout
 
 
@@ -77,6 +108,8 @@ def test_a_small_study(tmp_path: Path) -> None:
         frames = [int(row["frames"]) for row in rows if row["settings"] == label]
         assert frames == sorted(set(frames))
         assert frames[-1] >= FRAMES
+    draw = [sys.executable, study_plot.__file__, str(tmp_path), "--worker-speed", "1000"]
+    subprocess.run(draw, check=True)
     assert (tmp_path / "study.png").stat().st_size > 10_000
 
     before = (tmp_path / "study.csv").read_bytes()

@@ -1,0 +1,162 @@
+"""Draw what scripts/study.py found: study.png, and workers.png with the time to win by workers.
+
+    python scripts/study_plot.py docs/results/study --worker-speed 17500
+
+Reads study.csv in the folder and writes the pictures beside it; needs matplotlib.
+"""
+
+import argparse
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+from study import QUESTIONS, Question, Run, Settings, frames_to, within
+
+Points = list[dict[str, float]]
+Curves = dict[str, list[Points]]
+"""For each label the points of its runs."""
+
+COLUMNS = 3
+
+
+def main() -> None:
+    """Draw the pictures."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("folder", type=Path, help="where study.csv is")
+    parser.add_argument(
+        "--worker-speed",
+        type=float,
+        required=True,
+        metavar="FRAMES",
+        help="emulated frames a second of a training worker, as distributed-pg benchmark says",
+    )
+    arguments = parser.parse_args()
+    curves = read_curves(arguments.folder / "study.csv")
+    known = {
+        name: question
+        for name, question in QUESTIONS.items()
+        if any(label_of(settings) in curves for settings in question.tried)
+    }
+    draw_questions(known, curves, arguments.folder / "study.png")
+    times = minutes_to_zero(known, curves, arguments.worker_speed * 60)
+    if len(times) > 1:
+        draw_workers(times, arguments.folder / "workers.png")
+    for workers, settings_minutes in times.items():
+        for label, minutes in settings_minutes.items():
+            print(f"{workers:4} workers: {' '.join(f'{m:.2f}' for m in minutes):14} {label}")
+
+
+def label_of(settings: Settings) -> str:
+    """How the settings are called in study.csv."""
+    return Run(tuple(settings.items()), 0).label
+
+
+def read_curves(path: Path) -> Curves:
+    """The runs in study.csv by their settings."""
+    runs: dict[tuple[str, str], Points] = {}
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            label, seed = row.pop("settings"), row.pop("seed")
+            point = {name: float(number) for name, number in row.items()}
+            runs.setdefault((label, seed), []).append(point)
+    curves: Curves = {}
+    for (label, _), points in runs.items():
+        curves.setdefault(label, []).append(points)
+    return curves
+
+
+def draw_questions(questions: Mapping[str, Question], curves: Curves, path: Path) -> None:
+    """A panel for each question: the mean over the seeds, and each seed faintly."""
+    rows = -(-len(questions) // COLUMNS)
+    figure, grid = plt.subplots(
+        rows, COLUMNS, figsize=(4.6 * COLUMNS, 3.3 * rows), squeeze=False, layout="constrained"
+    )
+    for axis in grid.flat[len(questions) :]:
+        axis.set_visible(False)
+    for axis, (name, question) in zip(grid.flat, questions.items(), strict=False):
+        for settings in ({}, *question.tried):
+            seeds = [within(points, question.frames) for points in curves[label_of(settings)]]
+            _draw_line(axis, label_of(settings), seeds)
+        _dress(axis, name, "million emulated frames", "mean of the last 100 games")
+        axis.set_ylim(-21.5, 21.5)
+        axis.axhline(0.0, color="black", linewidth=0.6)
+        axis.legend(frameon=False, fontsize=8, loc="upper left")
+    figure.savefig(path, dpi=110)
+
+
+def minutes_to_zero(
+    questions: Mapping[str, Question], curves: Curves, frames_a_minute: float
+) -> dict[int, dict[str, list[float]]]:
+    """For each number of workers, and settings that got there, the minutes to a mean of 0.
+
+    Two workers have the base's settings.
+
+    Args:
+        questions: those about numbers of workers count.
+        curves: of all that was tried.
+        frames_a_minute: emulated frames that a worker plays in a minute.
+    """
+    tried = {2: Question(({},))}
+    for name, question in questions.items():
+        count, _, what = name.partition(" ")
+        if what == "workers":
+            tried[int(count)] = question
+    times: dict[int, dict[str, list[float]]] = {}
+    for workers, question in tried.items():
+        for label in map(label_of, question.tried):
+            frames = [frames_to(points, 0.0) for points in curves.get(label, [])]
+            known = [one for one in frames if one is not None]
+            if known and len(known) == len(frames):
+                minutes = [one / workers / frames_a_minute for one in known]
+                times.setdefault(workers, {})[label] = minutes
+    return times
+
+
+def draw_workers(times: Mapping[int, Mapping[str, Sequence[float]]], path: Path) -> None:
+    """The time to a mean of 0 by the number of workers, for all settings that got there."""
+    figure, axis = plt.subplots(figsize=(7.5, 4.6), layout="constrained")
+    for workers, of_settings in times.items():
+        for label, minutes in of_settings.items():
+            x = [workers] * len(minutes)
+            axis.plot(x, minutes, "o", markersize=5, label=f"{workers}: {label}")
+    best = {workers: min(map(mean, tried.values())) for workers, tried in times.items()}
+    counts, took = list(best), list(best.values())
+    ideal = [took[0] * counts[0] / count for count in counts]
+    axis.plot(counts, took, color="black", linewidth=1.5, label="the best of them")
+    axis.plot(counts, ideal, color="black", linewidth=1.0, linestyle=":", label="ideal")
+    _dress(axis, "", "workers", "minutes until the mean of the last 100 games is 0")
+    axis.set_xscale("log", base=2)
+    axis.set_yscale("log")
+    axis.set_xticks(counts, [str(count) for count in counts])
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+def _draw_line(axis: Any, label: str, seeds: Sequence[Sequence[Mapping[str, float]]]) -> None:
+    own = {"color": "black"} if label == label_of({}) else {}
+    length = min(len(points) for points in seeds)
+    x = [mean(points[i]["frames"] for points in seeds) / 1e6 for i in range(length)]
+    y = [mean(points[i]["mean_100"] for points in seeds) for i in range(length)]
+    (line,) = axis.plot(x, y, linewidth=1.8, label=label, **own)
+    for points in seeds:
+        x, y = [p["frames"] / 1e6 for p in points], [p["mean_100"] for p in points]
+        axis.plot(x, y, linewidth=0.6, alpha=0.4, color=line.get_color())
+
+
+def _dress(axis: Any, title: str, x: str, y: str) -> None:
+    axis.set_title(title)
+    axis.set_xlabel(x)
+    axis.set_ylabel(y)
+    axis.grid(color="#e2e2e2", linewidth=0.6)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+if __name__ == "__main__":
+    main()
