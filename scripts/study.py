@@ -46,7 +46,7 @@ def of(name: str, *values: Any) -> tuple[Settings, ...]:
     return tuple({name: value} for value in values)
 
 
-LONG, LONGER = 8_000_000, 10_000_000
+LONG = 9_800_000
 QUESTIONS: dict[str, Question] = {
     "learning rate": Question(of("learning_rate", 1e-4, 1e-3, 2e-3, 5e-3)),
     "annealing": Question(of("anneal_episodes", None)),
@@ -62,11 +62,11 @@ QUESTIONS: dict[str, Question] = {
     "hidden units": Question(of("hidden_units", 100, 400)),
     "crop": Question(of("crop", (35, 195, 20, 160), (35, 195, 80, 160))),
     "classic": Question(of("preset", "karpathy")),
-    "actions": Question(of("actions", ("UP", "DOWN", "NOOP")), LONGER),
-    "frame skip": Question(of("frame_skip", 1, 2, 3), LONGER),
+    "actions": Question(of("actions", ("UP", "DOWN", "NOOP")), LONG),
+    "frame skip": Question(of("frame_skip", 1, 2, 3), LONG),
     "16 workers": Question(
         ({"batch_size": 16, "learning_rate": 6e-3}, {"policy_lag": 4}),
-        LONG,
+        6_000_000,
     ),
     "64 workers": Question(
         (
@@ -74,15 +74,14 @@ QUESTIONS: dict[str, Question] = {
             {"batch_size": 16, "policy_lag": 4, "learning_rate": 6e-3},
             {"policy_lag": 16},
         ),
-        LONG,
+        8_000_000,
     ),
     "256 workers": Question(
         (
-            {"batch_size": 256, "learning_rate": 24e-3},
             {"batch_size": 64, "policy_lag": 4, "learning_rate": 12e-3},
             {"batch_size": 16, "policy_lag": 16, "learning_rate": 6e-3},
         ),
-        LONG,
+        16_000_000,
     ),
 }
 """What is asked. Settings for N workers are those that keep as many busy."""
