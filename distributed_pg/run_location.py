@@ -1,5 +1,6 @@
 """Where a run is kept: in a folder, or in a folder of this machine that is published at a URI."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -35,7 +36,11 @@ def open_run(config: TrainConfig, message: Callable[[str], None]) -> Iterator[Ru
     run_dir = _begun(config, remote) if config.resume is None else _fetched(config, remote)
     with run_dir.lock():
         publisher = Publisher(remote, run_dir.path, message)
-        publisher.begin()
+        try:
+            publisher.begin()
+        except RunError:
+            shutil.rmtree(run_dir.path)  # it has nothing yet that is not at the URI
+            raise
         message(f"The run is kept at {location}, and meanwhile in {run_dir.path}")
         run_dir.when_saved = publisher.changed
         try:

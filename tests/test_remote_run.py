@@ -315,6 +315,7 @@ def test_a_store_that_cannot_be_used_is_one_clear_line(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("distributed-pg: error: ")
     assert said in line
+    assert not list(Path().glob("runs/*"))
 
 
 def test_a_store_that_denies_is_one_clear_line(
