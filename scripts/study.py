@@ -64,23 +64,9 @@ QUESTIONS: dict[str, Question] = {
     "classic": Question(of("preset", "karpathy")),
     "actions": Question(of("actions", ("UP", "DOWN", "NOOP")), LONG),
     "frame skip": Question(of("frame_skip", 1, 2, 3), LONG),
-    "16 workers": Question(
-        ({"batch_size": 16, "learning_rate": 6e-3}, {"policy_lag": 4}),
-        6_000_000,
-    ),
+    "16 workers": Question(({"batch_size": 16, "learning_rate": 6e-3}, {"policy_lag": 4}), LONG),
     "64 workers": Question(
-        (
-            {"batch_size": 64, "learning_rate": 12e-3},
-            {"batch_size": 16, "policy_lag": 4, "learning_rate": 6e-3},
-            {"policy_lag": 16},
-        ),
-        8_000_000,
-    ),
-    "256 workers": Question(
-        (
-            {"batch_size": 64, "policy_lag": 4, "learning_rate": 12e-3},
-            {"batch_size": 16, "policy_lag": 16, "learning_rate": 6e-3},
-        ),
+        ({"batch_size": 64, "learning_rate": 6e-3}, {"batch_size": 16, "policy_lag": 4}),
         16_000_000,
     ),
 }
