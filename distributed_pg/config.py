@@ -53,9 +53,6 @@ class TrainConfig:
     baseline: Baseline = "learned"
     """What is subtracted from the returns of an episode: their mean, or first what the network has
     learned to expect at each step."""
-    standardise: bool = True
-    """Divide what is left of the returns of an episode by its standard deviation, after its mean
-    was subtracted."""
     warm_up: bool = True
     """Let RMSProp's mean squared gradient be the plain mean of those so far until it has seen
     enough to decay. Without it the first steps are ten times as long as later ones."""

@@ -193,7 +193,7 @@ def episode_gradient(policy: Policy, trajectory: Trajectory, config: TrainConfig
         surprises -= outputs[:, -1]
     errors = -action_probabilities(outputs)
     errors[np.arange(steps), trajectory.actions] += 1.0
-    errors *= (standardised(surprises) if config.standardise else surprises)[:, None]
+    errors *= standardised(surprises)[:, None]
     # The last action has no logit of its own; the expected return has its place.
     errors[:, -1] = _VALUE_WEIGHT * surprises if learned else 0.0
     frame_starts = np.zeros(steps + 1, np.intp)

@@ -54,7 +54,6 @@ QUESTIONS: dict[str, Question] = {
         ({"warm_up": False}, {"warm_up": False, "learning_rate": 2e-3}),
     ),
     "baseline": Question(({"baseline": "mean", "learning_rate": 1e-3},)),
-    "standardising": Question(of("standardise", False)),
     "batch size": Question(of("batch_size", 1, 2, 10, 20)),
     "policy lag": Question(of("policy_lag", 0, 2)),
     "discount": Question(of("gamma", 0.98, 0.995)),

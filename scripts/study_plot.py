@@ -80,9 +80,10 @@ def draw_questions(questions: Mapping[str, Question], curves: Curves, path: Path
     for axis in grid.flat[len(questions) :]:
         axis.set_visible(False)
     for axis, (name, question) in zip(grid.flat, questions.items(), strict=False):
-        for settings in ({}, *question.tried):
-            seeds = [within(points, question.frames) for points in curves[label_of(settings)]]
-            _draw_line(axis, label_of(settings), seeds)
+        for label in map(label_of, ({}, *question.tried)):
+            if label in curves:
+                seeds = [within(points, question.frames) for points in curves[label]]
+                _draw_line(axis, label, seeds)
         _dress(axis, name, "million emulated frames", "mean of the last 100 games")
         axis.set_ylim(-21.5, 21.5)
         axis.axhline(0.0, color="black", linewidth=0.6)
