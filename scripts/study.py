@@ -63,8 +63,10 @@ QUESTIONS: dict[str, Question] = {
     "classic": Question(of("preset", "karpathy")),
     "actions": Question(of("actions", ("UP", "DOWN", "NOOP")), LONG),
     "frame skip": Question(of("frame_skip", 1, 2, 3), LONG),
-    "16 workers": Question(({"batch_size": 16, "learning_rate": 6e-3}, {"policy_lag": 4}), LONG),
-    "64 workers": Question(({"batch_size": 64, "learning_rate": 12e-3},), 16_000_000),
+    "16 workers": Question(
+        ({"batch_size": 16, "learning_rate": 6e-3}, {"policy_lag": 4}), 12_000_000
+    ),
+    "64 workers": Question(({"batch_size": 64, "learning_rate": 12e-3},), 20_000_000),
 }
 """What is asked. Settings for N workers are those that keep as many busy."""
 
