@@ -1,4 +1,4 @@
-"""Draw what scripts/study.py found: study.png, and workers.png with the time to win by workers.
+"""Draw what scripts/study.py found: study.png, and workers.png with the time to learn by workers.
 
     python scripts/study_plot.py docs/results/study --worker-speed 17500
 
@@ -23,6 +23,8 @@ Curves = dict[str, list[Points]]
 """For each label the points of its runs."""
 
 COLUMNS = 3
+LEVELS = (-10.0, 0.0)
+"""Mean rewards to which the time is told."""
 
 
 def main() -> None:
@@ -44,12 +46,15 @@ def main() -> None:
         if any(label_of(settings) in curves for settings in question.tried)
     }
     draw_questions(known, curves, arguments.folder / "study.png")
-    times = minutes_to_zero(known, curves, arguments.worker_speed * 60)
-    if len(times) > 1:
+    speed = arguments.worker_speed * 60
+    times = {level: minutes_to(level, known, curves, speed) for level in LEVELS}
+    for level, of_level in times.items():
+        for workers, tried in of_level.items():
+            for label, minutes in tried.items():
+                each = " ".join(f"{one:.2f}" for one in minutes)
+                print(f"mean {level:+.0f}, {workers:3} workers: {each:12} minutes  {label}")
+    if len(times[0.0]) > 1:
         draw_workers(times, arguments.folder / "workers.png")
-    for workers, settings_minutes in times.items():
-        for label, minutes in settings_minutes.items():
-            print(f"{workers:4} workers: {' '.join(f'{m:.2f}' for m in minutes):14} {label}")
 
 
 def label_of(settings: Settings) -> str:
@@ -91,14 +96,15 @@ def draw_questions(questions: Mapping[str, Question], curves: Curves, path: Path
     figure.savefig(path, dpi=110)
 
 
-def minutes_to_zero(
-    questions: Mapping[str, Question], curves: Curves, frames_a_minute: float
+def minutes_to(
+    level: float, questions: Mapping[str, Question], curves: Curves, frames_a_minute: float
 ) -> dict[int, dict[str, list[float]]]:
-    """For each number of workers, and settings that got there, the minutes to a mean of 0.
+    """For each number of workers, and settings that got there, the minutes to a mean of ``level``.
 
     Two workers have the base's settings.
 
     Args:
+        level: mean reward of the last 100 games.
         questions: those about numbers of workers count.
         curves: of all that was tried.
         frames_a_minute: emulated frames that a worker plays in a minute.
@@ -111,7 +117,7 @@ def minutes_to_zero(
     times: dict[int, dict[str, list[float]]] = {}
     for workers, question in tried.items():
         for label in map(label_of, question.tried):
-            frames = [frames_to(points, 0.0) for points in curves.get(label, [])]
+            frames = [frames_to(points, level) for points in curves.get(label, [])]
             known = [one for one in frames if one is not None]
             if known and len(known) == len(frames):
                 minutes = [one / workers / frames_a_minute for one in known]
@@ -119,24 +125,30 @@ def minutes_to_zero(
     return times
 
 
-def draw_workers(times: Mapping[int, Mapping[str, Sequence[float]]], path: Path) -> None:
-    """The time to a mean of 0 by the number of workers, for all settings that got there."""
-    figure, axis = plt.subplots(figsize=(7.5, 4.6), layout="constrained")
-    for workers, of_settings in times.items():
-        for label, minutes in of_settings.items():
-            x = [workers] * len(minutes)
-            axis.plot(x, minutes, "o", markersize=5, label=f"{workers}: {label}")
-    best = {workers: min(map(mean, tried.values())) for workers, tried in times.items()}
-    counts, took = list(best), list(best.values())
-    ideal = [took[0] * counts[0] / count for count in counts]
-    axis.plot(counts, took, color="black", linewidth=1.5, label="the best of them")
-    axis.plot(counts, ideal, color="black", linewidth=1.0, linestyle=":", label="ideal")
-    _dress(axis, "", "workers", "minutes until the mean of the last 100 games is 0")
+def draw_workers(
+    times: Mapping[float, Mapping[int, Mapping[str, Sequence[float]]]], path: Path
+) -> None:
+    """The time to each level by the number of workers: a point for each run, a line for the best.
+
+    Where a level has no point, nothing that was tried got there.
+    """
+    figure, axis = plt.subplots(figsize=(7.0, 4.4), layout="constrained")
+    for (level, of_level), colour in zip(times.items(), ("tab:blue", "tab:orange"), strict=True):
+        points = [(w, m) for w, tried in of_level.items() for each in tried.values() for m in each]
+        axis.plot(*zip(*points, strict=True), "o", markersize=4, color=colour)
+        counts = list(of_level)
+        took = [min(map(mean, tried.values())) for tried in of_level.values()]
+        axis.plot(counts, took, color=colour, label=f"a mean of {level:+.0f}")
+        ideal = [took[0] * counts[0] / count for count in counts]
+        axis.plot(counts, ideal, color=colour, linewidth=1.0, linestyle=":")
+    axis.plot([], [], color="black", linewidth=1.0, linestyle=":", label="with as few games as two")
+    counts = sorted({count for of_level in times.values() for count in of_level})
+    _dress(axis, "", "workers", "minutes until the mean of the last 100 games is there")
     axis.set_xscale("log", base=2)
     axis.set_yscale("log")
     axis.set_xticks(counts, [str(count) for count in counts])
     axis.yaxis.set_major_formatter("{x:g}")
-    axis.legend(frameon=False, fontsize=8)
+    axis.legend(frameon=False)
     figure.savefig(path, dpi=110)
 
 

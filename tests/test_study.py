@@ -74,8 +74,12 @@ def test_minutes_by_workers_by_hand(tmp_path: Path) -> None:
         "batch_size 9,0,1000,1\nbatch_size 9,1,8000,-1\n"
     )
     curves = study_plot.read_curves(tmp_path / "study.csv")
-    times = study_plot.minutes_to_zero(questions, curves, frames_a_minute=10.0)
-    assert times == {2: {"base": [100.0, 200.0]}, 8: {"batch_size 8": [100.0]}}
+    times = {
+        level: study_plot.minutes_to(level, questions, curves, frames_a_minute=10.0)
+        for level in (-1.0, 0.0)
+    }
+    assert times[-1.0][2] == {"base": [50.0, 200.0]}
+    assert times[0.0] == {2: {"base": [100.0, 200.0]}, 8: {"batch_size 8": [100.0]}}
     study_plot.draw_workers(times, tmp_path / "workers.png")
     assert (tmp_path / "workers.png").stat().st_size > 10_000
 
