@@ -52,7 +52,7 @@ def main() -> None:
         for workers, tried in of_level.items():
             for label, minutes in tried.items():
                 each = " ".join(f"{one:.2f}" for one in minutes)
-                print(f"mean {level:+.0f}, {workers:3} workers: {each:12} minutes  {label}")
+                print(f"mean {level:3g}, {workers:3} workers: {each:12} minutes  {label}")
     if len(times[0.0]) > 1:
         draw_workers(times, arguments.folder / "workers.png")
 
@@ -138,7 +138,7 @@ def draw_workers(
         axis.plot(*zip(*points, strict=True), "o", markersize=4, color=colour)
         counts = list(of_level)
         took = [min(map(mean, tried.values())) for tried in of_level.values()]
-        axis.plot(counts, took, color=colour, label=f"a mean of {level:+.0f}")
+        axis.plot(counts, took, color=colour, label=f"a mean of {level:g}")
         ideal = [took[0] * counts[0] / count for count in counts]
         axis.plot(counts, ideal, color=colour, linewidth=1.0, linestyle=":")
     axis.plot([], [], color="black", linewidth=1.0, linestyle=":", label="with as few games as two")
