@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from distributed_pg.errors import ConfigError
+from distributed_pg.errors import ConfigError, one_line
 
 Preset = Literal["default", "karpathy"]
 NumWorkers = int | Literal["auto"]
@@ -169,7 +169,7 @@ class TrainConfig:
         needed = {f.name for f in fields if not f.metadata.get("may_change")}
         unknown, missing = sorted(set(values) - known), sorted(needed - set(values))
         if unknown:
-            raise ConfigError(f"{unknown[0]}: no such setting")
+            raise ConfigError(f"{one_line(unknown[0])}: no such setting")
         if missing:
             raise ConfigError(f"{missing[0]}: the setting is missing")
         settings: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
@@ -282,7 +282,7 @@ def check_num_workers(value: NumWorkers) -> None:
     """Raise ConfigError unless ``value`` is a number of workers, or "auto"."""
     if value == "auto" or (isinstance(value, int) and 1 <= value <= 100_000):
         return
-    raise ConfigError(f'num_workers: {value} is not a whole number from 1 to 100000, or "auto"')
+    raise ConfigError(f'num_workers: {value!r} is not a whole number from 1 to 100000, or "auto"')
 
 
 def check_address(address: str | None) -> None:

@@ -19,7 +19,7 @@ from distributed_pg.checkpoint import (
     save_checkpoint,
 )
 from distributed_pg.config import TrainConfig
-from distributed_pg.errors import CheckpointError, ConfigError
+from distributed_pg.errors import CheckpointError, ConfigError, one_line
 from distributed_pg.memory import peak_memory
 from distributed_pg.sealed_file import Tensors, write_sealed
 from distributed_pg.state import Progress, TrainingState
@@ -172,7 +172,9 @@ values = st.recursive(
 
 
 @settings(max_examples=1000)
-@given(name=st.sampled_from(sorted(CONFIG.to_json())), value=values)
+@given(name=st.sampled_from(sorted(CONFIG.to_json())) | st.text(), value=values)
+@example(name="num_workers", value="\n")
+@example(name="a\nb", value=0)
 def test_any_value_of_a_setting_is_taken_or_refused_in_one_line(name: str, value: Any) -> None:
     complaint = ""
     try:
@@ -180,7 +182,7 @@ def test_any_value_of_a_setting_is_taken_or_refused_in_one_line(name: str, value
     except ConfigError as error:
         complaint = str(error)
     if complaint:
-        assert complaint.startswith(f"{name}: ")
+        assert complaint.startswith(f"{one_line(name)}: ")
         assert "\n" not in complaint
     else:
         assert TrainConfig.from_json(config.to_json()) == config
