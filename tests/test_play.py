@@ -11,12 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command import COMMAND, DEADLINE
+from command import COMMAND
 from PIL import Image, ImageGrab
 from watching import untrained_checkpoint
 
 from distributed_pg.draw import ORANGE
 from distributed_pg.watch import Game
+
+SECONDS = 60
+"""Until a test gives up waiting for something that takes one or two."""
 
 XVFB, XDOTOOL = shutil.which("Xvfb") or "", shutil.which("xdotool") or ""
 needs_x = pytest.mark.skipif(not (XVFB and XDOTOOL), reason="needs Xvfb and xdotool")
@@ -88,7 +91,7 @@ class Player:
         return self.xdotool("search", "--class", "^distributed-pg$", "getwindowname").strip()
 
     def wait(self, condition: Callable[[], object], what: str) -> None:
-        deadline = time.monotonic() + DEADLINE
+        deadline = time.monotonic() + SECONDS
         while not condition():
             assert self.process.poll() is None, self.process.communicate()
             assert time.monotonic() < deadline, f"{what}: {self.title!r}"
@@ -115,7 +118,7 @@ class Player:
 
     def end(self) -> tuple[int, str, str]:
         """Wait for the command to end: its exit code, stdout and stderr."""
-        out, err = self.process.communicate(timeout=DEADLINE)
+        out, err = self.process.communicate(timeout=SECONDS)
         return self.process.returncode, out, err
 
 
@@ -186,7 +189,7 @@ def test_the_close_button_closes_it(checkpoint: Path) -> None:
         env=os.environ | {"SDL_VIDEODRIVER": "dummy"},
         capture_output=True,
         text=True,
-        timeout=DEADLINE,
+        timeout=SECONDS,
         check=False,
     )
     assert (result.returncode, result.stdout) == (0, "True\n"), result.stderr

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import DEADLINE
 from prometheus_client.parser import text_string_to_metric_families
 
 from distributed_pg.config import TrainConfig
@@ -39,7 +38,7 @@ def scrape(address: str, run: str) -> Samples:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.1)
