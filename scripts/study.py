@@ -39,6 +39,8 @@ class Question:
     """The settings tried instead of the base's."""
     frames: int = 4_000_000
     """Emulated frames of each run."""
+    workers: int | None = None
+    """How many workers the settings keep busy, where that is the question."""
 
 
 def of(name: str, *values: Any) -> tuple[Settings, ...]:
@@ -64,11 +66,24 @@ QUESTIONS: dict[str, Question] = {
     "actions": Question(of("actions", ("UP", "DOWN", "NOOP")), LONG),
     "frame skip": Question(of("frame_skip", 1, 2, 3), LONG),
     "16 workers": Question(
-        ({"batch_size": 16, "learning_rate": 6e-3}, {"policy_lag": 4}), 12_000_000
+        (
+            {"batch_size": 16, "learning_rate": 6e-3},
+            {"batch_size": 16, "learning_rate": 6e-3, "anneal_episodes": 8000},
+            {"policy_lag": 4},
+        ),
+        12_000_000,
+        workers=16,
     ),
-    "64 workers": Question(({"batch_size": 64, "learning_rate": 12e-3},), 20_000_000),
+    "64 workers": Question(
+        (
+            {"batch_size": 64, "learning_rate": 12e-3},
+            {"batch_size": 64, "learning_rate": 12e-3, "anneal_episodes": 32_000},
+        ),
+        20_000_000,
+        workers=64,
+    ),
 }
-"""What is asked. Settings for N workers are those that keep as many busy."""
+"""What is asked."""
 
 POINTS = 100
 """Rows of study.csv for a whole run."""

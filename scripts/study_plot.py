@@ -105,15 +105,12 @@ def minutes_to(
 
     Args:
         level: mean reward of the last 100 games.
-        questions: those about numbers of workers count.
+        questions: those about a number of workers count.
         curves: of all that was tried.
         frames_a_minute: emulated frames that a worker plays in a minute.
     """
     tried = {2: Question(({},))}
-    for name, question in questions.items():
-        count, _, what = name.partition(" ")
-        if what == "workers":
-            tried[int(count)] = question
+    tried |= {asked.workers: asked for asked in questions.values() if asked.workers is not None}
     times: dict[int, dict[str, list[float]]] = {}
     for workers, question in tried.items():
         for label in map(label_of, question.tried):

@@ -65,7 +65,7 @@ def test_the_summary_by_hand() -> None:
 def test_minutes_by_workers_by_hand(tmp_path: Path) -> None:
     questions = {
         "luck": Question(({"seed": 1},)),
-        "8 workers": Question(({"batch_size": 8}, {"batch_size": 9})),
+        "more workers": Question(({"batch_size": 8}, {"batch_size": 9}), workers=8),
     }
     (tmp_path / "study.csv").write_text(
         "settings,seed,frames,mean_100\n"
