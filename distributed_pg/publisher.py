@@ -16,6 +16,10 @@ FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
 """Seconds to wait after a failure before trying again; doubled each time, up to the longest."""
 
 
+class NoAnswerError(RunError):
+    """The store is silent; what was sent to it may arrive yet."""
+
+
 class Publisher:
     """Publishes a folder each time it changed; where that fails, tries again until it works.
 
@@ -39,12 +43,13 @@ class Publisher:
         """Publish the folder for the first time.
 
         Raises:
-            RunError: the store does not answer, or denies.
+            NoAnswerError: the store is silent.
+            RunError: it cannot be reached, or denies.
         """
         self._thread.start()
         with self._state:
             if not self._state.wait_for(lambda: self._published or self._error, BEGIN_SECONDS):
-                raise RunError(f"{self._remote.uri}: no answer within {BEGIN_SECONDS:.0f} s")
+                raise NoAnswerError(f"{self._remote.uri}: no answer within {BEGIN_SECONDS:.0f} s")
             if self._error is not None:
                 raise self._error
 

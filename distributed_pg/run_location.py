@@ -8,7 +8,7 @@ from pathlib import Path
 
 from distributed_pg.config import TrainConfig
 from distributed_pg.errors import RunError, UsageError
-from distributed_pg.publisher import Publisher
+from distributed_pg.publisher import NoAnswerError, Publisher
 from distributed_pg.remote_run import RemoteRun, is_uri
 from distributed_pg.run_dir import RunDir, new_folder, parse_config
 
@@ -38,8 +38,9 @@ def open_run(config: TrainConfig, message: Callable[[str], None]) -> Iterator[Ru
         publisher = Publisher(remote, run_dir.path, message)
         try:
             publisher.begin()
-        except RunError:
-            shutil.rmtree(run_dir.path)  # it has nothing yet that is not at the URI
+        except RunError as error:
+            if not isinstance(error, NoAnswerError):  # else it is still being read
+                shutil.rmtree(run_dir.path)  # it has nothing yet that is not at the URI
             raise
         message(f"The run is kept at {location}, and meanwhile in {run_dir.path}")
         run_dir.when_saved = publisher.changed

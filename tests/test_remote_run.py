@@ -17,8 +17,9 @@ from distributed_pg.cli import main
 from distributed_pg.config import TrainConfig
 from distributed_pg.errors import RunError, UsageError
 from distributed_pg.evaluate import evaluate
-from distributed_pg.publisher import Publisher
+from distributed_pg.publisher import NoAnswerError, Publisher
 from distributed_pg.remote_run import POINTER, RemoteRun, TakenOverError
+from distributed_pg.run_location import open_run
 from distributed_pg.train import resume_config, train
 
 CONFIG = TrainConfig(
@@ -256,6 +257,29 @@ def test_a_store_that_stays_away_is_an_error_at_the_end(
     publisher.changed()
     with pytest.raises(RunError, match=r"cannot be written \(gone\); the last checkpoint is in"):
         publisher.end()
+
+
+def test_a_store_that_is_silent_at_first_finds_all_it_was_sent_when_it_wakes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("distributed_pg.publisher.BEGIN_SECONDS", 0.1)
+    monkeypatch.chdir(tmp_path)
+    awake, published = threading.Event(), threading.Event()
+    publish = RemoteRun.publish
+
+    def publish_when_awake(remote: RemoteRun, folder: Path) -> None:
+        awake.wait()
+        publish(remote, folder)
+        published.set()
+
+    monkeypatch.setattr(RemoteRun, "publish", publish_when_awake)
+    uri = "memory://silent"
+    opening = open_run(replace(CONFIG, run_dir=uri), lambda _: None)
+    with pytest.raises(NoAnswerError, match="no answer within 0 s"), opening:
+        pytest.fail("the run began")
+    awake.set()
+    assert published.wait(30)
+    assert json.loads(fetched(uri, tmp_path / "fetched")["config.json"])["seed"] == CONFIG.seed
 
 
 @pytest.mark.usefixtures("local_ray")
