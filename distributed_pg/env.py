@@ -113,6 +113,7 @@ class PongEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
         # The last two frames, in turns.
         self._frames = np.empty((2, *shape), np.uint8)
         self._flat = self._frames.reshape(2, -1)
+        self._one, self._other = self._flat
         self._changed = np.empty(self._flat.shape[1], np.bool_)
         self._newest = 0
         self._applied = Action.NOOP
@@ -181,7 +182,7 @@ class PongEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
         previous = self._newest
         newest = self._newest = 1 - previous
         self._frames[newest] = self._visible
-        np.not_equal(self._flat[0], self._flat[1], out=self._changed)
+        np.not_equal(self._one, self._other, out=self._changed)
         # Looking up only the changed pixels is what makes this cheap: about 30 of 6400 change.
         pixels = self._changed.nonzero()[0]
         foreground = _FOREGROUND.take(self._flat.take(pixels, axis=1))

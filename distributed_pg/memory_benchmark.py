@@ -51,9 +51,10 @@ class LongGame:
         env, joined, game = PongEnv(), Trajectory(), 0
         while len(joined.actions) < LONG_GAME:
             played = play_episode(env, policy, episode_seed(0, game, EVALUATION))
-            for name in ("pixels", "signs", "outputs", "actions", "rewards"):
+            for name in ("pixels", "signs", "actions", "rewards"):
                 getattr(joined, name).extend(getattr(played, name))
             joined.hidden_blocks.append(played.hidden.copy())
+            joined.output_blocks.append(played.outputs)
             game += 1
         episode_gradient(policy, joined, config)
         return peak_memory()

@@ -99,7 +99,10 @@ class Policy:
         return Policy(np.zeros_like(self.w1), np.zeros_like(self.w2))
 
     def forward(
-        self, pixels: NDArray[np.intp], signs: Floats, out: Floats | None = None
+        self,
+        pixels: NDArray[np.intp],
+        signs: Floats,
+        out: tuple[Floats | None, Floats | None] = (None, None),
     ) -> tuple[Floats, Floats]:
         """Hidden activations (H,) and outputs (A,) for one difference frame.
 
@@ -108,11 +111,11 @@ class Policy:
         Args:
             pixels: positions of the changed pixels in the flattened frame, (n,); n may be 0.
             signs: the frame at those positions, (n,).
-            out: where to write the hidden activations, (H,).
+            out: where to write the two, (H,) and (A,).
         """
-        hidden = signs.dot(self.w1.take(pixels, axis=0), out)
+        hidden = signs.dot(self.w1.take(pixels, axis=0), out[0])
         np.maximum(hidden, _ZERO, out=hidden)
-        return hidden, hidden.dot(self.w2)
+        return hidden, hidden.dot(self.w2, out[1])
 
     def gradient(
         self,

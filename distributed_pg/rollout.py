@@ -3,7 +3,7 @@
 import itertools
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from operator import add
 
@@ -20,7 +20,7 @@ TRAINING, EVALUATION = 0, 1
 _VALUE_WEIGHT = 0.5
 """Of the squared error of the expected returns, beside the policy's objective."""
 _BLOCK = 1024
-"""Steps for which noise is drawn, and room for hidden activations made, at a time."""
+"""Steps for which noise is drawn, and room for activations made, at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,28 +67,40 @@ class Trajectory:
     signs: list[Floats] = field(default_factory=list)
     hidden_blocks: list[Floats] = field(default_factory=list)
     """Hidden activations, a row a step, in blocks; the last one has room left."""
-    outputs: list[Floats] = field(default_factory=list)
-    """The logits of all actions but the last, and the expected return, (A,) each."""
+    output_blocks: list[Floats] = field(default_factory=list)
+    """Outputs of the network, likewise."""
     actions: list[int] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
 
     @property
     def hidden(self) -> Floats:
         """Hidden activations, (T, H)."""
-        # The whole takes the place of the blocks, so that they are not in memory twice.
-        self.hidden_blocks[:] = [np.concatenate(self.hidden_blocks)]
-        return self.hidden_blocks[0][: len(self.actions)]
+        return self._joined(self.hidden_blocks)
+
+    @property
+    def outputs(self) -> Floats:
+        """The logits of all actions but the last, and the expected return, (T, A)."""
+        return self._joined(self.output_blocks)
 
     @property
     def probabilities(self) -> NDArray[np.float64]:
         """Of each action, (T, A)."""
-        return action_probabilities(np.array(self.outputs))
+        return action_probabilities(self.outputs)
 
-    def hidden_rows(self, hidden_units: int) -> Iterator[Floats]:
-        """Where to write the hidden activations of one step after another, (H,) each."""
+    def rows(self, policy: Policy) -> Iterator[tuple[Floats, Floats]]:
+        """Where to write hidden activations (H,) and outputs (A,) of one step after another."""
+        hidden_units, actions = policy.w2.shape
         while True:
-            self.hidden_blocks.append(np.empty((_BLOCK, hidden_units), np.float32))
-            yield from self.hidden_blocks[-1]
+            hidden = np.empty((_BLOCK, hidden_units), np.float32)
+            outputs = np.empty((_BLOCK, actions), np.float32)
+            self.hidden_blocks.append(hidden)
+            self.output_blocks.append(outputs)
+            yield from zip(hidden, outputs, strict=True)
+
+    def _joined(self, blocks: list[Floats]) -> Floats:
+        # The whole takes the place of the blocks, so that they are not in memory twice.
+        blocks[:] = [np.concatenate(blocks)]
+        return blocks[0][: len(self.actions)]
 
 
 def rollout(env: PongEnv, policy: Policy, config: TrainConfig, episode: int) -> EpisodeResult:
@@ -122,11 +134,10 @@ def play_episode(
     """
     noise = begin_episode(env, seed, greedy=greedy)
     trajectory = Trajectory()
-    rows = trajectory.hidden_rows(policy.w1.shape[1])
+    rows = trajectory.rows(policy)
     # Looked up once: a method of a list is otherwise looked up at every step.
     keep_pixels, keep_signs = trajectory.pixels.append, trajectory.signs.append
-    keep_outputs, keep_action = trajectory.outputs.append, trajectory.actions.append
-    keep_reward = trajectory.rewards.append
+    keep_action, keep_reward = trajectory.actions.append, trajectory.rewards.append
     forward, step = policy.forward, env.step_sparse
     pixels, signs = np.empty(0, np.intp), np.empty(0, np.float32)
     done = False
@@ -135,7 +146,6 @@ def play_episode(
         action = choose(outputs, next(noise))
         keep_pixels(pixels)
         keep_signs(signs)
-        keep_outputs(outputs)
         keep_action(action)
         pixels, signs, reward, terminated, truncated = step(action)
         keep_reward(reward)
@@ -145,7 +155,7 @@ def play_episode(
 
 def begin_episode(
     env: PongEnv, seed: np.random.SeedSequence, *, greedy: bool = False
-) -> Iterator[list[float]]:
+) -> Iterator[Sequence[float]]:
     """Reset ``env`` for the episode of ``seed``; the noise to :func:`choose` its actions with."""
     for_env, for_actions = seed.spawn(2)
     env.reset(seed=int(for_env.generate_state(1, np.uint64)[0]))
@@ -155,7 +165,7 @@ def begin_episode(
     return _gumbel_noise(np.random.default_rng(for_actions), actions)
 
 
-def choose(outputs: Floats, noise: list[float]) -> int:
+def choose(outputs: Floats, noise: Sequence[float]) -> int:
     """The action with the highest sum of logit and noise.
 
     With independent standard Gumbel noise for each action, that is a sample of
@@ -172,10 +182,12 @@ def choose(outputs: Floats, noise: list[float]) -> int:
     return scores.index(max(scores))
 
 
-def _gumbel_noise(random: np.random.Generator, actions: int) -> Iterator[list[float]]:
+def _gumbel_noise(random: np.random.Generator, actions: int) -> Iterator[Sequence[float]]:
     """Endless noise for :func:`choose`, drawn in blocks."""
     while True:
-        yield from random.gumbel(size=(_BLOCK, actions)).tolist()
+        numbers = iter(random.gumbel(size=_BLOCK * actions).tolist())
+        # Tuples made when they are asked for: a thousand lists would call the garbage collector.
+        yield from zip(*[numbers] * actions, strict=True)
 
 
 def episode_gradient(policy: Policy, trajectory: Trajectory, config: TrainConfig) -> Gradient:
@@ -187,7 +199,7 @@ def episode_gradient(policy: Policy, trajectory: Trajectory, config: TrainConfig
     expects is subtracted first, and its squared error is a second objective.
     """
     steps = len(trajectory.actions)
-    outputs, learned = np.array(trajectory.outputs), config.baseline == "learned"
+    outputs, learned = trajectory.outputs, config.baseline == "learned"
     surprises = discounted_returns(trajectory.rewards, config.gamma)
     if learned:
         surprises -= outputs[:, -1]
