@@ -11,8 +11,8 @@ the C library reads its own only when a process starts.
 
 import os
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 
 ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS"), "1"
@@ -45,14 +45,27 @@ def hold_kernels() -> None:
 
 
 @contextmanager
-def native_kernels() -> Iterator[None]:
-    """Processes started within the ``with`` block use all that their CPU has, on one thread."""
-    before = dict(os.environ)
-    for name in kernel_environment():
-        os.environ.pop(name, None)
-    os.environ.update(ONE_THREAD)
+def environment(changes: Mapping[str, str | None]) -> Iterator[None]:
+    """Other environment variables for the time of the ``with`` block; None: without the variable.
+
+    For processes that are started within it.
+    """
+    before = {name: os.environ.get(name) for name in changes}
+    _set(changes)
     try:
         yield
     finally:
-        os.environ.clear()
-        os.environ.update(before)
+        _set(before)
+
+
+def _set(variables: Mapping[str, str | None]) -> None:
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+def native_kernels() -> AbstractContextManager[None]:
+    """Processes started within the ``with`` block use all that their CPU has, on one thread."""
+    return environment(dict.fromkeys(kernel_environment()) | ONE_THREAD)

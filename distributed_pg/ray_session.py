@@ -19,6 +19,7 @@ from ray.autoscaler.sdk import request_resources
 
 from distributed_pg.config import NumWorkers
 from distributed_pg.errors import RunError, one_line
+from distributed_pg.kernels import environment
 
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
 _REFUSED = "Unauthenticated"
@@ -27,6 +28,20 @@ _ADVICE = (
     "it asks for a token, and the one here is missing or another one; copy the cluster's "
     "~/.ray/auth_token, or set RAY_AUTH_TOKEN"
 )
+_OUR_OWN: dict[str, str | None] = {
+    # Listen on this machine's loopback address alone. Ray does so by itself on systems where it
+    # cannot be a cluster; elsewhere it takes a loopback address for a mistake and listens on all.
+    ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0",
+    # A job on a cluster's head inherits that the head has no CPUs.
+    "RAY_OVERRIDE_RESOURCES": None,
+    # Our workers have an environment of their own. Those that Ray starts in advance have not, so
+    # they are waited for at first, and then use a hundredth of a core for nothing.
+    "RAY_prestart_worker_first_driver": "0",
+    # Look for new log files, which nobody reads, once a minute and not ten times a second.
+    "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0",
+    "LOG_NAME_UPDATE_INTERVAL_S": "60",
+}
+"""Environment variables of a Ray that is started here."""
 ANSWER_SECONDS = 20.0
 """How long a cluster may take to answer before we give up."""
 
@@ -78,22 +93,14 @@ def ray_session(
 
 @contextmanager
 def _on_its_own() -> Iterator[None]:
-    """Have the Ray that is started within listen on this machine's loopback address alone.
-
-    Ray does so by itself on systems where it cannot be a cluster; elsewhere it takes a loopback
-    address for a mistake and listens on all. Nor is it to have what a cluster's head has: a job
-    there inherits that it has no CPUs.
-    """
-    loopback, resources = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, "RAY_OVERRIDE_RESOURCES"
-    before = {name: os.environ.pop(name, None) for name in (loopback, resources)}
+    """Have the Ray that is started within be as :data:`_OUR_OWN` says."""
     enabled = ray_constants.ENABLE_RAY_CLUSTER
-    ray_constants.ENABLE_RAY_CLUSTER, os.environ[loopback] = False, "0"
+    ray_constants.ENABLE_RAY_CLUSTER = False  # what the first variable was read into
     try:
-        yield
+        with environment(_OUR_OWN):
+            yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = enabled
-        del os.environ[loopback]
-        os.environ.update({name: value for name, value in before.items() if value is not None})
 
 
 def cluster_cpus() -> int:
