@@ -31,28 +31,31 @@ def start_endless_run(folder: Path, *settings: str) -> subprocess.Popen[str]:
     return process
 
 
-def listening(process: psutil.Process) -> set[str]:
-    """Addresses that the process and all it started wait for connections at."""
-    addresses = set()
+def names_and_addresses(process: psutil.Process) -> tuple[list[str], set[str]]:
+    """Of the process and all it started: their names, and where they wait for connections."""
+    names, addresses = [], set()
     for one in [process, *process.children(recursive=True)]:
         with contextlib.suppress(psutil.NoSuchProcess):
             sockets = one.net_connections()
             addresses |= {s.laddr.ip for s in sockets if s.status == psutil.CONN_LISTEN}
-    return addresses
+            names.append(one.name())
+    return names, addresses
 
 
-def test_a_local_run_listens_on_the_loopback_address_only(
+def test_a_local_run_listens_on_the_loopback_address_only_and_has_no_idle_workers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As in a job on the head of a cluster; it must not keep a local run from having CPUs.
     monkeypatch.setenv("RAY_OVERRIDE_RESOURCES", '{"CPU": 0}')
     process = start_endless_run(tmp_path)
-    addresses = listening(psutil.Process(process.pid))
+    names, addresses = names_and_addresses(psutil.Process(process.pid))
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode == 0
     assert addresses
     assert addresses <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+    assert sum(name.startswith("ray::RolloutWorker") for name in names) == 1
+    assert "ray::IDLE" not in names
 
 
 def test_a_second_run_in_the_same_folder_is_refused(tmp_path: Path) -> None:
