@@ -66,18 +66,14 @@ QUESTIONS: dict[str, Question] = {
     "actions": Question(of("actions", ("UP", "DOWN", "NOOP")), LONG),
     "frame skip": Question(of("frame_skip", 1, 2, 3), LONG),
     "16 workers": Question(
-        (
-            {"batch_size": 16, "learning_rate": 6e-3},
-            {"batch_size": 16, "learning_rate": 6e-3, "anneal_episodes": 8000},
-            {"policy_lag": 4},
-        ),
-        12_000_000,
-        workers=16,
+        ({"policy_lag": 4}, {"batch_size": 16, "learning_rate": 6e-3}), 12_000_000, workers=16
     ),
     "64 workers": Question(
         (
             {"batch_size": 64, "learning_rate": 12e-3},
             {"batch_size": 64, "learning_rate": 12e-3, "anneal_episodes": 32_000},
+            {"batch_size": 64, "learning_rate": 6e-3, "anneal_episodes": 32_000},
+            {"batch_size": 16, "policy_lag": 4},
         ),
         20_000_000,
         workers=64,
