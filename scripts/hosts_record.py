@@ -28,7 +28,7 @@ from hosts import Rig
 from distributed_pg.errors import RunError
 from distributed_pg.run_dir import read_metrics
 
-DEADLINE = 120.0
+DEADLINE = 240.0
 """Seconds in which anything that is waited for must happen."""
 POLL = 0.02
 SETTINGS = "--batch-size 4 --frame-limit 2000 --seed 11"
@@ -197,9 +197,13 @@ class Cluster:
         deadline = time.monotonic() + DEADLINE
         while not condition():
             if time.monotonic() > deadline:
-                log = self.log.read_text()[-3000:]
-                raise RunError(f"waited {DEADLINE:.0f} s for {what}:\n{log}")
+                raise RunError(f"waited {DEADLINE:.0f} s for {what}:\n{self._said()}")
             time.sleep(POLL)
+
+    def _said(self) -> str:
+        """The end of what the run and Ray's autoscaler said."""
+        autoscaler = self.rig.host(HEAD).tmp.glob("ray/session_2*/logs/monitor.*")
+        return "\n".join(path.read_text()[-3000:] for path in (self.log, *sorted(autoscaler)))
 
     def _run(self, host: str, command: str) -> None:
         done = self.rig.run(host, command)
