@@ -28,8 +28,10 @@ from hosts import Rig
 from distributed_pg.errors import RunError
 from distributed_pg.run_dir import read_metrics
 
-DEADLINE = 240.0
+DEADLINE = 120.0
 """Seconds in which anything that is waited for must happen."""
+RAY_AGAIN = 240.0
+"""The same for the autoscaler to start Ray again on a host, over SSH."""
 POLL = 0.02
 SETTINGS = "--batch-size 4 --frame-limit 2000 --seed 11"
 AT_A_TIME = 2
@@ -152,7 +154,7 @@ class Cluster:
         self.took("cut off: until Ray gave it up", begin)
         begin = time.monotonic()
         self.rig.heal(FIRST)
-        self._until(lambda: self._plays(FIRST), "the host that was given up to play")
+        self._until(lambda: self._plays(FIRST), "the host that was given up to play", RAY_AGAIN)
         self.took("cut off: from healing to an episode there", begin)
         self._until_updates(BETWEEN)
 
@@ -193,11 +195,11 @@ class Cluster:
         wanted = len(read_metrics(self._metrics)) + count
         self._until(lambda: len(read_metrics(self._metrics)) >= wanted, f"{count} more updates")
 
-    def _until(self, condition: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + DEADLINE
+    def _until(self, condition: Callable[[], bool], what: str, seconds: float = DEADLINE) -> None:
+        deadline = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > deadline:
-                raise RunError(f"waited {DEADLINE:.0f} s for {what}:\n{self._said()}")
+                raise RunError(f"waited {seconds:.0f} s for {what}:\n{self._said()}")
             time.sleep(POLL)
 
     def _said(self) -> str:

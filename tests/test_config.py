@@ -47,7 +47,7 @@ OUT_OF_RANGE: list[tuple[str, Any, str]] = [
     ("stop_minutes", 0.0, "0.0 is not a number above 0"),
     ("stop_reward", 22.0, "22.0 is not a number from -21 and up to 21"),
     ("num_workers", 0, '0 is not a whole number from 1 to 100000, or "auto"'),
-    ("num_workers", "many", "'many' is not a whole number from 1 to 100000, or"),
+    ("num_workers", "many", "'many' is not a whole number from 1 to 100000, or \"auto\""),
     ("address", "ray://head:10001", "'ray://head:10001' is not HOST:PORT"),
     ("address", "head", "'head' is not HOST:PORT"),
     ("address", "head:99999", "'head:99999' is not HOST:PORT"),
