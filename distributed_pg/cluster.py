@@ -1,10 +1,9 @@
 """What the learner needs of the machines that play for it."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from distributed_pg.policy import Gradient, Policy
+from distributed_pg.policy import Policy
 from distributed_pg.rollout import EpisodeStats
 from distributed_pg.schedule import Ticket
 
@@ -16,7 +15,7 @@ class Finished:
     ticket: Ticket
     stats: EpisodeStats
     gradient: Any
-    """What :meth:`Cluster.fetch` takes; the gradient is freed when nobody holds it any more."""
+    """Its Gradient; None in an evaluation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +35,8 @@ class Failed:
     traceback: str
 
 
-@dataclass(frozen=True, slots=True)
-class GradientLost:
-    """The gradient of a finished episode is gone; the episode has to be played again."""
-
-    reason: str
-
-
 class Cluster(Protocol):
-    """Workers that play tickets, and the store their gradients wait in."""
+    """Workers that play tickets."""
 
     @property
     def workers(self) -> int:
@@ -79,6 +71,3 @@ class Cluster(Protocol):
         Raises:
             RunError: no worker can be started, or one lacks what it needs.
         """
-
-    def fetch(self, gradients: Sequence[Any]) -> list[Gradient | GradientLost]:
-        """Bring the gradients of finished episodes from the store, in this order."""

@@ -89,11 +89,6 @@ class Dispatcher:
                 finished.append(event)
         return finished
 
-    def gradient_lost(self, episode: int, reason: str) -> None:
-        """The gradient of a finished episode is gone."""
-        self._schedule.lose_gradient(episode)
-        self._message(f"episode {episode} is played again ({reason})")
-
     def _back_up(self) -> None:
         now, limit = self._clock(), self._backup_after * self._usual
         for episode, begun in list(self._begun.items()):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from distributed_pg.checkpoint import weights_checksum
-from distributed_pg.cluster import Cluster, Finished, GradientLost
+from distributed_pg.cluster import Cluster, Finished
 from distributed_pg.config import TrainConfig
 from distributed_pg.dispatch import Dispatcher
 from distributed_pg.errors import RunError
@@ -24,7 +24,7 @@ from distributed_pg.state import WINDOW, Progress, TrainingState
 POLL_SECONDS = 0.5
 """How long the learner waits for workers before it looks whether it was asked to stop."""
 _TOGETHER = 16
-"""Gradients fetched and added before the workers are looked after again."""
+"""Gradients added before the workers are looked after again."""
 _RATE_UPDATES = 25
 
 
@@ -117,17 +117,10 @@ class Learner:
 
     def _sum(self) -> None:
         """Add some of the gradients whose turn it is."""
-        episodes = self._schedule.next_to_sum(_TOGETHER)
-        if not episodes:
-            return
-        waiting = [self._finished[episode].gradient for episode in episodes]
-        for episode, gradient in zip(episodes, self._cluster.fetch(waiting), strict=True):
-            if isinstance(gradient, GradientLost):
-                del self._finished[episode]
-                self._dispatcher.gradient_lost(episode, gradient.reason)
-                return
-            gradient.add_to(self._gradient)
-            self._batch.append(self._finished.pop(episode).stats)
+        for episode in self._schedule.next_to_sum(_TOGETHER):
+            finished = self._finished.pop(episode)
+            finished.gradient.add_to(self._gradient)
+            self._batch.append(finished.stats)
             self._schedule.mark_summed(episode)
 
     def _update(self) -> None:

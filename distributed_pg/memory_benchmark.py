@@ -15,7 +15,7 @@ from distributed_pg.config import TrainConfig
 from distributed_pg.env import PongEnv
 from distributed_pg.errors import RunError, one_line
 from distributed_pg.memory import peak_memory
-from distributed_pg.policy import Policy
+from distributed_pg.policy import Gradient, Policy
 from distributed_pg.ray_session import ray_session
 from distributed_pg.ray_worker import worker_environment
 from distributed_pg.rollout import (
@@ -46,8 +46,8 @@ class Memory:
 class LongGame:
     """An actor that plays as long a game as asked for, by joining several."""
 
-    def play(self, policy: Policy, config: TrainConfig) -> int:
-        """Play :data:`LONG_GAME` steps, compute their gradient; the process's peak memory."""
+    def play(self, policy: Policy, config: TrainConfig) -> Gradient:
+        """Play :data:`LONG_GAME` steps and return their gradient."""
         env, joined, game = PongEnv(), Trajectory(), 0
         while len(joined.actions) < LONG_GAME:
             played = play_episode(env, policy, episode_seed(0, game, EVALUATION))
@@ -56,7 +56,10 @@ class LongGame:
             joined.hidden_blocks.append(played.hidden.copy())
             joined.output_blocks.append(played.outputs)
             game += 1
-        episode_gradient(policy, joined, config)
+        return episode_gradient(policy, joined, config)
+
+    def peak_memory(self) -> int:
+        """Of this process, bytes."""
         return peak_memory()
 
 
@@ -74,7 +77,8 @@ def measure_memory(progress: Callable[[str], None] = lambda _: None) -> Memory:
         actor = ray.remote(LongGame).options(num_cpus=1, runtime_env=environment)
         player: Any = actor.remote()
         policy = TrainingState.initial(config).policy
-        worker: int = ray.get(player.play.remote(policy, config))
+        ray.get(player.play.remote(policy, config))
+        worker: int = ray.get(player.peak_memory.remote())
     progress("memory of a learner")
     return Memory(ray_worker, worker, _learner_memory())
 

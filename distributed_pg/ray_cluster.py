@@ -1,20 +1,20 @@
-"""The cluster as Ray provides it: actors that play, an object store that holds."""
+"""The cluster as Ray provides it: actors that play, an object store for the weights."""
 
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, cast
+from typing import Any
 
 import ray
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
-from distributed_pg.cluster import Failed, Finished, GradientLost, Lost
+from distributed_pg.cluster import Failed, Finished, Lost
 from distributed_pg.config import TrainConfig
 from distributed_pg.errors import RunError, one_line
-from distributed_pg.policy import Gradient, Policy
+from distributed_pg.policy import Policy
 from distributed_pg.ray_session import cluster_cpus
 from distributed_pg.ray_worker import (
     TICKETS,
@@ -26,7 +26,6 @@ from distributed_pg.ray_worker import (
     reason_of,
     start_worker,
 )
-from distributed_pg.rollout import EpisodeStats
 from distributed_pg.schedule import Ticket
 from distributed_pg.versions import changed_versions
 from distributed_pg.worker import WorkerInfo
@@ -41,8 +40,6 @@ START_ATTEMPTS = 5
 """Failed starts in a row after which the run gives up, if no worker can play."""
 PATIENCE_SECONDS = 30.0
 """How long no worker may be ready before the user is told."""
-FETCH_SECONDS = 5.0
-"""How long gradients may take to come from the workers before their episodes are played again."""
 RESIZE_SECONDS = 1.0
 """How often to see whether there should be more workers, or fewer."""
 _LOOK_SECONDS = 0.5
@@ -71,7 +68,6 @@ class _Call:
 
     member: _Member
     ticket: Ticket | None = None
-    gradient: Reference | None = None
 
 
 class RayCluster:
@@ -168,8 +164,7 @@ class RayCluster:
         member = next(iter(self._idle or self._playing))
         if member.tickets == 0:
             member.silent_since = time.monotonic()
-        stats, *gradient = member.submit(ticket, self._weights[ticket.version])
-        self._calls[stats] = _Call(member, ticket, *gradient)
+        self._calls[member.submit(ticket, self._weights[ticket.version])] = _Call(member, ticket)
         member.tickets += 1
         self._place(member)
 
@@ -192,13 +187,6 @@ class RayCluster:
                 events.append(event)
         return events
 
-    def fetch(self, gradients: Sequence[Reference]) -> list[Gradient | GradientLost]:
-        """Bring gradients from the object store; see :class:`Cluster`."""
-        return [
-            GradientLost(reason_of(answer)) if isinstance(answer, RayError) else answer
-            for answer in get_all(gradients, FETCH_SECONDS)
-        ]
-
     def _collect(self, call: _Call, answer: Any) -> Finished | Lost | Failed | None:
         call.member.silent_since = time.monotonic()
         if isinstance(answer, RayTaskError):
@@ -217,7 +205,7 @@ class RayCluster:
             self._revive(call.member, answer)
             return Lost(call.ticket, reason_of(answer))
         self._place(call.member)
-        return Finished(call.ticket, cast("EpisodeStats", answer), call.gradient)
+        return Finished(call.ticket, *answer)
 
     def _failed(self, call: _Call, error: RayTaskError) -> Failed:
         """The worker's code raised an exception."""

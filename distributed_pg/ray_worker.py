@@ -5,7 +5,7 @@ from typing import Any, TypeAlias, cast
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import GetTimeoutError, RayError
+from ray.exceptions import RayError
 
 from distributed_pg.config import TrainConfig
 from distributed_pg.errors import one_line
@@ -22,23 +22,29 @@ _KEEP_MEMORY = {
 }
 """What an episode frees is kept for the next: to take it from the system anew, page by page, would
 cost 1% of a worker's time."""
+_IN_THE_ANSWER = {
+    "RAY_max_direct_call_object_size": str(2**30),
+    "RAY_task_rpc_inlined_bytes_limit": str(2**30),
+}
+"""Bytes that a worker sends in the answer to a call. Ray would leave what is larger than 100 KiB in
+the worker's node's object store, from where it may be lost, and must be asked for."""
 
 Worker: TypeAlias = ActorHandle[Any]
 Reference: TypeAlias = ray.ObjectRef[Any]
-Submit: TypeAlias = Callable[[Ticket, Reference], list[Reference]]
-"""Sends a worker a ticket and a reference to the weights; returns the references to the
-EpisodeStats and, where there is one, the Gradient."""
+Submit: TypeAlias = Callable[[Ticket, Reference], Reference]
+"""Sends a worker a ticket and a reference to the weights; returns a reference to the EpisodeStats
+and the Gradient, or None where there is none."""
 
 
 def play(worker: Worker) -> Submit:
     """How training has a worker play."""
-    # Two return values, so that the gradient stays in the store while its statistics travel.
-    return cast("Submit", worker.play.options(num_returns=2).remote)
+    return cast("Submit", worker.play.remote)
 
 
 def worker_environment(kernels: dict[str, str] | None = None) -> dict[str, str]:
     """The environment variables of a worker's process; see :func:`start_worker`."""
-    return (kernel_environment() if kernels is None else kernels) | _KEEP_MEMORY
+    kernels = kernel_environment() if kernels is None else kernels
+    return {**kernels, **_KEEP_MEMORY, **_IN_THE_ANSWER}
 
 
 def start_worker(config: TrainConfig, kernels: dict[str, str] | None = None) -> Worker:
@@ -59,19 +65,12 @@ def start_worker(config: TrainConfig, kernels: dict[str, str] | None = None) -> 
     return cast("Worker", ray.remote(RolloutWorker).options(**options).remote(config))
 
 
-def get_all(references: Sequence[Reference], timeout: float | None = None) -> list[Any]:
-    """What they refer to; in the place of what is lost, the error that says so.
-
-    What is not here after ``timeout`` seconds counts as lost: where a node went without a word, Ray
-    takes longer than that to find out.
-    """
-    wanted = list(references)
+def get_all(references: Sequence[Reference]) -> list[Any]:
+    """The answers; in the place of one that will not come, the error that says so."""
     try:
-        return ray.get(wanted, timeout=timeout)
+        return ray.get(list(references))
     except RayError:  # it is not said of which
-        there, _ = ray.wait(wanted, num_returns=len(wanted), timeout=0)
-        late = GetTimeoutError(f"not here after {timeout} s")
-        return [_get_one(one) if one in there else late for one in wanted]
+        return [_get_one(reference) for reference in references]
 
 
 def _get_one(reference: Reference) -> Any:

@@ -102,11 +102,6 @@ class Schedule:
         heapq.heappush(self._free, episode)
         return True
 
-    def lose_gradient(self, episode: int) -> None:
-        """The gradient of a finished episode is gone: it has to be played again."""
-        self._finished.remove(episode)
-        heapq.heappush(self._free, episode)
-
     def next_to_sum(self, most: int) -> range:
         """The episodes whose gradients can be added now, in this order; ``most`` of them at most.
 

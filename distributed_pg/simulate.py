@@ -14,7 +14,7 @@ import ray
 
 from distributed_pg.config import TrainConfig
 from distributed_pg.policy import Gradient, Policy
-from distributed_pg.ray_worker import Worker
+from distributed_pg.ray_worker import Worker, worker_environment
 from distributed_pg.rollout import EpisodeResult, EpisodeStats
 from distributed_pg.schedule import Ticket
 from distributed_pg.versions import library_versions
@@ -43,7 +43,11 @@ class WaitingWorkers:
 
 def start_waiting(workers: int, played: list[EpisodeResult]) -> Callable[[TrainConfig], Worker]:
     """What RayCluster starts ``workers`` simulated workers with, spread over a few processes."""
-    options = {"num_cpus": 0, "max_concurrency": workers // HOSTS + 2}
+    options = {
+        "num_cpus": 0,
+        "max_concurrency": workers // HOSTS + 2,
+        "runtime_env": {"env_vars": worker_environment()},
+    }
     actor = ray.remote(WaitingWorkers).options(**options)
     hosts = itertools.cycle([cast("Worker", actor.remote(played)) for _ in range(HOSTS)])
     return lambda _: next(hosts)

@@ -60,9 +60,12 @@ class RolloutWorker:
         )
         return stats, result.gradient
 
-    def evaluate(self, ticket: Ticket, policy: Policy, seed: int, greedy: bool) -> EpisodeStats:
+    def evaluate(
+        self, ticket: Ticket, policy: Policy, seed: int, greedy: bool
+    ) -> tuple[EpisodeStats, None]:
         """Play an episode that nothing is learned from."""
-        return evaluate_episode(self._emulator(), policy, seed, ticket.episode, greedy=greedy)
+        stats = evaluate_episode(self._emulator(), policy, seed, ticket.episode, greedy=greedy)
+        return stats, None
 
     def _emulator(self) -> PongEnv:
         if self._env is None:

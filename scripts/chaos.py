@@ -311,7 +311,6 @@ def summary(
             for kind, times in sorted(recovery.items())
         },
         "episodes_played_again": len(re.findall("is played again", log)),
-        "of_these_results_lost": len(re.findall(r"is played again \((?:Object|Owner)", log)),
         "second_workers": len(re.findall("a second worker plays it too", log)),
         "episodes_per_second_while_training": {"with": rates[0], "without": rates[1]},
         "throughput_lost": round(1.0 - rates[0] / rates[1], 3),

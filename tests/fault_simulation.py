@@ -211,9 +211,7 @@ def check(seed: int) -> None:
     expected = weights_checksum(by_the_definition(config, updates))
     assert weights_checksum(state.policy) == expected, "other bits"
     assert weights_checksum(disk.saved.policy) == expected, "other bits on the disk"
-    # A killed learner may have known of a lost gradient and not have come to say so.
-    unsaid = faults.total() - len(listener.reported)
-    assert unsaid == 0 or (kills and 0 < unsaid <= faults["gradient lost"]), "not reported once"
+    assert faults.total() == len(listener.reported), "not reported once"
     TOTAL.update(faults)
     TOTAL.update({"second worker": listener.backups, "learner killed": kills})
 

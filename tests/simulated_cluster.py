@@ -4,10 +4,10 @@ import heapq
 import itertools
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
-from distributed_pg.cluster import Failed, Finished, GradientLost, Lost
+from distributed_pg.cluster import Failed, Finished, Lost
 from distributed_pg.policy import Gradient, Policy
 from distributed_pg.rollout import EpisodeStats
 from distributed_pg.schedule import Ticket
@@ -26,8 +26,6 @@ class Faults:
     hangs: float = 0.0
     slow: float = 0.0
     """It takes 50 times as long."""
-    gradient_lost: float = 0.0
-    """After it was announced."""
     announced_twice: float = 0.0
     answers_late: float = 0.0
     """The worker is reported lost, and its answer comes all the same, later."""
@@ -60,14 +58,6 @@ class _Worker:
     """How often it was replaced; what an earlier life had planned does not happen."""
 
 
-@dataclass(eq=False)
-class Handle:
-    """What stands for a gradient in the store."""
-
-    gradient: Gradient
-    gone: bool
-
-
 class SimulatedCluster:
     """Implements distributed_pg.cluster.Cluster; ``play`` stands for the worker's work."""
 
@@ -97,7 +87,6 @@ class SimulatedCluster:
         self.most_weights = 0
         self.faults: list[str] = []
         """What the learner was told of, and has to report once."""
-        self._gone: set[Handle] = set()
         self.wait(0.0, 1e9)
 
     @property
@@ -144,13 +133,6 @@ class SimulatedCluster:
                 self.faults.append(event.reason)
         return events
 
-    def fetch(self, gradients: Sequence[Handle]) -> list[Gradient | GradientLost]:
-        for handle in gradients:
-            if handle.gone and handle not in self._gone:
-                self._gone.add(handle)
-                self.faults.append("gradient lost")
-        return [GradientLost("the node died") if h.gone else h.gradient for h in gradients]
-
     def _next_worker(self, free: int) -> _Worker | None:
         ready = [worker for worker in self._workers if worker.ready]
         for tickets in (0, 1) if free >= len(ready) else (0,):
@@ -177,23 +159,20 @@ class SimulatedCluster:
         elif self._happens(faults.hangs):
             pass
         elif self._happens(faults.answers_late):
-            handle = Handle(gradient, gone=False)
-            late = Finished(ticket, stats, handle)
+            late = Finished(ticket, stats, gradient)
             self._plan(worker, seconds / 2, lambda: self._die([worker], "the line broke"))
             self._plan(None, 3 * seconds, lambda: self._events.append(late))
         elif self._may_fail(ticket.episode) and self._happens(faults.fails):
             self._failures[ticket.episode] = self._failures.get(ticket.episode, 0) + 1
             self._plan(worker, seconds / 2, lambda: self._fail(worker))
         else:
-            handle = Handle(gradient, gone=self._happens(faults.gradient_lost))
-            done = Finished(ticket, stats, handle)
+            done = Finished(ticket, stats, gradient)
             self._plan(worker, seconds, lambda: self._finish(worker, done))
 
     def _finish(self, worker: _Worker, event: Finished) -> None:
         self._answer(worker, event)
         if self._happens(self._faults.announced_twice):
-            again = replace(event, gradient=Handle(event.gradient.gradient, event.gradient.gone))
-            self._plan(None, self._chance.uniform(0, 5), lambda: self._events.append(again))
+            self._plan(None, self._chance.uniform(0, 5), lambda: self._events.append(event))
         if self._happens(self._faults.dies_after):
             self._die([worker], "the worker died after")
 

@@ -3,17 +3,16 @@
 import json
 import math
 import re
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from simulated_cluster import Faults, Handle, SimulatedCluster
+from simulated_cluster import Clock, Event, Faults, SimulatedCluster
 
 from distributed_pg.checkpoint import load_checkpoint, weights_checksum
-from distributed_pg.cluster import GradientLost
+from distributed_pg.cluster import Finished
 from distributed_pg.config import TrainConfig
 from distributed_pg.env import PongEnv
 from distributed_pg.errors import RunError, UsageError
@@ -147,7 +146,7 @@ def test_the_run_is_what_its_definition_says(tmp_path: Path, settings: dict[str,
     [
         (1, {}),
         (7, {}),
-        (4, {"dies_during": 0.2, "gradient_lost": 0.2}),
+        (4, {"dies_during": 0.2, "dies_after": 0.2}),
         (9, {"node_dies": 0.1, "announced_twice": 0.3, "slow": 0.1}),
     ],
 )
@@ -232,25 +231,25 @@ def test_metrics_and_checkpoints_on_disk(tmp_path: Path) -> None:
 
 def test_a_record_by_hand(tmp_path: Path) -> None:
     games = {0: (1, 21, 100, 0.5), 1: (21, 3, 300, 0.25), 2: (0, 0, 10, 0.5), 3: (0, 0, 10, 0.5)}
-    gradient = Gradient(
-        np.empty(0, np.int32), np.empty((0, 20), np.float32), np.zeros((20, 1), np.float32)
-    )
+    nothing = np.empty(0, np.int32), np.empty((0, 20), np.float32), np.zeros((20, 1), np.float32)
+    clock = Clock()
+
+    class SlowToAdd(Gradient):
+        def add_to(self, total: Policy) -> None:
+            clock.now += 0.25
+            super().add_to(total)
 
     def play(ticket: Ticket, policy: Policy) -> tuple[EpisodeStats, Gradient]:
         won, lost, steps, entropy = games[ticket.episode]
-        return EpisodeStats(won - lost, steps, 0, 0.0, 1.0, won, lost, entropy), gradient
+        return EpisodeStats(won - lost, steps, 0, 0.0, 1.0, won, lost, entropy), SlowToAdd(*nothing)
 
     class SlowStore(SimulatedCluster):
-        def fetch(self, gradients: Sequence[Handle]) -> list[Gradient | GradientLost]:
-            self.clock.now += 0.25 * len(gradients)
-            return super().fetch(gradients)
-
         def publish(self, version: int, policy: Policy) -> None:
             self.clock.now += 2.0
             super().publish(version, policy)
 
     config = replace(CONFIG, batch_size=2, stop_episodes=4)
-    reporter, cluster = Recorder(), SlowStore(play, 2, Faults())
+    reporter, cluster = Recorder(), SlowStore(play, 2, Faults(), clock=clock)
     state = TrainingState.initial(config)
     learner = make_learner(config, tmp_path / "run", state, cluster, reporter)
     assert learner.run(lambda: False)
@@ -289,20 +288,16 @@ def test_after_a_kill_the_metrics_of_lost_updates_are_made_again(tmp_path: Path)
 def test_a_gradient_that_is_not_finite_stops_the_run_and_is_not_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = SimulatedCluster.fetch
+    real = SimulatedCluster.wait
 
-    fetched: list[Gradient | GradientLost] = []
+    def spoilt(self: SimulatedCluster, timeout: float, deadline: float) -> list[Event]:
+        events = real(self, timeout, deadline)
+        for event in events:
+            if isinstance(event, Finished) and event.ticket.episode == 6:
+                event.gradient.w2[0, 0] = np.nan
+        return events
 
-    def spoilt(
-        self: SimulatedCluster, gradients: Sequence[Handle]
-    ) -> list[Gradient | GradientLost]:
-        answers = real(self, gradients)
-        if len(fetched) < 7 <= len(fetched) + len(answers):
-            gradients[6 - len(fetched)].gradient.w2[0, 0] = np.nan
-        fetched.extend(answers)
-        return answers
-
-    monkeypatch.setattr(SimulatedCluster, "fetch", spoilt)
+    monkeypatch.setattr(SimulatedCluster, "wait", spoilt)
     state = TrainingState.initial(CONFIG)
     cluster = make_cluster(CONFIG, 2)
     learner = make_learner(CONFIG, tmp_path / "run", state, cluster, Recorder())

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+import ray
+from command import DEADLINE
+from ray.experimental import get_local_object_locations
 
 from distributed_pg.checkpoint import load_checkpoint
 from distributed_pg.config import TrainConfig
@@ -20,9 +23,11 @@ from distributed_pg.kernels import kernel_environment
 from distributed_pg.policy import Gradient, Policy
 from distributed_pg.ray_cluster import RayCluster
 from distributed_pg.ray_session import ray_session
+from distributed_pg.ray_worker import play, start_worker
 from distributed_pg.rollout import EpisodeStats
 from distributed_pg.run_dir import METRICS, RunDir, UpdateRecord, read_metrics
 from distributed_pg.schedule import Ticket
+from distributed_pg.state import TrainingState
 from distributed_pg.train import TrainResult, resume_config, train
 from distributed_pg.worker import RolloutWorker
 
@@ -322,6 +327,19 @@ def test_workers_run_with_the_kernels_that_give_the_same_bits_everywhere() -> No
         (worker,) = (process for process in worker_processes() if process.pid not in before)
         environment = worker.environ()
     assert kernel_environment().items() <= environment.items()
+
+
+def test_a_gradient_that_has_arrived_cannot_be_lost_with_its_node() -> None:
+    weights = ray.put(TrainingState.initial(CONFIG).policy)
+    worker = start_worker(CONFIG)
+    answer = play(worker)(Ticket(0, 0), weights)
+    ray.wait([answer], timeout=DEADLINE)
+    stored = get_local_object_locations([weights, answer])
+    ray.kill(worker)
+    assert len(stored[weights]["node_ids"]) == 1
+    assert not stored[answer]["node_ids"]
+    stats, gradient = ray.get(answer)
+    assert gradient.nbytes == stats.gradient_bytes > 100 * 1024
 
 
 def test_evaluate_is_a_function_of_its_seed(reference: dict[int, TrainResult]) -> None:

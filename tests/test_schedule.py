@@ -65,15 +65,6 @@ def test_a_late_answer_of_a_lost_attempt_counts() -> None:
     assert list(schedule.next_to_sum(9)) == [0]
 
 
-def test_a_finished_episode_whose_gradient_is_gone_is_played_again() -> None:
-    schedule = Schedule(batch_size=1, policy_lag=0)
-    schedule.next_ticket()
-    schedule.finish(0)
-    schedule.lose_gradient(0)
-    assert not schedule.next_to_sum(9)
-    assert schedule.next_ticket() == Ticket(0, 0)
-
-
 def test_an_episode_that_two_workers_play_is_lost_only_with_both() -> None:
     schedule = Schedule(batch_size=2, policy_lag=0)
     assert schedule.backup_ticket(0) is None  # nobody plays it yet
@@ -181,9 +172,6 @@ def test_every_episode_is_summed_once_in_order_with_the_right_weights(
             if schedule.finish(ticket.episode):
                 played_with[ticket.episode] = ticket.version
         for episode in schedule.next_to_sum(chance.randint(1, 20)):
-            if chance.random() < loss / 2:
-                schedule.lose_gradient(episode)
-                break
             summed.append(episode)
             schedule.mark_summed(episode)
         if schedule.batch_complete:
