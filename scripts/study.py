@@ -75,7 +75,7 @@ QUESTIONS: dict[str, Question] = {
             {"batch_size": 64, "learning_rate": 6e-3, "anneal_episodes": 32_000},
             {"batch_size": 16, "policy_lag": 4},
         ),
-        26_000_000,
+        20_000_000,
         workers=64,
     ),
     "256 workers": Question(
@@ -118,7 +118,7 @@ def main() -> None:
         description=(__doc__ or "").partition("\n")[0],
         epilog=f"Questions: {', '.join(QUESTIONS)}.",
     )
-    parser.add_argument("--frames", type=int, help="emulated frames of each run (4 to 26 million)")
+    parser.add_argument("--frames", type=int, help="emulated frames of each run (4 to 20 million)")
     parser.add_argument("--seeds", default="0,1", help="with commas between (0,1)")
     parser.add_argument("--only", default="", help="questions, with commas between (all)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time (CPUs)")
