@@ -23,11 +23,11 @@ _KEEP_MEMORY = {
 """What an episode frees is kept for the next: to take it from the system anew, page by page, would
 cost 1% of a worker's time."""
 _IN_THE_ANSWER = {
-    "RAY_max_direct_call_object_size": str(2**30),
-    "RAY_task_rpc_inlined_bytes_limit": str(2**30),
+    "RAY_max_direct_call_object_size": str(2**28),
+    "RAY_task_rpc_inlined_bytes_limit": str(2**28),
 }
-"""Bytes that a worker sends in the answer to a call. Ray would leave what is larger than 100 KiB in
-the worker's node's object store, from where it may be lost, and must be asked for."""
+"""Bytes that a worker sends in its answer, half of the most that Ray sends at once. Ray would leave
+what is larger than 100 KiB in the object store, to be asked for there, or lost with its node."""
 
 Worker: TypeAlias = ActorHandle[Any]
 Reference: TypeAlias = ray.ObjectRef[Any]
