@@ -79,7 +79,14 @@ QUESTIONS: dict[str, Question] = {
         workers=64,
     ),
     "256 workers": Question(
-        ({"batch_size": 64, "policy_lag": 4, "learning_rate": 6e-3},), 20_000_000, workers=256
+        (
+            {"batch_size": 64, "policy_lag": 4, "learning_rate": 6e-3},
+            {"batch_size": 64, "policy_lag": 4},
+            {"batch_size": 32, "policy_lag": 8, "learning_rate": 6e-3},
+            {"batch_size": 16, "policy_lag": 16},
+        ),
+        20_000_000,
+        workers=256,
     ),
 }
 """What is asked."""
