@@ -71,10 +71,9 @@ def measure_memory(progress: Callable[[str], None] = lambda _: None) -> Memory:
     """
     config = TrainConfig()
     progress("memory of a worker")
-    environment = {"env_vars": worker_environment()}
     with ray_session(None, 1, lambda _: None):
         ray_worker: int = ray.get(ray.remote(peak_memory).options(num_cpus=0).remote())
-        actor = ray.remote(LongGame).options(num_cpus=1, runtime_env=environment)
+        actor = ray.remote(LongGame).options(num_cpus=1, runtime_env=worker_environment())
         player: Any = actor.remote()
         policy = TrainingState.initial(config).policy
         ray.get(player.play.remote(policy, config))

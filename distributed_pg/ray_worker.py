@@ -1,6 +1,6 @@
 """A rollout worker as a Ray actor: start it, have it play, read what it answers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeAlias, cast
 
 import ray
@@ -41,10 +41,10 @@ def play(worker: Worker) -> Submit:
     return cast("Submit", worker.play.remote)
 
 
-def worker_environment(kernels: dict[str, str] | None = None) -> dict[str, str]:
-    """The environment variables of a worker's process; see :func:`start_worker`."""
+def worker_environment(kernels: dict[str, str] | None = None) -> dict[str, dict[str, str]]:
+    """Ray's ``runtime_env`` of a worker's process; see :func:`start_worker`."""
     kernels = kernel_environment() if kernels is None else kernels
-    return {**kernels, **_KEEP_MEMORY, **_IN_THE_ANSWER}
+    return {"env_vars": {**kernels, **_KEEP_MEMORY, **_IN_THE_ANSWER}}
 
 
 def start_worker(config: TrainConfig, kernels: dict[str, str] | None = None) -> Worker:
@@ -60,15 +60,15 @@ def start_worker(config: TrainConfig, kernels: dict[str, str] | None = None) -> 
         "num_cpus": 1,
         "scheduling_strategy": "SPREAD",
         "max_restarts": -1,
-        "runtime_env": {"env_vars": worker_environment(kernels)},
+        "runtime_env": worker_environment(kernels),
     }
     return cast("Worker", ray.remote(RolloutWorker).options(**options).remote(config))
 
 
-def get_all(references: Sequence[Reference]) -> list[Any]:
+def get_all(references: list[Reference]) -> list[Any]:
     """The answers; in the place of one that will not come, the error that says so."""
     try:
-        return ray.get(list(references))
+        return ray.get(references)
     except RayError:  # it is not said of which
         return [_get_one(reference) for reference in references]
 

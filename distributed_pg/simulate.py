@@ -46,7 +46,7 @@ def start_waiting(workers: int, played: list[EpisodeResult]) -> Callable[[TrainC
     options = {
         "num_cpus": 0,
         "max_concurrency": workers // HOSTS + 2,
-        "runtime_env": {"env_vars": worker_environment()},
+        "runtime_env": worker_environment(),
     }
     actor = ray.remote(WaitingWorkers).options(**options)
     hosts = itertools.cycle([cast("Worker", actor.remote(played)) for _ in range(HOSTS)])

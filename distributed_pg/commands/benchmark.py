@@ -91,10 +91,10 @@ def run(args: BenchmarkArgs) -> int:
         "progress": errors.print,
     }
     counts = worker_counts("num_workers", args.num_workers)
-    simulated = args.simulate_workers
-    waiting = worker_counts("simulate_workers", simulated) if simulated else []
+    asked = args.simulate_workers
+    simulated = worker_counts("simulate_workers", asked) if asked else []
     rows = benchmark(counts, args.rounds, args.seconds, native=args.native_kernels, **of_policy)
-    simulations = simulate(waiting, args.seconds, **of_policy) if waiting else []
+    simulations = simulate(simulated, args.seconds, **of_policy) if simulated else []
     memory = measure_memory(errors.print)
     files = write_report(rows, simulations, memory, args.rounds, args.seconds, args.out)
     screen = console()
