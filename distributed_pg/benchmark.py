@@ -25,7 +25,7 @@ from distributed_pg.ray_worker import Worker, start_worker
 from distributed_pg.references import Rate, classic_rate, emulator_rate, tutorial_rate
 from distributed_pg.rollout import EpisodeStats, rollout
 from distributed_pg.run_dir import RunDir, UpdateRecord
-from distributed_pg.simulate import start_waiting
+from distributed_pg.simulate import start_waiting, wait_for
 from distributed_pg.state import Progress, TrainingState
 from distributed_pg.trained_policy import load_policy_at
 
@@ -173,7 +173,7 @@ def simulate(
         for n in workers:
             progress(f"simulating {n} workers")
             start = start_waiting(n, played)
-            with RayCluster(config, always(n), start=start) as cluster:
+            with RayCluster(config, always(n), wait_for, start=start) as cluster:
                 records = _watch_training(replace(config, batch_size=n), state, cluster, seconds)
             rate = _rate(records)
             per_second = rate.episodes / rate.seconds

@@ -16,6 +16,9 @@ class Finished:
     stats: EpisodeStats
     gradient: Any
     """Its Gradient; None in an evaluation."""
+    seconds: float
+    """From when the worker could turn to the ticket to when its answer was taken in: its play, and
+    what the learner was late."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,7 @@ class Dispatcher:
                 self._failed(event)
             elif self._schedule.finish(event.ticket.episode):
                 self._forget(event.ticket.episode)
-                self._recent.append(event.stats.seconds)
+                self._recent.append(event.seconds)
                 self._usual = statistics.median(self._recent)
                 finished.append(event)
         return finished

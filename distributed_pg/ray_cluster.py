@@ -188,7 +188,9 @@ class RayCluster:
         return events
 
     def _collect(self, call: _Call, answer: Any) -> Finished | Lost | Failed | None:
-        call.member.silent_since = time.monotonic()
+        now = time.monotonic()
+        seconds = now - call.member.silent_since
+        call.member.silent_since = now
         if isinstance(answer, RayTaskError):
             if not isinstance(answer.cause, RayError):
                 return self._failed(call, answer)
@@ -205,7 +207,8 @@ class RayCluster:
             self._revive(call.member, answer)
             return Lost(call.ticket, reason_of(answer))
         self._place(call.member)
-        return Finished(call.ticket, *answer)
+        stats, gradient = answer
+        return Finished(call.ticket, stats, gradient, seconds)
 
     def _failed(self, call: _Call, error: RayTaskError) -> Failed:
         """The worker's code raised an exception."""

@@ -1,20 +1,22 @@
 """Workers that play nothing, to find how many of them one learner can serve.
 
 A simulated worker waits as long as a real episode took and returns that episode's gradient, of real
-size and sparsity, through Ray. A few actor processes stand for all of them: each is asynchronous,
-so a thousand episodes can be waited for at once without a thousand processes.
+size and sparsity, through Ray. A few actor processes stand for all of them, so that a thousand need
+neither a thousand processes nor much of the learner's machine.
 """
 
-import asyncio
 import itertools
+import statistics
+import time
+from collections import deque
 from collections.abc import Callable
 from typing import cast
 
 import ray
 
 from distributed_pg.config import TrainConfig
-from distributed_pg.policy import Gradient, Policy
-from distributed_pg.ray_worker import Worker, worker_environment
+from distributed_pg.policy import Gradient
+from distributed_pg.ray_worker import Reference, Submit, Worker, worker_environment
 from distributed_pg.rollout import EpisodeResult, EpisodeStats
 from distributed_pg.schedule import Ticket
 from distributed_pg.versions import library_versions
@@ -25,29 +27,46 @@ HOSTS = 2
 
 
 class WaitingWorkers:
-    """An actor that stands for many workers; the episode each would play it only waits for."""
+    """An actor that stands for many workers; the episode each would play it only waits for.
 
-    def __init__(self, played: list[EpisodeResult]) -> None:
+    All episodes are as long as the mean of those that were played. So they end in the order in
+    which they were given out, and one thread can wait for one after another.
+    """
+
+    def __init__(self, played: list[EpisodeResult], workers: int) -> None:
         self._played = played
+        self._seconds = statistics.mean(result.stats.seconds for result in played)
+        self._free_at = deque([0.0] * workers)  # the worker that is free first comes first
 
-    async def prepare(self) -> WorkerInfo:
+    def prepare(self) -> WorkerInfo:
         """Ready at once."""
         return WorkerInfo(0, library_versions())
 
-    async def play(self, ticket: Ticket, _policy: Policy) -> tuple[EpisodeStats, Gradient]:
-        """Wait for the time of one of the played episodes, the next one in turn, and return it."""
+    def play(self, ticket: Ticket, given: float) -> tuple[EpisodeStats, Gradient]:
+        """Wait until the worker would have played the ticket, ``given`` to it at that time()."""
+        end = max(self._free_at.popleft(), given) + self._seconds
+        self._free_at.append(end)
+        time.sleep(max(0.0, end - time.time()))
         result = self._played[ticket.episode % len(self._played)]
-        await asyncio.sleep(result.stats.seconds)
         return result.stats, result.gradient
 
 
 def start_waiting(workers: int, played: list[EpisodeResult]) -> Callable[[TrainConfig], Worker]:
     """What RayCluster starts ``workers`` simulated workers with, spread over a few processes."""
-    options = {
-        "num_cpus": 0,
-        "max_concurrency": workers // HOSTS + 2,
-        "runtime_env": worker_environment(),
-    }
-    actor = ray.remote(WaitingWorkers).options(**options)
-    hosts = itertools.cycle([cast("Worker", actor.remote(played)) for _ in range(HOSTS)])
+    actor = ray.remote(WaitingWorkers).options(num_cpus=0, runtime_env=worker_environment())
+    sizes = [len(range(host, workers, HOSTS)) for host in range(HOSTS)]
+    hosts = itertools.cycle([cast("Worker", actor.remote(played, size)) for size in sizes if size])
     return lambda _: next(hosts)
+
+
+def wait_for(worker: Worker) -> Submit:
+    """How a simulated worker is had to play.
+
+    It is not sent the weights. To get them is work for its own machine, of which here there is
+    none.
+    """
+
+    def submit(ticket: Ticket, _weights: Reference) -> Reference:
+        return cast("Reference", worker.play.remote(ticket, time.time()))
+
+    return submit

@@ -71,8 +71,9 @@ def play(ticket: Ticket, policy: Policy) -> tuple[EpisodeStats, Gradient]:
     rows = np.sort(chance.permutation(INPUTS)[:4]).astype(np.int32)
     noise = chance.standard_normal((4, HIDDEN)).astype(np.float32)
     total = np.float32(policy.w1.sum() + policy.w2.sum())
+    which = chance.permutation(4).astype(np.int32)
     gradient = Gradient(
-        rows, policy.w1[rows] + total * noise, policy.w2 * total - noise[0][:, None]
+        rows, which, policy.w1[rows] + total * noise, policy.w2 * total - noise[0][:, None]
     )
     seconds = float(chance.lognormal(0.0, 0.3))
     reward = reward_of(ticket.episode)
@@ -100,7 +101,7 @@ def by_the_definition(config: TrainConfig, updates: int) -> Policy:
         for i in range(config.batch_size):
             ticket = Ticket(update * config.batch_size + i, version)
             _, gradient = play(ticket, versions[version])
-            total.w1[gradient.rows] += gradient.w1_rows
+            total.w1[gradient.rows] += gradient.w1_rows[gradient.which]
             total.w2[...] += gradient.w2
         policy = versions[-1].copy()
         annealed = 1 + update * config.batch_size / (config.anneal_episodes or math.inf)

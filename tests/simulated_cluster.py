@@ -159,14 +159,14 @@ class SimulatedCluster:
         elif self._happens(faults.hangs):
             pass
         elif self._happens(faults.answers_late):
-            late = Finished(ticket, stats, gradient)
+            late = Finished(ticket, stats, gradient, seconds)
             self._plan(worker, seconds / 2, lambda: self._die([worker], "the line broke"))
             self._plan(None, 3 * seconds, lambda: self._events.append(late))
         elif self._may_fail(ticket.episode) and self._happens(faults.fails):
             self._failures[ticket.episode] = self._failures.get(ticket.episode, 0) + 1
             self._plan(worker, seconds / 2, lambda: self._fail(worker))
         else:
-            done = Finished(ticket, stats, gradient)
+            done = Finished(ticket, stats, gradient, seconds)
             self._plan(worker, seconds, lambda: self._finish(worker, done))
 
     def _finish(self, worker: _Worker, event: Finished) -> None:

@@ -95,7 +95,7 @@ def by_the_definition(config: TrainConfig, updates: int) -> Policy:
             episode = update * config.batch_size + i
             played = rollout(env, player, config, episode)
             gradient = played.gradient
-            total.w1[gradient.rows] += gradient.w1_rows
+            total.w1[gradient.rows] += gradient.w1_rows[gradient.which]
             total.w2[...] += gradient.w2
         policy = versions[-1].copy()
         rate = config.learning_rate / (1 + update * config.batch_size / annealed)
@@ -231,7 +231,8 @@ def test_metrics_and_checkpoints_on_disk(tmp_path: Path) -> None:
 
 def test_a_record_by_hand(tmp_path: Path) -> None:
     games = {0: (1, 21, 100, 0.5), 1: (21, 3, 300, 0.25), 2: (0, 0, 10, 0.5), 3: (0, 0, 10, 0.5)}
-    nothing = np.empty(0, np.int32), np.empty((0, 20), np.float32), np.zeros((20, 1), np.float32)
+    no_row, no_gradient = np.empty(0, np.int32), np.empty((0, 20), np.float32)
+    nothing = no_row, no_row, no_gradient, np.zeros((20, 1), np.float32)
     clock = Clock()
 
     class SlowToAdd(Gradient):

@@ -16,6 +16,7 @@ from command import DEADLINE
 from ray.experimental import get_local_object_locations
 
 from distributed_pg.checkpoint import load_checkpoint
+from distributed_pg.cluster import Finished
 from distributed_pg.config import TrainConfig
 from distributed_pg.errors import RomNotFoundError, RunError, UsageError
 from distributed_pg.evaluate import Evaluation, evaluate, summary
@@ -340,6 +341,22 @@ def test_a_gradient_that_has_arrived_cannot_be_lost_with_its_node() -> None:
     assert not stored[answer]["node_ids"]
     stats, gradient = ray.get(answer)
     assert gradient.nbytes == stats.gradient_bytes > 100 * 1024
+
+
+def test_an_answer_says_how_long_it_took_the_learner_to_get_it() -> None:
+    with RayCluster(CONFIG, lambda: 1) as cluster:
+        _wait_for(cluster, lambda: cluster.workers == 1)
+        cluster.publish(0, TrainingState.initial(CONFIG).policy)
+        begin = time.monotonic()
+        cluster.give(Ticket(0, 0))
+        cluster.give(Ticket(1, 0))
+        time.sleep(3.0)  # a learner that is busy with other things
+        answers: list[Finished] = []
+        while len(answers) < 2:
+            answers += [e for e in cluster.wait(1.0, 60.0) if isinstance(e, Finished)]
+        assert answers[0].seconds > 3.0
+        # The second ticket waited for the first game; its time begins when that was over.
+        assert sum(answer.seconds for answer in answers) < time.monotonic() - begin
 
 
 def test_evaluate_is_a_function_of_its_seed(reference: dict[int, TrainResult]) -> None:

@@ -35,7 +35,8 @@ def played(pong: PongEnv, policy: Policy, seed: int, episode: int) -> EpisodeRes
 
 def bits(result: EpisodeResult) -> tuple[bytes, ...]:
     gradient = result.gradient
-    return gradient.rows.tobytes(), gradient.w1_rows.tobytes(), gradient.w2.tobytes()
+    arrays = (gradient.rows, gradient.which, gradient.w1_rows, gradient.w2)
+    return tuple(array.tobytes() for array in arrays)
 
 
 def test_a_result_is_a_function_of_weights_seed_and_episode(pong: PongEnv, policy: Policy) -> None:
