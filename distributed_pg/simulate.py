@@ -24,6 +24,9 @@ from distributed_pg.worker import WorkerInfo
 
 HOSTS = 2
 """Processes that stand for all simulated workers."""
+_NAP = 0.01
+"""Seconds that a host sleeps at least, so that what ends meanwhile is returned together, a little
+late: to be woken for each would cost the learner, on the same machine, more time."""
 
 
 class WaitingWorkers:
@@ -42,11 +45,14 @@ class WaitingWorkers:
         """Ready at once."""
         return WorkerInfo(0, library_versions())
 
-    def play(self, ticket: Ticket, given: float) -> tuple[EpisodeStats, Gradient]:
+    def play(
+        self, ticket: Ticket, given: float, _weights: list[Reference]
+    ) -> tuple[EpisodeStats, Gradient]:
         """Wait until the worker would have played the ticket, ``given`` to it at that time()."""
         end = max(self._free_at.popleft(), given) + self._seconds
         self._free_at.append(end)
-        time.sleep(max(0.0, end - time.time()))
+        if end > time.time():
+            time.sleep(max(end - time.time(), _NAP))
         result = self._played[ticket.episode % len(self._played)]
         return result.stats, result.gradient
 
@@ -62,11 +68,11 @@ def start_waiting(workers: int, played: list[EpisodeResult]) -> Callable[[TrainC
 def wait_for(worker: Worker) -> Submit:
     """How a simulated worker is had to play.
 
-    It is not sent the weights. To get them is work for its own machine, of which here there is
-    none.
+    The reference to the weights is in a list, where Ray does not look it up: to get the weights is
+    work for the worker's own machine, and here that is the learner's.
     """
 
-    def submit(ticket: Ticket, _weights: Reference) -> Reference:
-        return cast("Reference", worker.play.remote(ticket, time.time()))
+    def submit(ticket: Ticket, weights: Reference) -> Reference:
+        return cast("Reference", worker.play.remote(ticket, time.time(), [weights]))
 
     return submit
