@@ -95,7 +95,7 @@ def summary(stats: list[EpisodeStats]) -> Evaluation:
 
 def _play(seed: int, greedy: bool) -> Callable[[Worker], Submit]:
     def of(worker: Worker) -> Submit:
-        return lambda ticket, weights: worker.evaluate.remote(ticket, weights, seed, greedy)
+        return lambda episode, weights: worker.evaluate.remote(episode, weights, seed, greedy)
 
     return of
 

@@ -164,7 +164,8 @@ class RayCluster:
         member = next(iter(self._idle or self._playing))
         if member.tickets == 0:
             member.silent_since = time.monotonic()
-        self._calls[member.submit(ticket, self._weights[ticket.version])] = _Call(member, ticket)
+        answer = member.submit(ticket.episode, self._weights[ticket.version])
+        self._calls[answer] = _Call(member, ticket)
         member.tickets += 1
         self._place(member)
 

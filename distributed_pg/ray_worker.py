@@ -10,7 +10,6 @@ from ray.exceptions import RayError
 from distributed_pg.config import TrainConfig
 from distributed_pg.errors import one_line
 from distributed_pg.kernels import kernel_environment
-from distributed_pg.schedule import Ticket
 from distributed_pg.worker import RolloutWorker
 
 TICKETS = 2
@@ -31,9 +30,9 @@ what is larger than 100 KiB in the object store, to be asked for there, or lost 
 
 Worker: TypeAlias = ActorHandle[Any]
 Reference: TypeAlias = ray.ObjectRef[Any]
-Submit: TypeAlias = Callable[[Ticket, Reference], Reference]
-"""Sends a worker a ticket and a reference to the weights; returns a reference to the EpisodeStats
-and the Gradient, or None where there is none."""
+Submit: TypeAlias = Callable[[int, Reference], Reference]
+"""Sends a worker an episode's number and a reference to the weights; returns a reference to the
+EpisodeStats and the Gradient, or None where there is none."""
 
 
 def play(worker: Worker) -> Submit:

@@ -18,15 +18,11 @@ from distributed_pg.config import TrainConfig
 from distributed_pg.policy import Gradient
 from distributed_pg.ray_worker import Reference, Submit, Worker, worker_environment
 from distributed_pg.rollout import EpisodeResult, EpisodeStats
-from distributed_pg.schedule import Ticket
 from distributed_pg.versions import library_versions
 from distributed_pg.worker import WorkerInfo
 
 HOSTS = 2
 """Processes that stand for all simulated workers."""
-_NAP = 0.01
-"""Seconds that a host sleeps at least, so that what ends meanwhile is returned together, a little
-late: to be woken for each would cost the learner, on the same machine, more time."""
 
 
 class WaitingWorkers:
@@ -45,15 +41,12 @@ class WaitingWorkers:
         """Ready at once."""
         return WorkerInfo(0, library_versions())
 
-    def play(
-        self, ticket: Ticket, given: float, _weights: list[Reference]
-    ) -> tuple[EpisodeStats, Gradient]:
-        """Wait until the worker would have played the ticket, ``given`` to it at that time()."""
+    def play(self, episode: int, given: float) -> tuple[EpisodeStats, Gradient]:
+        """Wait until the worker would have played the episode, ``given`` to it at that time()."""
         end = max(self._free_at.popleft(), given) + self._seconds
         self._free_at.append(end)
-        if end > time.time():
-            time.sleep(max(end - time.time(), _NAP))
-        result = self._played[ticket.episode % len(self._played)]
+        time.sleep(max(0.0, end - time.time()))
+        result = self._played[episode % len(self._played)]
         return result.stats, result.gradient
 
 
@@ -68,11 +61,11 @@ def start_waiting(workers: int, played: list[EpisodeResult]) -> Callable[[TrainC
 def wait_for(worker: Worker) -> Submit:
     """How a simulated worker is had to play.
 
-    The reference to the weights is in a list, where Ray does not look it up: to get the weights is
-    work for the worker's own machine, and here that is the learner's.
+    It is not sent the weights: to get them is work for the worker's own machine, and here that is
+    the learner's. To send the reference takes the learner no time that could be measured.
     """
 
-    def submit(ticket: Ticket, weights: Reference) -> Reference:
-        return cast("Reference", worker.play.remote(ticket, time.time(), [weights]))
+    def submit(episode: int, _weights: Reference) -> Reference:
+        return cast("Reference", worker.play.remote(episode, time.time()))
 
     return submit

@@ -9,7 +9,6 @@ from distributed_pg.env import PongEnv
 from distributed_pg.memory import peak_memory
 from distributed_pg.policy import Gradient, Policy
 from distributed_pg.rollout import EpisodeStats, evaluate_episode, rollout
-from distributed_pg.schedule import Ticket
 from distributed_pg.versions import library_versions
 
 
@@ -41,14 +40,14 @@ class RolloutWorker:
         self._idle_since = time.perf_counter()
         return WorkerInfo(os.getpid(), library_versions())
 
-    def play(self, ticket: Ticket, policy: Policy) -> tuple[EpisodeStats, Gradient]:
-        """Play a training episode.
+    def play(self, episode: int, policy: Policy) -> tuple[EpisodeStats, Gradient]:
+        """Play training episode ``episode`` with ``policy``.
 
         Raises:
             FloatingPointError: the gradient is not finite.
         """
         waited = time.perf_counter() - self._idle_since
-        result = rollout(self._emulator(), policy, self._config, ticket.episode)
+        result = rollout(self._emulator(), policy, self._config, episode)
         self._idle_since = time.perf_counter()
         if not result.gradient.is_finite:
             raise FloatingPointError("the gradient is not finite")
@@ -61,10 +60,10 @@ class RolloutWorker:
         return stats, result.gradient
 
     def evaluate(
-        self, ticket: Ticket, policy: Policy, seed: int, greedy: bool
+        self, episode: int, policy: Policy, seed: int, greedy: bool
     ) -> tuple[EpisodeStats, None]:
         """Play an episode that nothing is learned from."""
-        stats = evaluate_episode(self._emulator(), policy, seed, ticket.episode, greedy=greedy)
+        stats = evaluate_episode(self._emulator(), policy, seed, episode, greedy=greedy)
         return stats, None
 
     def _emulator(self) -> PongEnv:

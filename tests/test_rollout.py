@@ -23,7 +23,6 @@ from distributed_pg.rollout import (
     play_episode,
     rollout,
 )
-from distributed_pg.schedule import Ticket
 from distributed_pg.worker import RolloutWorker
 
 CONFIG = TrainConfig()
@@ -156,5 +155,5 @@ def test_a_worker_plays_the_episode_of_its_ticket_whatever_it_played_before(poli
     config = replace(CONFIG, frame_limit=2000)
     env, worker = PongEnv(**config.env_settings()), RolloutWorker(config)
     for episode in (2, 0, 1, 2):
-        stats, gradient = worker.play(Ticket(episode, 0), policy)
+        stats, gradient = worker.play(episode, policy)
         assert bits(EpisodeResult(stats, gradient)) == bits(rollout(env, policy, config, episode))
