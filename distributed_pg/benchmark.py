@@ -267,9 +267,11 @@ def _watch_training(
         run_dir = RunDir.create(replace(config, run_dir=Path(folder) / "run"))
         saved = run_dir.save(config, start, best=False)
         watch, begin = _Watch(), time.perf_counter()
-        Learner(config, start, cluster, run_dir, watch, saved).run(
-            lambda: len(watch.records) > 1 and time.perf_counter() - begin > seconds
-        )
+        learner = Learner(config, start, cluster, run_dir, watch, saved)
+        try:
+            learner.run(lambda: len(watch.records) > 1 and time.perf_counter() - begin > seconds)
+        finally:
+            learner.wait()  # else a checkpoint would be written into a folder that goes away
     return watch.records
 
 
