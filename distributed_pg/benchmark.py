@@ -22,7 +22,13 @@ from distributed_pg.learner import Learner
 from distributed_pg.ray_cluster import RayCluster
 from distributed_pg.ray_session import always, ray_session
 from distributed_pg.ray_worker import Worker, start_worker
-from distributed_pg.references import Rate, classic_rate, emulator_rate, tutorial_rate
+from distributed_pg.references import (
+    Rate,
+    classic_rate,
+    emulator_rate,
+    rollout_rate,
+    tutorial_rate,
+)
 from distributed_pg.rollout import EpisodeStats, rollout
 from distributed_pg.run_dir import RunDir, UpdateRecord
 from distributed_pg.simulate import start_waiting, wait_for
@@ -44,8 +50,8 @@ class Row:
     """One thing measured, over all rounds."""
 
     name: str
-    """training, native (training with all vector instructions of the CPU), emulator (nothing
-    else), tutorial or classic."""
+    """training, native (training with all vector instructions of the CPU), rollout (workers without
+    Ray and a learner), emulator (nothing else), tutorial or classic."""
     workers: int
     frames_per_second: float
     """Emulated frames per second, median of the rounds."""
@@ -123,6 +129,7 @@ def benchmark(
     contestants: dict[Key, Callable[[], Rate]] = {}
     for n in num_workers:
         contestants["emulator", n] = partial(emulator_rate, n, seconds)
+        contestants["rollout", n] = partial(rollout_rate, config, state.policy, n, seconds)
         contestants["training", n] = partial(_train, config, state, n, seconds, start_worker)
         if native:
             start = partial(start_worker, kernels=ONE_THREAD)

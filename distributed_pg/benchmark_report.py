@@ -119,6 +119,7 @@ def _plot_scaling(rows: list[Row], path: Path) -> Path:
     figure, axis = _axis("workers", "emulated frames per second")
     styles = {
         "emulator": ("black", "--"),
+        "rollout": ("#8a8a8a", "-."),
         "training": ("#1f5fa8", "-"),
         "native": ("#7fa8d8", ":"),
     }

@@ -1,14 +1,16 @@
-"""What the benchmark compares training with: the bare emulator, and the two usual ways to train.
+"""What the benchmark compares training with: its parts alone, and the two usual ways to train.
 
-The classic way is one process with the player of :mod:`distributed_pg.classic`. The tutorial way
-puts the same player into Ray actors: one dense policy in each, one episode an actor an update, and
-all wait for the slowest.
+The parts are the bare emulator, and workers without Ray and a learner. The classic way is one
+process with the player of :mod:`distributed_pg.classic`. The tutorial way puts the same player into
+Ray actors: one dense policy in each, one episode an actor an update, and all wait for the slowest.
 """
 
 import multiprocessing
 import os
+import statistics
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
@@ -19,9 +21,12 @@ import ray
 from ale_py import Action
 
 from distributed_pg.classic import ClassicPlayer, Dense, add, dense_weights, rmsprop
+from distributed_pg.config import TrainConfig
 from distributed_pg.env import load_pong
-from distributed_pg.kernels import ONE_THREAD, native_kernels
+from distributed_pg.kernels import ONE_THREAD, environment, native_kernels
 from distributed_pg.policy import Policy
+from distributed_pg.ray_worker import worker_environment
+from distributed_pg.worker import RolloutWorker
 
 RAY_WORKER_NICENESS = 15
 """Ray runs its workers at this niceness; so do the references, or the comparison is not fair."""
@@ -43,19 +48,19 @@ class Rate:
 
 def emulator_rate(processes: int, seconds: float) -> Rate:
     """``processes`` bare emulators at once, with random actions and nothing else."""
-    rates = _in_processes(_step_emulator, processes, seconds)
-    return Rate(
-        sum(rate.episodes for rate in rates),
-        sum(rate.frames for rate in rates),
-        max(rate.seconds for rate in rates),
-    )
+    return _in_processes(_step_emulator, processes, seconds, native_kernels())
+
+
+def rollout_rate(config: TrainConfig, policy: Policy, processes: int, seconds: float) -> Rate:
+    """``processes`` workers at once that play and compute gradients, which nobody is sent."""
+    work = partial(_roll_out, config, policy)
+    return _in_processes(work, processes, seconds, environment(worker_environment()["env_vars"]))
 
 
 def classic_rate(policy: Policy, frame_skip: int, seconds: float) -> Rate:
     """The classic script in one process on one core, with an update every ten episodes."""
     work = partial(_train_classic, dense_weights(policy), frame_skip)
-    (rate,) = _in_processes(work, 1, seconds)
-    return rate
+    return _in_processes(work, 1, seconds, native_kernels())
 
 
 def tutorial_rate(policy: Policy, frame_skip: int, workers: int, seconds: float) -> Rate:
@@ -114,6 +119,18 @@ def _step_emulator(seconds: float) -> Rate:
     return Rate(games, frames, time.perf_counter() - begin)
 
 
+def _roll_out(config: TrainConfig, policy: Policy, seconds: float) -> Rate:
+    worker = RolloutWorker(config)
+    worker.play(0, policy)  # the first game is slower
+    episodes = frames = 0
+    begin = time.perf_counter()
+    while time.perf_counter() - begin < seconds:
+        episodes += 1
+        stats, _ = worker.play(episodes, policy)
+        frames += stats.frames
+    return Rate(episodes, frames, time.perf_counter() - begin)
+
+
 def _train_classic(weights: list[Dense], frame_skip: int, seconds: float) -> Rate:
     caches = [np.zeros_like(array) for array in weights]
     total = [np.zeros_like(array) for array in weights]
@@ -132,12 +149,17 @@ def _train_classic(weights: list[Dense], frame_skip: int, seconds: float) -> Rat
     return Rate(episodes, frames, time.perf_counter() - begin)
 
 
-def _in_processes(work: Callable[[float], Rate], processes: int, seconds: float) -> list[Rate]:
+def _in_processes(
+    work: Callable[[float], Rate],
+    processes: int,
+    seconds: float,
+    kernels: AbstractContextManager[None],
+) -> Rate:
     """``work(seconds)`` in that many fresh processes, begun together."""
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(processes)
     pipes, running = [], []
-    with native_kernels():
+    with kernels:
         for _ in range(processes):
             receiver, sender = context.Pipe(duplex=False)
             process = context.Process(target=_child, args=(work, seconds, barrier, sender))
@@ -145,10 +167,14 @@ def _in_processes(work: Callable[[float], Rate], processes: int, seconds: float)
             sender.close()
             pipes.append(receiver)
             running.append(process)
-    rates = [pipe.recv() for pipe in pipes]
+    rates: list[Rate] = [pipe.recv() for pipe in pipes]
     for process in running:
         process.join()
-    return rates
+    return Rate(
+        sum(rate.episodes for rate in rates),
+        sum(rate.frames for rate in rates),
+        statistics.mean(rate.seconds for rate in rates),
+    )
 
 
 def _child(work: Callable[[float], Rate], seconds: float, barrier: Any, sender: Connection) -> None:
