@@ -5,15 +5,28 @@ import itertools
 import random
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from distributed_pg.cluster import Failed, Finished, Lost
+from distributed_pg.config import TrainConfig
+from distributed_pg.env import PongEnv
 from distributed_pg.policy import Gradient, Policy
-from distributed_pg.rollout import EpisodeStats
+from distributed_pg.rollout import EpisodeStats, rollout
 from distributed_pg.schedule import Ticket
 
 Event = Finished | Lost | Failed
 Play = Callable[[Ticket, Policy], tuple[EpisodeStats, Gradient]]
+
+
+def play_for_real(config: TrainConfig) -> Play:
+    """The worker's work: the games of ``config``, each of which takes a second."""
+    env = PongEnv(**config.env_settings())
+
+    def play(ticket: Ticket, policy: Policy) -> tuple[EpisodeStats, Gradient]:
+        result = rollout(env, policy, config, ticket.episode)
+        return replace(result.stats, seconds=1.0), result.gradient
+
+    return play
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from simulated_cluster import Clock, Event, Faults, SimulatedCluster
+from simulated_cluster import Clock, Event, Faults, SimulatedCluster, play_for_real
 
 from distributed_pg.checkpoint import load_checkpoint, weights_checksum
 from distributed_pg.cluster import Finished
@@ -44,13 +44,7 @@ class Recorder:
 
 def make_cluster(config: TrainConfig, workers: int, **faults: Any) -> SimulatedCluster:
     """A cluster whose workers play real games."""
-    env = PongEnv(**config.env_settings())
-
-    def play(ticket: Ticket, policy: Policy) -> tuple[EpisodeStats, Gradient]:
-        result = rollout(env, policy, config, ticket.episode)
-        return replace(result.stats, seconds=1.0), result.gradient
-
-    return SimulatedCluster(play, workers, Faults(**faults), seed=len(faults))
+    return SimulatedCluster(play_for_real(config), workers, Faults(**faults), seed=len(faults))
 
 
 def make_learner(
