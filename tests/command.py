@@ -16,7 +16,7 @@ with all cores busy."""
 
 
 def distributed_pg(
-    *arguments: str | Path, cwd: Path, **environment: str
+    *arguments: str | Path, cwd: Path, timeout: float = DEADLINE, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*COMMAND, *map(str, arguments)],
@@ -24,7 +24,7 @@ def distributed_pg(
         env=os.environ | environment,
         capture_output=True,
         text=True,
-        timeout=DEADLINE,
+        timeout=timeout,
         check=False,
     )
 

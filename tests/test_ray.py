@@ -34,7 +34,7 @@ from distributed_pg.worker import RolloutWorker
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
-CONFIG = TrainConfig(seed=7, batch_size=10, stop_episodes=40)
+CONFIG = TrainConfig(seed=7, batch_size=10, frame_limit=2000, stop_episodes=40)
 
 
 class Observer:
