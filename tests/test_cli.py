@@ -188,9 +188,9 @@ def test_benchmark_measures_everything_and_writes_it_down(
 ) -> None:
     arguments = ("benchmark", "--num-workers", "1", "--rounds", "1", "--seconds", "5")
     more = ("--native-kernels", "--simulate-workers", "4,16", "--out", "measured")
-    more += ("--checkpoint", str(finished_run))
+    policy = ("--checkpoint", finished_run)
     # It measures for almost two minutes where it is alone, and here it is not.
-    result = distributed_pg(*arguments, *more, cwd=tmp_path, timeout=2 * DEADLINE)
+    result = distributed_pg(*arguments, *more, *policy, cwd=tmp_path, timeout=2 * DEADLINE)
     assert result.returncode == 0, result.stderr
     report = json.loads((tmp_path / "measured/benchmark.json").read_text())
     assert report["cpus"] == os.cpu_count()
