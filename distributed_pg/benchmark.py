@@ -138,7 +138,7 @@ def benchmark(
     contestants["tutorial", most] = partial(tutorial_rate, *played_by_all, most, seconds)
     contestants["classic", 1] = partial(classic_rate, *played_by_all, seconds)
     rates: dict[Key, list[Rate]] = {key: [] for key in contestants}
-    # Ray's processes start without our settings; the workers of training are given them.
+    # All processes start without our settings; the workers of training are given them.
     with native_kernels(), ray_session(address, most, lambda _: None):
         for number in range(rounds):
             for (name, n), measure in contestants.items():

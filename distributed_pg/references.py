@@ -3,6 +3,9 @@
 The parts are the bare emulator, and workers without Ray and a learner. The classic way is one
 process with the player of :mod:`distributed_pg.classic`. The tutorial way puts the same player into
 Ray actors: one dense policy in each, one episode an actor an update, and all wait for the slowest.
+
+All but the workers run with the caller's environment variables, which should let them use the whole
+CPU: see :func:`distributed_pg.kernels.native_kernels`.
 """
 
 import multiprocessing
@@ -10,7 +13,6 @@ import os
 import statistics
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
@@ -23,7 +25,7 @@ from ale_py import Action
 from distributed_pg.classic import ClassicPlayer, Dense, add, dense_weights, rmsprop
 from distributed_pg.config import TrainConfig
 from distributed_pg.env import load_pong
-from distributed_pg.kernels import ONE_THREAD, environment, native_kernels
+from distributed_pg.kernels import ONE_THREAD, environment
 from distributed_pg.policy import Policy
 from distributed_pg.ray_worker import worker_environment
 from distributed_pg.worker import RolloutWorker
@@ -48,19 +50,19 @@ class Rate:
 
 def emulator_rate(processes: int, seconds: float) -> Rate:
     """``processes`` bare emulators at once, with random actions and nothing else."""
-    return _in_processes(_step_emulator, processes, seconds, native_kernels())
+    return _in_processes(_step_emulator, processes, seconds)
 
 
 def rollout_rate(config: TrainConfig, policy: Policy, processes: int, seconds: float) -> Rate:
     """``processes`` workers at once that play and compute gradients, which nobody is sent."""
-    work = partial(_roll_out, config, policy)
-    return _in_processes(work, processes, seconds, environment(worker_environment()["env_vars"]))
+    with environment(worker_environment()["env_vars"]):
+        return _in_processes(partial(_roll_out, config, policy), processes, seconds)
 
 
 def classic_rate(policy: Policy, frame_skip: int, seconds: float) -> Rate:
     """The classic script in one process on one core, with an update every ten episodes."""
     work = partial(_train_classic, dense_weights(policy), frame_skip)
-    return _in_processes(work, 1, seconds, native_kernels())
+    return _in_processes(work, 1, seconds)
 
 
 def tutorial_rate(policy: Policy, frame_skip: int, workers: int, seconds: float) -> Rate:
@@ -149,24 +151,18 @@ def _train_classic(weights: list[Dense], frame_skip: int, seconds: float) -> Rat
     return Rate(episodes, frames, time.perf_counter() - begin)
 
 
-def _in_processes(
-    work: Callable[[float], Rate],
-    processes: int,
-    seconds: float,
-    kernels: AbstractContextManager[None],
-) -> Rate:
+def _in_processes(work: Callable[[float], Rate], processes: int, seconds: float) -> Rate:
     """``work(seconds)`` in that many fresh processes, begun together."""
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(processes)
     pipes, running = [], []
-    with kernels:
-        for _ in range(processes):
-            receiver, sender = context.Pipe(duplex=False)
-            process = context.Process(target=_child, args=(work, seconds, barrier, sender))
-            process.start()
-            sender.close()
-            pipes.append(receiver)
-            running.append(process)
+    for _ in range(processes):
+        receiver, sender = context.Pipe(duplex=False)
+        process = context.Process(target=_child, args=(work, seconds, barrier, sender))
+        process.start()
+        sender.close()
+        pipes.append(receiver)
+        running.append(process)
     rates: list[Rate] = [pipe.recv() for pipe in pipes]
     for process in running:
         process.join()
