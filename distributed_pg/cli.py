@@ -9,13 +9,9 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
-from distributed_pg.kernels import hold_kernels
+import tyro
 
-hold_kernels()  # before anything below imports numpy
-
-import tyro  # noqa: E402
-
-from distributed_pg.commands import (  # noqa: E402
+from distributed_pg.commands import (
     benchmark,
     evaluate,
     play,
@@ -24,7 +20,8 @@ from distributed_pg.commands import (  # noqa: E402
     report,
     train,
 )
-from distributed_pg.errors import RunError, UsageError  # noqa: E402
+from distributed_pg.errors import RunError, UsageError
+from distributed_pg.kernels import hold_kernels
 
 DESCRIPTION = """Learns to play Atari Pong from pixels, with policy gradients in numpy, on all CPUs
 of a machine or a Ray cluster. The same settings give the same weights, bit for bit, on any number
@@ -44,6 +41,8 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 done, 1 failed, 2 wrong usage."""
+    # Not when this file is imported, as it is by the processes that the benchmark starts.
+    hold_kernels()
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     try:
         command = parse_command(arguments)

@@ -37,6 +37,16 @@ def test_the_command_line_does_not_load_numpy_before_it_is_needed() -> None:
     assert python("import sys, distributed_pg.cli; print('numpy' in sys.modules)") == "False"
 
 
+def test_the_command_line_holds_nothing_to_kernels_when_it_is_only_imported() -> None:
+    # So it is by the benchmark's processes: those of the classic way may use all of the CPU.
+    code = (
+        "import os; from distributed_pg.kernels import kernel_environment as held;"
+        "[os.environ.pop(name, None) for name in held()]; import distributed_pg.cli;"
+        "print(*held().keys() & os.environ.keys())"
+    )
+    assert python(code) == ""
+
+
 @pytest.mark.skipif(not on_x86(), reason="the kernels are held on x86-64 only")
 def test_the_environment_turns_off_what_is_above_sse() -> None:
     code = (
