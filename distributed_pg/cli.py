@@ -3,6 +3,7 @@
 import contextlib
 import io
 import itertools
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -56,7 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         except UsageError as error:
             return _failed(error, 2)
         except RunError as error:
-            return _failed(error, 1)
+            code = _failed(error, 1)
+            if error.hangs:
+                os._exit(code)
+            return code
         except KeyboardInterrupt:
             return 128 + signal.SIGINT
 
@@ -71,7 +75,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _failed(error: Exception, code: int) -> int:
-    print(f"distributed-pg: error: {error}", file=sys.stderr)  # noqa: T201
+    print(f"distributed-pg: error: {error}", file=sys.stderr, flush=True)  # noqa: T201
     return code
 
 

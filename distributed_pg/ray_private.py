@@ -72,6 +72,25 @@ def on_loopback() -> Iterator[None]:
         setattr(constants, name, enabled)
 
 
+@contextmanager
+def our_sigterm_handler() -> Iterator[None]:
+    """Ray does not set a SIGTERM handler of its own within, which exits without saving.
+
+    Without that part it does, until :func:`ray.init` returns.
+    """
+    utilities = _module("ray._private.utils")
+    name = "set_sigterm_handler"
+    if utilities is None or not hasattr(utilities, name):
+        yield
+        return
+    set_handler = getattr(utilities, name)
+    setattr(utilities, name, lambda _: None)
+    try:
+        yield
+    finally:
+        setattr(utilities, name, set_handler)
+
+
 def _module(name: str) -> ModuleType | None:
     try:
         return importlib.import_module(name)

@@ -21,7 +21,7 @@ from distributed_pg.config import NumWorkers
 from distributed_pg.errors import RunError, UsageError, one_line
 from distributed_pg.kernels import environment
 from distributed_pg.ray_folders import SessionFolder, check_temporary_folder, remove_left_over
-from distributed_pg.ray_watch import ClusterWatch, ProcessWatch
+from distributed_pg.ray_watch import ClusterWatch, ProcessWatch, RayLostError
 
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
 _OUR_OWN: dict[str, str | None] = {
@@ -39,6 +39,8 @@ _OUR_OWN: dict[str, str | None] = {
     "RAY_AUTH_MODE": "token",
 }
 """Environment variables of a Ray that is started here."""
+LEAVE_SECONDS = 5.0
+"""How long a lost cluster may take to be disconnected from."""
 _OURS = threading.RLock()
 """Held by the thread whose Ray this process is connected to."""
 
@@ -210,20 +212,34 @@ def _connected(address: str) -> Iterator[None]:
     _init(address)
     try:
         yield
-    finally:
+    except RayLostError as error:
+        error.hangs = not _left()
+        raise
+    except BaseException:
         ray.shutdown()
+        raise
+    ray.shutdown()
 
 
 def _init(address: str, **options: Any) -> None:
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(address=address, **_QUIET, **options)
+        with ray_private.our_sigterm_handler():
+            ray.init(address=address, **_QUIET, **options)
     # Where its processes do not start in time, Ray raises a bare Exception.
     except Exception as error:
         raise RunError(f"Ray did not start: {one_line(error)}") from error
     finally:
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, on_sigterm)  # Ray sets its own, which exits
+            signal.signal(signal.SIGTERM, on_sigterm)  # another version may have set its own
+
+
+def _left() -> bool:
+    """Disconnect from a cluster whose head may be silent, for which Ray would wait without end."""
+    leaving = threading.Thread(target=ray.shutdown, name="leave", daemon=True)
+    leaving.start()
+    leaving.join(LEAVE_SECONDS)
+    return not leaving.is_alive()
 
 
 def _check_is_at(address: str | None) -> None:

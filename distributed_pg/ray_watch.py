@@ -60,7 +60,9 @@ class ProcessWatch:
         self._look_at = now + LOOK_SECONDS
         for process, name in self._daemons:
             if not _runs(process):
-                raise RayLostError(f"Ray's process {name} has ended", ours=self._ours)
+                raise RayLostError(
+                    f"Ray's process {name} on this machine has ended", ours=self._ours
+                )
 
 
 class ClusterWatch:
