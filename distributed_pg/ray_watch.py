@@ -6,6 +6,7 @@ every process after a while. Neither leaves a chance to save, so whoever trains 
 """
 
 import os
+import select
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +26,9 @@ SAVE_SHARE, END_SHARE = 0.25, 0.6
 """After which shares of the time that Ray waits for a silent GCS to save, and to end the run."""
 _GCS_VARIABLE, _GCS_SECONDS = "RAY_gcs_rpc_server_reconnect_timeout_s", 60.0
 _DAEMONS = ("raylet", "gcs_server")
+_AGENT = "agent"
+"""In the command of the raylet's two helpers; it ends itself when one of them has ended."""
+_AGENT_NAME = "raylet's agent"
 
 
 class RayLostError(RunError):
@@ -36,7 +40,7 @@ class RayLostError(RunError):
 
 
 class ProcessWatch:
-    """Looks whether the raylet of this machine lives, and the GCS if it is here as well.
+    """Looks whether the raylet of this machine lives and its agents, and the GCS if it is here.
 
     Args:
         ours: whether we started this Ray.
@@ -47,6 +51,8 @@ class ProcessWatch:
         self._look_at = 0.0
         node = ray.get_runtime_context().get_node_id()
         self._daemons = list(_daemons(node))
+        if ours:
+            self._end_raylet_with_its_agents()
 
     def check(self, *, at_once: bool = False) -> None:
         """Raise RayLostError where one of them has ended.
@@ -63,6 +69,38 @@ class ProcessWatch:
                 raise RayLostError(
                     f"Ray's process {name} on this machine has ended", ours=self._ours
                 )
+
+
+    def _end_raylet_with_its_agents(self) -> None:
+        """Be quicker than a raylet that has lost an agent.
+
+        It signs off before it ends. Then Ray looks for the weights that were lost with it, in the
+        store that was lost with it, and ends this process at once.
+        """
+        agents = [process for process, name in self._daemons if name == _AGENT_NAME]
+        if not hasattr(os, "pidfd_open") or not agents:
+            return
+        watched = select.poll()
+        descriptors = [os.pidfd_open(agent.pid) for agent in agents]
+        for descriptor in descriptors:
+            watched.register(descriptor, select.POLLIN)
+
+        def wait() -> None:
+            watched.poll()
+            self.kill()
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+        threading.Thread(target=wait, name="agents", daemon=True).start()
+
+    def kill(self) -> None:
+        """End what is left of them. A raylet that is about to end would take this process along."""
+        # The GCS first, by which the news would come that would end this process.
+        processes = [process for process, _ in sorted(self._daemons, key=lambda one: one[1])]
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(processes, timeout=LOOK_SECONDS)
 
 
 class ClusterWatch:
@@ -128,8 +166,12 @@ def _daemons(node: str) -> Iterator[tuple[psutil.Process, str]]:
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             name = process.name().removesuffix(".exe")
-            if name in _DAEMONS and any(node in argument for argument in process.cmdline()):
-                yield process, name
+            if name not in _DAEMONS or not any(node in part for part in process.cmdline()):
+                continue
+            yield process, name
+            for child in process.children():
+                if _AGENT in " ".join(child.cmdline()).lower():
+                    yield child, _AGENT_NAME
 
 
 def _runs(process: psutil.Process) -> bool:

@@ -84,7 +84,7 @@ def test_a_temporary_folder_that_ray_cannot_use_is_named(
 ) -> None:
     long = tmp_path / ("x" * 60)
     long.mkdir()
-    train = ("train", *QUICK, "--run-dir", "run")
+    train = ("train", *QUICK)
     monkeypatch.setenv(variable, str(long))
     result = distributed_pg(*train, cwd=tmp_path)
     assert_one_line_error(result, 1, rf"{variable}: .*xxx is too long for Ray's sockets")

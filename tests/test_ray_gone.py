@@ -6,6 +6,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,10 @@ def lines(run: Path) -> int:
     return len(metrics(run)) if (run / "metrics.jsonl").exists() else 0
 
 
+def _has(run: Path, most: int) -> bool:
+    return lines(run) > most
+
+
 def until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + DEADLINE
     while not condition():
@@ -63,9 +68,9 @@ def test_a_run_outlives_each_of_its_own_rays_processes(tmp_path: Path) -> None:
     process = start(tmp_path, "--stop-episodes", "1000000")
     for name in ("raylet", "gcs_server", "ray::RuntimeEnvAgent"):
         daemon(process, name).kill()
-        before = lines(tmp_path / "run")
         # An answer or two may come in before it is noticed.
-        until(lambda before=before: lines(tmp_path / "run") > before + 10, process)
+        more = lines(tmp_path / "run") + 10
+        until(partial(_has, tmp_path / "run", more), process)
     assert len(session_folders(process.pid)) == 1  # those of the first three are gone
     process.send_signal(signal.SIGUSR1)
     said, _ = process.communicate(timeout=DEADLINE)
