@@ -121,7 +121,7 @@ HOLD = """
 import sys
 from pathlib import Path
 from distributed_pg.run_dir import RunDir
-with RunDir.open(Path(sys.argv[1])).lock():
+with RunDir.open(Path(sys.argv[1])).lock(print):
     print("locked", flush=True)
     sys.stdin.read()
 """
@@ -135,10 +135,10 @@ def test_two_processes_cannot_train_in_one_folder(tmp_path: Path) -> None:
         assert holder.stdout.readline() == b"locked\n"
         with (
             pytest.raises(UsageError, match=f"is in use by process {holder.pid} on "),
-            run_dir.lock(),
+            run_dir.lock(print),
         ):
             pass
         holder.kill()
         holder.wait()
-    with run_dir.lock():  # it ended with its process
+    with run_dir.lock(print):  # it ended with its process
         pass
