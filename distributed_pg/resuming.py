@@ -47,9 +47,7 @@ def nothing_left(config: TrainConfig, progress: Progress, held: list[str]) -> st
         "stop_minutes": f"{progress.wall_seconds / 60:.1f} minutes of training",
         "stop_reward": f"a mean reward of {progress.mean_100 or 0.0:.2f}",
     }
-    why = " and ".join(
-        f"{name} is {getattr(config, name)}, and it has {now[name]}" for name in held
-    )
+    why = ", ".join(f"{name} is {getattr(config, name)}, and it has {now[name]}" for name in held)
     flags = [f"--{name.replace('_', '-')}" for name in (*held, *STOP_CONDITIONS)]
     first, *others = dict.fromkeys(flags)
     return (
