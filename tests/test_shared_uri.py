@@ -190,8 +190,10 @@ def test_of_many_that_resume_at_once_one_goes_on(uri: str) -> None:
 def test_whatever_ends_a_run_what_it_saved_last_is_published(
     uri: str, error: type[BaseException]
 ) -> None:
+    before = threading.enumerate()
     with pytest.raises(error):
         run_at(uri, lambda run: make_and_raise(run, error))
+    assert [thread for thread in threading.enumerate() if thread not in before] == []
     assert update_at(uri) == 2
 
 
