@@ -44,7 +44,7 @@ def nothing_left(config: TrainConfig, progress: Progress, held: list[str]) -> st
     now = {
         "stop_episodes": f"{progress.episodes} episodes",
         "stop_frames": f"{progress.frames} frames",
-        "stop_minutes": f"{progress.wall_seconds / 60:.1f} minutes of training",
+        "stop_minutes": f"{progress.wall_seconds / 60:.3g} minutes of training",
         "stop_reward": f"a mean reward of {progress.mean_100 or 0.0:.2f}",
     }
     why = ", ".join(f"{name} is {getattr(config, name)}, and it has {now[name]}" for name in held)
@@ -79,9 +79,12 @@ def _ignored_settings(path: Path, config: TrainConfig, saved: TrainConfig) -> It
     except (OSError, RunError) as error:
         yield f"{error}; it is written anew from the checkpoint"
         return
-    for name in sorted(saved.to_json().keys() - of_the_place()):
+    names = saved.to_json().keys() - of_the_place()
+    if any(getattr(config, name) != getattr(saved, name) for name in STOP_CONDITIONS):
+        names -= set(STOP_CONDITIONS)  # some were given, and replace all that were saved
+    for name in sorted(names):
         here, kept, given = (getattr(one, name) for one in (written, saved, config))
-        if here in (kept, given):
+        if here == kept or given != kept:
             continue
         flag = f"--{name.replace('_', '-')}"
         how = f"give {flag}" if name in may_change() else f"begin a new run with {flag}"

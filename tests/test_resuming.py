@@ -208,8 +208,8 @@ def test_settings_edited_by_hand_are_ignored_aloud(tmp_path: Path) -> None:
         "run with --seed",
     ]
     assert json.loads((run / "config.json").read_text())["seed"] == 0
-    edit(run, keep=50)
-    assert resumed(run, keep=50) == []  # the flag says the same
+    edit(run, keep=50, stop_frames=5, stop_reward=3.0)
+    assert resumed(run, keep=6) == []  # flags are given in the place of all of these
 
 
 def test_settings_that_cannot_be_read_are_written_anew(tmp_path: Path) -> None:
