@@ -93,6 +93,8 @@ class RemoteRun:
             raise UsageError(f"run_dir: {uri} needs another package: {advice}") from None
         except ValueError as error:
             raise UsageError(f"run_dir: {uri}: {one_line(error)}") from None
+        except Exception as error:  # a library's own, as where it finds no credentials
+            raise RunError(f"{uri}: cannot be opened ({_reason(error)})") from error
         self._root = root.rstrip("/")
         self._writer = uuid.uuid4().hex
         self._before: str | None = None  # the writer that this one goes on from
@@ -123,14 +125,6 @@ class RemoteRun:
             return Pointer(str(said["writer"]), files)
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
             raise RunError(f"{self.uri}: {POINTER} is damaged, or not of a run") from None
-
-    def read(self, name: str) -> bytes:
-        """One file of the run.
-
-        Raises:
-            RunError: it cannot be read.
-        """
-        return self._read_all(lambda _: [name])[name]
 
     def fetch(
         self,

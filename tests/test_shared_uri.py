@@ -13,6 +13,7 @@ from records import record_of
 
 from distributed_pg.checkpoint import load_checkpoint
 from distributed_pg.config import TrainConfig
+from distributed_pg.curves import local_run
 from distributed_pg.errors import RunError, UsageError
 from distributed_pg.publisher import Publisher
 from distributed_pg.remote_run import POINTER, RemoteRun, TakenOverError
@@ -375,6 +376,8 @@ def test_a_newest_checkpoint_that_is_lost_or_damaged_there_is_left_out(uri: str)
     told: list[str] = []
     config = resume_config(uri)
     assert load_policy_at(uri, told.append).progress.update == 1
+    with local_run(uri, lost=quiet) as copy:
+        assert RunDir.open(copy).load_newest(pytest.fail)[0].name.endswith("1.safetensors")
     with open_run(config, told.append) as again:
         _, checkpoint = again.load_newest(pytest.fail)
         assert checkpoint.state.progress.update == 1
@@ -383,3 +386,14 @@ def test_a_newest_checkpoint_that_is_lost_or_damaged_there_is_left_out(uri: str)
     damaged = f"{uri}: {second_name} is damaged, its checksum does not match"
     on = "; going on from update-00000001.safetensors"
     assert told == [gone + on, damaged + on, damaged, gone]
+
+
+def test_a_store_without_credentials_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise LookupError("no credentials were found")
+
+    monkeypatch.setattr("fsspec.url_to_fs", fail)
+    with pytest.raises(
+        RunError, match=r"^gs://b/r: cannot be opened \(LookupError: no credentials were found"
+    ):
+        RemoteRun("gs://b/r")
