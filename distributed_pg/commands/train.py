@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import tyro
 from rich.console import Console
 
-from distributed_pg.config import PRESETS, TrainConfig, preset
+from distributed_pg.config import PRESETS, STOP_CONDITIONS, TrainConfig, preset
 from distributed_pg.terminal import command_name, console
 
 if TYPE_CHECKING:
@@ -50,6 +50,8 @@ def defaults(arguments: list[str]) -> TrainArgs:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--preset")
     parser.add_argument("--resume")
+    for name in STOP_CONDITIONS:
+        parser.add_argument(f"--{name.replace('_', '-')}", f"--{name}", dest=name)
     try:
         given, _ = parser.parse_known_args(arguments)
     except argparse.ArgumentError:  # a flag without its value: the real parser says so
@@ -57,7 +59,8 @@ def defaults(arguments: list[str]) -> TrainArgs:
     if given.resume not in (None, "None"):
         from distributed_pg.train import resume_config
 
-        return TrainArgs(resume_config(given.resume))
+        stops = [name for name in STOP_CONDITIONS if getattr(given, name) is not None]
+        return TrainArgs(resume_config(given.resume, **dict.fromkeys(stops)))
     return TrainArgs(preset(given.preset)) if given.preset is not None else TrainArgs()
 
 
