@@ -77,7 +77,7 @@ def run(args: TrainArgs) -> int:
 
         result = train(config, display, lambda: stop.asked(display.message))
         kept_at = config.location if is_uri(config.location) else result.run_dir
-        display.conclude(_last_lines(result, kept_at))
+        display.conclude(_last_lines(result, kept_at, config.address))
     if display.hangs:
         os._exit(0)  # all is saved; Python itself would wait for the terminal
     if args.quiet:
@@ -85,13 +85,16 @@ def run(args: TrainArgs) -> int:
     return 0
 
 
-def _last_lines(result: "TrainResult", kept_at: str | Path) -> list[str]:
+def _last_lines(
+    result: "TrainResult", kept_at: str | Path, address: str | None = None
+) -> list[str]:
     how = "Stopped on request" if result.interrupted else "Done"
+    where = "" if address is None else f" --address {address}"
     commands = (
         f"evaluate {kept_at}",
         f"record {kept_at} --out game.mp4",
         f"report {kept_at} --out report.html",
-        f"train --resume {kept_at}",
+        f"train --resume {kept_at}{where}",
     )
     return [
         f"{how} after {result.episodes} episodes, {result.updates} updates.",
