@@ -19,6 +19,7 @@ from ray.cluster_utils import Cluster
 from distributed_pg import ray_session, ray_watch
 from distributed_pg.checkpoint import load_checkpoint
 from distributed_pg.errors import RunError, UsageError
+from distributed_pg.polled_clock import PolledClock
 from distributed_pg.ray_private import temporary_folder
 from distributed_pg.ray_watch import ClusterWatch, RayLostError
 
@@ -141,9 +142,9 @@ def test_a_cluster_that_answers_late_is_not_lost(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(ray_watch, "cluster_cpus", lambda: 7)
     monkeypatch.setattr(ray_watch, "ASK_SECONDS", 1e9)  # the thread asks nothing more
     watch = ClusterWatch()
-    monkeypatch.setattr(ray_watch, "ASK_SECONDS", 1.0)
-    monkeypatch.setattr("time.monotonic", lambda: now[0])
-    watch._checked_at = 0.0
+    watch._clock = PolledClock(lambda: now[0])
+    watch._clock.judge_by(4.0)
+    watch._answered_at = 0.0
     saved: list[float] = []
     watch.when_silent = lambda: saved.append(now[0])
 
