@@ -3,8 +3,6 @@
 import logging
 import os
 import signal
-import socket
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -14,20 +12,15 @@ from typing import Any
 
 import ray
 from ray._private import ray_constants
-from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 from ray.autoscaler.sdk import request_resources
 
+from distributed_pg.cluster_probe import check_cluster_answers
 from distributed_pg.config import NumWorkers
 from distributed_pg.errors import RunError, one_line
 from distributed_pg.kernels import environment
+from distributed_pg.worker_code import code_for_workers
 
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
-_REFUSED = "Unauthenticated"
-"""What Ray says where a cluster does not take the token."""
-_ADVICE = (
-    "it asks for a token, and the one here is missing or another one; copy the cluster's "
-    "~/.ray/auth_token, or set RAY_AUTH_TOKEN"
-)
 _OUR_OWN: dict[str, str | None] = {
     # Listen on this machine's loopback address alone. Ray does so by itself on systems where it
     # cannot be a cluster; elsewhere it takes a loopback address for a mistake and listens on all.
@@ -42,8 +35,6 @@ _OUR_OWN: dict[str, str | None] = {
     "LOG_NAME_UPDATE_INTERVAL_S": "60",
 }
 """Environment variables of a Ray that is started here."""
-ANSWER_SECONDS = 20.0
-"""How long a cluster may take to answer before we give up."""
 
 
 @contextmanager
@@ -71,15 +62,19 @@ def ray_session(
         yield wanted
         return
     if address is not None:
-        _check_cluster_answers(address)
+        check_cluster_answers(address)
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
-        if address is not None:
-            ray.init(address=address, **_QUIET)
-        else:
-            cpus = _local_cpus(num_workers, message)
-            with _on_its_own():
-                ray.init(address="local", num_cpus=cpus, include_dashboard=False, **_QUIET)
+        with code_for_workers() as code:
+            if address is not None:
+                ray.init(address=address, runtime_env=code, **_QUIET)
+            else:
+                cpus = _local_cpus(num_workers, message)
+                options = _QUIET | {"runtime_env": code, "num_cpus": cpus}
+                with _on_its_own():
+                    ray.init(address="local", include_dashboard=False, **options)
+    except RunError:
+        raise
     # Where its processes do not start in time, Ray raises a bare Exception.
     except Exception as error:
         raise RunError(f"Ray did not start: {one_line(error)}") from error
@@ -142,62 +137,3 @@ def _local_cpus(num_workers: NumWorkers, message: Callable[[str], None]) -> int 
             "not faster"
         )
     return max(num_workers, cpus)
-
-
-def _check_cluster_answers(address: str) -> None:
-    """Find out in another process: where nobody answers, ray.init() takes two minutes and exits."""
-    if address != "auto":
-        host, _, port = address.rpartition(":")
-        try:
-            socket.create_connection((host, int(port)), timeout=5.0).close()
-        except (OSError, UnicodeError) as error:
-            raise RunError(f"address: nobody answers at {address} ({error})") from None
-    reason = _reason_not_to_join(address)
-    if reason == _ADVICE and _show_token():
-        reason = _reason_not_to_join(address)
-    if reason is not None:
-        raise RunError(f"address: cannot join the Ray cluster at {address}: {reason}")
-
-
-def _reason_not_to_join(address: str) -> str | None:
-    """Have another process join the cluster; why it could not, in one line, or None."""
-    connect = "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False)"
-    command = [sys.executable, "-c", connect, address]
-    said = ""
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as probe:  # noqa: S603
-        limit = threading.Timer(ANSWER_SECONDS, probe.kill)
-        limit.start()
-        for line in probe.stderr or ():
-            said += line
-            if _REFUSED in line:  # Ray would go on trying
-                probe.kill()
-        limit.cancel()
-    if probe.returncode == 0:
-        return None
-    if _REFUSED not in said and probe.returncode == -signal.SIGKILL:
-        return f"no answer within {ANSWER_SECONDS:g} s"
-    return _reason_in(said)
-
-
-def _reason_in(stderr: str) -> str:
-    """Why another process could not join a cluster, in one line."""
-    if _REFUSED in stderr:
-        return _ADVICE
-    _, mismatch, versions = stderr.partition("Version mismatch: ")
-    if mismatch:
-        return one_line(mismatch + versions)
-    return (stderr.strip().splitlines() or ["no reason given"])[-1]
-
-
-def _show_token() -> bool:
-    """Authenticate with the user's token from now on; False if there is none that was not shown.
-
-    Ray does so by itself only for "auto". Where a cluster does not ask for it, it must not be done:
-    this process would ask the cluster's workers for it.
-    """
-    has_token = AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True)
-    if not has_token or "RAY_AUTH_MODE" in os.environ:
-        return False
-    os.environ["RAY_AUTH_MODE"] = "token"
-    Config.initialize("")  # Ray has read its environment already
-    return True

@@ -11,11 +11,12 @@ from ray.exceptions import RayError
 
 from distributed_pg.checkpoint import weights_checksum
 from distributed_pg.config import TrainConfig
-from distributed_pg.errors import RunError, UsageError, one_line
+from distributed_pg.errors import RunError, UsageError
 from distributed_pg.learner import Learner, Reporter, stop_reached
 from distributed_pg.ray_cluster import RayCluster
 from distributed_pg.ray_metrics import RayMetrics
 from distributed_pg.ray_session import ray_session, requested_cpus
+from distributed_pg.ray_worker import reason_of
 from distributed_pg.run_dir import RunDir, UpdateRecord
 from distributed_pg.run_location import open_run, saved_config
 from distributed_pg.sinks import Sink, Sinks
@@ -103,7 +104,7 @@ def _train(
                 raise
             except RayError as error:
                 learner.save()
-                raise RunError(f"Ray failed: {one_line(error)}") from error
+                raise RunError(f"Ray failed: {reason_of(error)}") from error
             checkpoint = learner.save()
     progress = state.progress
     return TrainResult(
