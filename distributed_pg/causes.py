@@ -6,11 +6,14 @@ from distributed_pg.errors import one_line, plain
 
 _FRAME = re.compile(r'\s+File "|Traceback \(most recent call last\)|\s*ray::\S+\(')
 """A line of a Python traceback; Ray writes its own in the place of the first."""
+_EXCEPTION = re.compile(r"[\w.]+(:|: .*)?$")
+"""The line after a traceback's frames."""
 _NATIVE = re.compile(
-    r"\S*\(\S*\+0x[0-9a-f]+\)|\S+\+0x[0-9a-f]+|\s*@ +0x|PC: @ +0x|\*\*\* "
-    r"|\[[^]]*\] \S+:\d+: +@|\[[^]]*\] \S+:\d+: (PC|\*\*\*)"
+    r"(\[[^]]*\] \S+:\d+: )?"  # Ray's log puts this in front
+    r"(\S*\(\S*\+0x[0-9a-f]+\)|\S+\+0x[0-9a-f]+|\s*@ +0x|PC: @ +0x|\*\*\* "
+    r'|Fatal Python error|Extension modules:|(Current thread|Thread|Stack) [0(]|\s+File ")'
 )
-"""A line of the trace that native code leaves behind when it aborts."""
+"""A line of what native code, and Python with it, leaves behind when it aborts."""
 _DEAD = "The actor is dead because "
 """Begins the line that says more of an actor's death than the first one."""
 
@@ -23,22 +26,23 @@ def exception_in(text: str) -> str | None:
     lines = plain(text).splitlines()
     frames = [number for number, line in enumerate(lines) if _FRAME.match(line)]
     after = lines[frames[-1] + 1 :] if frames else []
-    for number, line in enumerate(after):
-        if line.strip() and not line[0].isspace():
-            # The message of some exceptions begins on the next line.
-            return one_line("\n".join(after[number:]) if line.rstrip().endswith(":") else line)
-    return None
+    flush = [number for number, line in enumerate(after) if line[:1].strip()]
+    if not flush or not _EXCEPTION.match(after[flush[0]]):
+        return None
+    begin = after[flush[0] :]
+    # The message of some exceptions begins on the next line.
+    return one_line("\n".join(begin) if begin[0].rstrip().endswith(":") else begin[0])
 
 
 def reason_in(output: str) -> str:
     """Why a process failed, in one line: its exception, or else the last thing that it said."""
-    said = [line for line in plain(output).splitlines() if line.strip() and not is_native(line)]
-    return exception_in(output) or one_line(said[-1] if said else "no reason given")
+    return exception_in(output) or last_line(output) or "no reason given"
 
 
-def is_native(line: str) -> bool:
-    """Whether a line belongs to the stack trace of native code, which tells a user nothing."""
-    return _NATIVE.match(line) is not None
+def last_line(output: str) -> str:
+    """The last line that tells a user something: none of native code's stack; "" for none."""
+    lines = (line for line in reversed(plain(output).splitlines()) if line.strip())
+    return one_line(next((line for line in lines if not _NATIVE.match(line)), ""))
 
 
 def first_sentence(text: str) -> str:

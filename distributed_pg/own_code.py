@@ -24,7 +24,8 @@ def own_python(code: str, *arguments: str) -> list[str]:
 
 def own_command(*arguments: str) -> list[str]:
     """The ``distributed-pg`` command with ``arguments``, as this process's own code has it."""
-    return own_python("from distributed_pg.cli import main; sys.exit(main())", *arguments)
+    run = "runpy.run_module('distributed_pg', run_name='__main__', alter_sys=True)"
+    return own_python(f"import runpy; {run}", *arguments)
 
 
 def _path() -> list[str]:
@@ -37,10 +38,12 @@ def _path() -> list[str]:
 
 @contextmanager
 def neutral_folder() -> Iterator[None]:
-    """Be in an empty folder for the time of the ``with`` block, in all threads."""
-    # What was started there may not have left it yet, and some systems keep it until then.
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        before = os.getcwd()  # noqa: PTH109
+    """Be in an empty folder for the time of the ``with`` block, in all threads.
+
+    Processes of :mod:`multiprocessing` that start in the block must have ended at its end.
+    """
+    before = os.getcwd()  # noqa: PTH109 - as Path has no chdir
+    with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         try:
             yield

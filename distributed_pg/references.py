@@ -165,9 +165,9 @@ def _in_processes(work: Callable[[float], Rate], processes: int, seconds: float)
             sender.close()
             pipes.append(receiver)
             running.append(process)
-    rates: list[Rate] = [pipe.recv() for pipe in pipes]
-    for process in running:
-        process.join()
+        rates: list[Rate] = [pipe.recv() for pipe in pipes]
+        for process in running:
+            process.join()
     return Rate(
         sum(rate.episodes for rate in rates),
         sum(rate.frames for rate in rates),
