@@ -1,7 +1,16 @@
 """The errors a user can cause. The command line prints each as one line."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+_ESCAPES = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]"  # colours, cursor
+    r"|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)"  # titles, links
+    r"|\x1b[ -/]*[0-~]"  # the rest
+)
+_CONTROLS = re.compile(r"[^\S \n]|[\x00-\x08\x0e-\x1f\x7f-\x9f]")
+"""White space but for blanks and line breaks, and what moves a terminal's cursor or rings."""
 
 
 class UsageError(Exception):
@@ -40,7 +49,15 @@ def writing(what: object) -> Iterator[None]:
         raise RunError(f"{what} cannot be written ({error.strerror or one_line(error)})") from error
 
 
+def plain(text: object) -> str:
+    """The text of ``text`` without what would colour a terminal or move its cursor.
+
+    For what other processes say: Ray colours its messages wherever they go.
+    """
+    return _CONTROLS.sub(" ", _ESCAPES.sub("", str(text).replace("\r\n", "\n")))
+
+
 def one_line(error: object, most: int = 500) -> str:
-    """The text of ``error`` without its line breaks, cut after ``most`` characters."""
-    text = " ".join(str(error).split())
+    """The :func:`plain` text of ``error`` without line breaks, cut after ``most`` characters."""
+    text = " ".join(plain(error).split())
     return text if len(text) <= most else f"{text[:most]} ..."

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from distributed_pg.config import TrainConfig
 from distributed_pg.env import PongEnv
 from distributed_pg.errors import RunError, one_line
 from distributed_pg.memory import peak_memory
+from distributed_pg.own_code import own_command
 from distributed_pg.policy import Gradient, Policy
 from distributed_pg.ray_session import ray_session
 from distributed_pg.ray_worker import worker_environment
@@ -87,7 +87,7 @@ def _learner_memory() -> int:
         run = Path(folder) / "run"
         arguments = ("--num-workers", "2", "--batch-size", "100", "--stop-episodes", "200")
         training = subprocess.run(  # noqa: S603
-            [sys.executable, "-m", "distributed_pg", "train", *arguments, "--run-dir", str(run)],
+            own_command("train", *arguments, "--run-dir", str(run)),
             capture_output=True,
             text=True,
             check=False,

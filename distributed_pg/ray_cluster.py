@@ -13,7 +13,7 @@ from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
 from distributed_pg.cluster import Failed, Finished, Lost
 from distributed_pg.config import TrainConfig
-from distributed_pg.errors import RunError, one_line
+from distributed_pg.errors import RunError, one_line, plain
 from distributed_pg.policy import Policy
 from distributed_pg.polled_clock import PolledClock
 from distributed_pg.ray_watch import cluster_cpus
@@ -28,7 +28,7 @@ from distributed_pg.ray_worker import (
     start_worker,
 )
 from distributed_pg.schedule import Ticket
-from distributed_pg.versions import changed_versions
+from distributed_pg.versions import changed_versions, own_code
 from distributed_pg.worker import WorkerInfo
 
 START_SECONDS = 120.0
@@ -251,7 +251,7 @@ class RayCluster:
             raise RunError(f"a worker failed: {reason}") from error
         call.member.tickets -= 1
         self._place(call.member)
-        return Failed(call.ticket, reason, str(error))
+        return Failed(call.ticket, reason, plain(error))
 
     def _resize(self) -> list[Finished | Lost | Failed]:
         """Have as many workers as there should be.
@@ -346,6 +346,7 @@ class RayCluster:
         self._retries.append((again, self._replaced(member, error)))
 
     def _member_ready(self, member: _Member, info: WorkerInfo) -> None:
+        _check_code(info)
         member.ready = True
         member.failed_starts = 0
         self._ready += 1
@@ -403,3 +404,13 @@ class RayCluster:
                 f"no worker has been ready for {PATIENCE_SECONDS:.0f} s; each needs a CPU of its "
                 f"own, and the cluster has {self._cpus()}"
             )
+
+
+def _check_code(info: WorkerInfo) -> None:
+    """Refuse a worker that runs other code than this process, or the run would not be its own."""
+    here, there = own_code(), getattr(info, "code", None)  # old code does not say which it is
+    if there is None or there.digest != here.digest:
+        raise RunError(
+            f"a worker runs other code than this process: {there or 'an older distributed_pg'}, "
+            f"and here {here}; have the same version there, and no other copy on PYTHONPATH"
+        )

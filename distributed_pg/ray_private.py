@@ -51,6 +51,21 @@ def has_token() -> bool:
     return loader is not None and bool(loader.instance().has_token(ignore_auth_mode=True))
 
 
+def cluster_metadata(address: str) -> str:
+    """What a cluster says of itself, its versions among it, in JSON; ``{}``: not known.
+
+    Raises:
+        RayError: it does not answer.
+    """
+    client = part("ray._raylet", "GcsClient")
+    if client is None:
+        return "{}"
+    stored = client(address=address).internal_kv_get(
+        b"CLUSTER_METADATA", namespace=b"cluster", timeout=5
+    )
+    return str((stored or b"{}").decode())
+
+
 @contextmanager
 def on_loopback() -> Iterator[None]:
     """A Ray that is started within listens on this machine's loopback address alone.
@@ -59,17 +74,19 @@ def on_loopback() -> Iterator[None]:
     address for a mistake and listens on all. Without that part it listens on all addresses, and
     asks for its token.
     """
-    constants = _module("ray._private.ray_constants")
-    name = "ENABLE_RAY_CLUSTER"  # what RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER was read into
-    if constants is None or not hasattr(constants, name):
+    # What RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER was read into.
+    with _replaced("ray._private.ray_constants", "ENABLE_RAY_CLUSTER", False):
         yield
-        return
-    enabled = getattr(constants, name)
-    setattr(constants, name, False)
-    try:
+
+
+@contextmanager
+def not_by_uv() -> Iterator[None]:
+    """Under ``uv run``, Ray does not send the current folder and run workers with uv.
+
+    Without that part the code that it runs may be another, and be refused.
+    """
+    with _replaced("ray._private.ray_constants", "RAY_ENABLE_UV_RUN_RUNTIME_ENV", False):
         yield
-    finally:
-        setattr(constants, name, enabled)
 
 
 @contextmanager
@@ -78,17 +95,23 @@ def our_sigterm_handler() -> Iterator[None]:
 
     Without that part it does, until :func:`ray.init` returns.
     """
-    utilities = _module("ray._private.utils")
-    name = "set_sigterm_handler"
-    if utilities is None or not hasattr(utilities, name):
+    with _replaced("ray._private.utils", "set_sigterm_handler", lambda _: None):
+        yield
+
+
+@contextmanager
+def _replaced(module: str, name: str, value: object) -> Iterator[None]:
+    """Another value for a private part for the time of the ``with`` block, if it is there."""
+    found = _module(module)
+    if found is None or not hasattr(found, name):
         yield
         return
-    set_handler = getattr(utilities, name)
-    setattr(utilities, name, lambda _: None)
+    before = getattr(found, name)
+    setattr(found, name, value)
     try:
         yield
     finally:
-        setattr(utilities, name, set_handler)
+        setattr(found, name, before)
 
 
 def _module(name: str) -> ModuleType | None:

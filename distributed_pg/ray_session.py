@@ -22,6 +22,7 @@ from distributed_pg.errors import RunError, UsageError, one_line
 from distributed_pg.kernels import environment
 from distributed_pg.ray_folders import SessionFolder, check_temporary_folder, remove_left_over
 from distributed_pg.ray_watch import ClusterWatch, ProcessWatch, RayLostError
+from distributed_pg.worker_code import code_for_workers
 
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
 _OUR_OWN: dict[str, str | None] = {
@@ -130,6 +131,8 @@ def ray_session(
             to another Ray than that at the address.
         RunError: nobody answers at the address, or Ray cannot be started.
     """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if not _OURS.acquire(blocking=False):
         raise UsageError(
             "another thread of this process trains or evaluates already; one can at a time: wait "
@@ -224,8 +227,10 @@ def _connected(address: str) -> Iterator[None]:
 def _init(address: str, **options: Any) -> None:
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
-        with ray_private.our_sigterm_handler():
-            ray.init(address=address, **_QUIET, **options)
+        with code_for_workers() as code, ray_private.our_sigterm_handler():
+            ray.init(address=address, runtime_env=code, **_QUIET, **options)
+    except RunError:
+        raise
     # Where its processes do not start in time, Ray raises a bare Exception.
     except Exception as error:
         raise RunError(f"Ray did not start: {one_line(error)}") from error

@@ -7,8 +7,8 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayError
 
+from distributed_pg.causes import exception_in, first_sentence
 from distributed_pg.config import TrainConfig
-from distributed_pg.errors import one_line
 from distributed_pg.kernels import kernel_environment
 from distributed_pg.worker import RolloutWorker
 
@@ -80,5 +80,6 @@ def _get_one(reference: Reference) -> Any:
 
 
 def reason_of(error: RayError) -> str:
-    """The error in one line."""
-    return f"{type(error).__name__}: {one_line(str(error).strip().partition('.')[0])}"
+    """The error in one line: the exception that was its cause, where it is known."""
+    text = str(error)
+    return f"{type(error).__name__}: {exception_in(text) or first_sentence(text)}"

@@ -26,6 +26,7 @@ from distributed_pg.classic import ClassicPlayer, Dense, add, dense_weights, rms
 from distributed_pg.config import TrainConfig
 from distributed_pg.env import load_pong
 from distributed_pg.kernels import ONE_THREAD, environment
+from distributed_pg.own_code import neutral_folder
 from distributed_pg.policy import Policy
 from distributed_pg.ray_worker import worker_environment
 from distributed_pg.worker import RolloutWorker
@@ -154,18 +155,19 @@ def _train_classic(weights: list[Dense], frame_skip: int, seconds: float) -> Rat
 def _in_processes(work: Callable[[float], Rate], processes: int, seconds: float) -> Rate:
     """``work(seconds)`` in that many fresh processes, begun together."""
     context = multiprocessing.get_context("spawn")
-    barrier = context.Barrier(processes)
     pipes, running = [], []
-    for _ in range(processes):
-        receiver, sender = context.Pipe(duplex=False)
-        process = context.Process(target=_child, args=(work, seconds, barrier, sender))
-        process.start()
-        sender.close()
-        pipes.append(receiver)
-        running.append(process)
-    rates: list[Rate] = [pipe.recv() for pipe in pipes]
-    for process in running:
-        process.join()
+    with neutral_folder():  # else they would run what lies in the current one
+        barrier = context.Barrier(processes)
+        for _ in range(processes):
+            receiver, sender = context.Pipe(duplex=False)
+            process = context.Process(target=_child, args=(work, seconds, barrier, sender))
+            process.start()
+            sender.close()
+            pipes.append(receiver)
+            running.append(process)
+        rates: list[Rate] = [pipe.recv() for pipe in pipes]
+        for process in running:
+            process.join()
     return Rate(
         sum(rate.episodes for rate in rates),
         sum(rate.frames for rate in rates),

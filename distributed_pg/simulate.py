@@ -18,7 +18,7 @@ from distributed_pg.config import TrainConfig
 from distributed_pg.policy import Gradient
 from distributed_pg.ray_worker import Reference, Submit, Worker, worker_environment
 from distributed_pg.rollout import EpisodeResult, EpisodeStats
-from distributed_pg.versions import library_versions
+from distributed_pg.versions import library_versions, own_code
 from distributed_pg.worker import WorkerInfo
 
 HOSTS = 2
@@ -39,7 +39,7 @@ class WaitingWorkers:
 
     def prepare(self) -> WorkerInfo:
         """Ready at once."""
-        return WorkerInfo(0, library_versions())
+        return WorkerInfo(0, library_versions(), own_code())
 
     def play(self, episode: int, given: float) -> tuple[EpisodeStats, Gradient]:
         """Wait until the worker would have played the episode, ``given`` to it at that time()."""

@@ -11,12 +11,13 @@ from ray.exceptions import RayError
 
 from distributed_pg.checkpoint import weights_checksum
 from distributed_pg.config import TrainConfig
-from distributed_pg.errors import RunError, one_line
+from distributed_pg.errors import RunError
 from distributed_pg.learner import Learner, Reporter, stop_reached
 from distributed_pg.ray_cluster import RayCluster
 from distributed_pg.ray_metrics import RayMetrics
 from distributed_pg.ray_session import RaySession, ray_session
 from distributed_pg.ray_watch import RayLostError
+from distributed_pg.ray_worker import reason_of
 from distributed_pg.resuming import check_same_run, held_conditions, nothing_left, repairs
 from distributed_pg.run_dir import RunDir, UpdateRecord
 from distributed_pg.run_location import open_run, saved_config
@@ -152,7 +153,7 @@ class _Training:
             try:
                 return learner.run(self.stop_asked)
             except RayError as error:
-                raise RunError(f"Ray failed: {one_line(error)}") from error
+                raise RunError(f"Ray failed: {reason_of(error)}") from error
             finally:
                 # The state is whole after each update, be this an error, an interrupt or an exit.
                 self.state = learner.state

@@ -1,6 +1,9 @@
 """What the bits of a run depend on besides its config."""
 
+import hashlib
 import platform
+from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -8,6 +11,43 @@ from distributed_pg import __version__
 from distributed_pg.kernels import on_x86
 
 _LIBRARIES = ("numpy", "scipy", "ale-py", "gymnasium", "ray")
+PACKAGE = Path(__file__).resolve().parent
+"""The folder of this package."""
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """Which code a process runs."""
+
+    host: str
+    folder: str
+    """Where the package is."""
+    digest: str
+    """Of the package's Python files."""
+
+    def __str__(self) -> str:
+        return f"{self.folder} on {self.host} (digest {self.digest})"
+
+
+@cache
+def own_code() -> Code:
+    """Which code this process runs; looked up once."""
+    return Code(platform.node(), str(PACKAGE), code_digest(PACKAGE))
+
+
+def python_files(package: Path) -> list[Path]:
+    """The Python files of a package, in an order that depends on nothing but their names."""
+    return sorted(package.rglob("*.py"), key=lambda path: path.relative_to(package).as_posix())
+
+
+def code_digest(package: Path) -> str:
+    """A digest of the names and contents of a package's Python files."""
+    digest = hashlib.sha256()
+    for path in python_files(package):
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(package).as_posix()}\0{len(content)}\0".encode())
+        digest.update(content)
+    return digest.hexdigest()[:16]
 
 
 def library_versions() -> dict[str, str]:

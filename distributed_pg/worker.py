@@ -9,7 +9,7 @@ from distributed_pg.env import PongEnv
 from distributed_pg.memory import peak_memory
 from distributed_pg.policy import Gradient, Policy
 from distributed_pg.rollout import EpisodeStats, evaluate_episode, rollout
-from distributed_pg.versions import library_versions
+from distributed_pg.versions import Code, library_versions, own_code
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,8 @@ class WorkerInfo:
     """Its process id."""
     versions: dict[str, str]
     """Versions of the libraries that its arithmetic depends on."""
+    code: Code
+    """Which code it runs."""
 
 
 class RolloutWorker:
@@ -38,7 +40,7 @@ class RolloutWorker:
         """
         self._emulator()
         self._idle_since = time.perf_counter()
-        return WorkerInfo(os.getpid(), library_versions())
+        return WorkerInfo(os.getpid(), library_versions(), own_code())
 
     def play(self, episode: int, policy: Policy) -> tuple[EpisodeStats, Gradient]:
         """Play training episode ``episode`` with ``policy``.

@@ -28,6 +28,7 @@ from typing import Any
 import psutil
 from ray.cluster_utils import Cluster
 
+from distributed_pg.own_code import own_command
 from distributed_pg.run_dir import read_metrics
 
 WORKERS, NODES = 4, 2
@@ -126,10 +127,9 @@ class Training:
         here = ["--resume", str(self.run)]
         if not (self.run / "config.json").exists():
             here = ["--run-dir", str(self.run), *SETTINGS.split()]
-        command = [sys.executable, "-m", "distributed_pg", "train", *here]
-        command += ["--address", self._address, "--stop-episodes", str(episodes)]
+        here += ["--address", self._address, "--stop-episodes", str(episodes)]
         with self.log.open("ab") as log:
-            return subprocess.Popen(command, stdout=log, stderr=log)
+            return subprocess.Popen(own_command("train", *here), stdout=log, stderr=log)
 
     def kill(self) -> None:
         """SIGKILL to the learner."""

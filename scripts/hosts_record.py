@@ -26,6 +26,7 @@ import ray
 from hosts import Rig
 
 from distributed_pg.errors import RunError
+from distributed_pg.own_code import own_command
 from distributed_pg.run_dir import read_metrics
 
 DEADLINE = 120.0
@@ -220,7 +221,7 @@ class Cluster:
 
 def local_run(run: Path, episodes: int) -> list[dict[str, Any]]:
     """The metrics of the same run on one worker of this machine."""
-    command = [sys.executable, "-m", "distributed_pg", "train", *SETTINGS.split()]
+    command = own_command("train", *SETTINGS.split())
     command += ["--num-workers", "1", "--run-dir", str(run), "--stop-episodes", str(episodes)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:

@@ -12,7 +12,6 @@ import csv
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from typing import Any
 
 from distributed_pg.config import as_flags
 from distributed_pg.curves import setting_text
+from distributed_pg.own_code import own_command
 from distributed_pg.run_dir import METRICS, read_metrics
 
 Settings = dict[str, Any]
@@ -187,7 +187,7 @@ def train(run: Run, runs: Path, frames: int, give_up: float) -> str:
         where = ["--resume", str(folder)] if begun else ["--run-dir", str(folder), *run.flags()]
         folder.parent.mkdir(parents=True, exist_ok=True)
         arguments = ["--stop-frames", str(frames), "--num-workers", "1", "--quiet"]
-        command = [sys.executable, "-m", "distributed_pg", "train", *where, *arguments]
+        command = own_command("train", *where, *arguments)
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         while not _ends_within(process, 5.0):
             if is_over(folder, frames, give_up):

@@ -29,12 +29,13 @@ from typing import Any, NoReturn, cast
 from urllib.parse import urlencode
 
 import distributed_pg
+from distributed_pg.causes import first_sentence, last_line
 from distributed_pg.checkpoint import load_checkpoint, weights_checksum
 from distributed_pg.checkpoint_files import CHECKPOINTS
 from distributed_pg.cli import parse_command
 from distributed_pg.commands.train import TrainArgs
 from distributed_pg.config import TrainConfig
-from distributed_pg.errors import RunError, UsageError, one_line, writing
+from distributed_pg.errors import RunError, UsageError, one_line, plain, writing
 from distributed_pg.fresh_folder import RUNS
 from distributed_pg.run_dir import RunDir
 
@@ -61,8 +62,13 @@ SAVE_SECONDS = 300
 FETCHED = r"config\.json|metrics\.jsonl|checkpoints/[\w-]+\.safetensors|tensorboard/events\.[\w.-]+"
 """What belongs to a run, as paths in its folder."""
 
-# Python looks for the package in the current folder first, where an older one may be.
-TRAIN = "cd / && exec python3 -m distributed_pg train {flags} --address auto"
+# As `python3 -m distributed_pg` does, but without looking for it in the current folder first, where
+# another one may be.
+RUN = (
+    "import sys; sys.path[:] = filter(None, sys.path); import runpy; "
+    "runpy.run_module('distributed_pg', run_name='__main__', alter_sys=True)"
+)
+TRAIN = f'cd / && exec python3 -c "{RUN}" train {{flags}} --address auto'
 # Ray's dashboard shows the files in a node's log folder, and those that links in it lead to. There
 # lies the job's log, which is the standard output of this.
 TRAIN_AND_KEEP = f"""\
@@ -96,7 +102,7 @@ class Dashboard(JobSubmissionClient):
         try:
             yield
         except AuthenticationError as error:
-            said = error.message.partition(".")[0].splitlines()[0]
+            said = first_sentence(error.message)
             raise RunError(
                 f"{begin}{self.url}: {said}; the cluster's token belongs in {_TOKEN_FILE}, or in "
                 "RAY_AUTH_TOKEN"
@@ -139,7 +145,7 @@ class Dashboard(JobSubmissionClient):
         async def print_log() -> None:
             nonlocal printed
             async for text in self.tail_job_logs(job):
-                print(text, end="", flush=True)
+                print(plain(text), end="", flush=True)
                 printed += 1
 
         log = asyncio.create_task(print_log())
@@ -343,8 +349,7 @@ def _last_line(details: JobDetails) -> str:
     """The last line of a failed job's log, or of the reason why it has none."""
     # What Ray writes into the log before the job begins may come after what a short job writes.
     begin = f"Running entrypoint for job {details.submission_id}: {details.entrypoint}"
-    lines = (details.message or "").replace(begin, "").strip().splitlines()
-    return one_line(lines[-1]) if lines else "nothing"
+    return last_line((details.message or "").replace(begin, "")) or "nothing"
 
 
 def _fetch(dashboard: Dashboard, job: str, node: str | None, out: Path) -> bool:

@@ -30,11 +30,14 @@ def test_ray_is_bounded_to_the_release_whose_private_parts_are_known() -> None:
         ("ray._common.utils", "get_default_system_temp_dir"),
         ("ray._raylet", "Config"),
         ("ray._raylet", "AuthenticationTokenLoader"),
+        ("ray._raylet", "GcsClient"),
+        ("ray._private.worker", "_global_node"),
         ("ray._private.ray_constants", "ENABLE_RAY_CLUSTER"),
+        ("ray._private.ray_constants", "RAY_ENABLE_UV_RUN_RUNTIME_ENV"),
     ],
 )
 def test_each_part_is_there(module: str, name: str) -> None:
-    assert ray_private.part(module, name) is not None
+    assert hasattr(importlib.import_module(module), name)
 
 
 def test_without_them_there_is_something_else_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,5 +54,10 @@ def test_without_them_there_is_something_else_to_do(monkeypatch: pytest.MonkeyPa
     assert ray_private.session_folder() is None
     assert not ray_private.has_token()
     ray_private.reread_environment()
-    with ray_private.on_loopback(), ray_private.our_sigterm_handler():
+    assert ray_private.cluster_metadata("127.0.0.1:1") == "{}"
+    with (
+        ray_private.on_loopback(),
+        ray_private.our_sigterm_handler(),
+        ray_private.not_by_uv(),
+    ):
         pass

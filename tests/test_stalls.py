@@ -28,7 +28,7 @@ from distributed_pg.run_dir import RunDir
 from distributed_pg.schedule import Ticket
 from distributed_pg.state import TrainingState
 from distributed_pg.train import Silent
-from distributed_pg.versions import library_versions
+from distributed_pg.versions import library_versions, own_code
 from distributed_pg.worker import WorkerInfo
 
 HANG = 60.0
@@ -56,7 +56,7 @@ class FakeRay:
     waited: float = 0.0
 
     def worker(self, _: TrainConfig) -> SimpleNamespace:
-        info = WorkerInfo(1, library_versions())
+        info = WorkerInfo(1, library_versions(), own_code())
         prepare = SimpleNamespace(remote=lambda: self._answer(info, self.ready_after))
         return SimpleNamespace(
             prepare=prepare, play=lambda *_: self._answer((STATS, None), self.seconds)

@@ -22,6 +22,7 @@ import psutil
 import pytest
 import requests
 from command import DEADLINE
+from lying_around import end, free_ports
 
 from distributed_pg.checkpoint import load_checkpoint, weights_checksum
 from distributed_pg.config import TrainConfig
@@ -178,26 +179,6 @@ def head() -> Iterator[Head]:
             time.sleep(0.1)
         url = f"http://127.0.0.1:{ports[1]}"
         yield Head(url, token, folder, psutil.Process(process.pid))
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports nobody listens at, of those that the system gives to nobody by itself."""
-    ports: set[int] = set()
-    while len(ports) < count:
-        port = 20_000 + secrets.randbelow(10_000)
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            ports.add(port)
-    return list(ports)
-
-
-def end(process: psutil.Process) -> None:
-    """End a head node and all that it started."""
-    processes = [process, *process.children(recursive=True)]
-    for one in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            one.kill()
-    _, alive = psutil.wait_procs(processes, timeout=30)
-    assert not alive
 
 
 @pytest.mark.usefixtures("local_ray")
