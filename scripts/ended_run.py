@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 from faults import (
     DEADLINE,
     FaultError,
@@ -98,6 +99,8 @@ class Run:
         self._codes = set(self._way.codes)
         self._workers = self._chance.choice((1, 2))
         output = self._chance.choice(self._way.outputs)
+        self.left: list[psutil.Process] = []
+        """Processes that had not ended when their command had."""
         self.session = output(train_command(self._run, self._workers), folder, "first")
 
     def do(self) -> None:
@@ -114,12 +117,16 @@ class Run:
             outcome = self._go_on() if self._way.goes_on else "stopped"
             code = self.session.wait(DEADLINE)
             self._look_at_end(outcome, code)
-            self.session.close()
+            self._close()
             self._resume()
             self._compare()
         finally:
-            self.session.close()
+            self._close()
             self._say(seconds=round(time.monotonic() - begin, 1))
+
+    def _close(self) -> None:
+        self.session.close()
+        self.left += self.session.left()
 
     def _wait_for_moment(self) -> None:
         """Wait until it is time; or until the command has ended by itself."""

@@ -5,8 +5,10 @@ without faults says what each update of each run must give. A run's number is th
 happens to it: ``--ends 1 --seed NUMBER`` does the same to one run again.
 """
 
+import contextlib
 import os
 import shutil
+import signal
 import tempfile
 import threading
 import time
@@ -17,12 +19,26 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 from ended_run import Ending, Run
-from faults import DEADLINE, FaultError, checksums, last_update, until, write_record
+from faults import (
+    DEADLINE,
+    FaultError,
+    checksums,
+    is_alive,
+    last_update,
+    send,
+    title,
+    until,
+    write_record,
+)
 from sessions import Session
 from ways import SETTINGS, UPDATES, WAYS, train_command
 
 from distributed_pg.versions import library_versions
+
+GONE_SECONDS = 120.0
+"""How long a run's processes may live on: Ray's agents take more than a minute to give up."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +75,7 @@ class Ends:
         self.endings: list[Ending] = []
         self.expected: list[tuple[int, str]] = []
         self._start_seconds = 0.0
+        self._left: dict[psutil.Process, int] = {}
 
     def whole_run(self) -> None:
         """Make one run without faults: what each update must give, and when the first one comes.
@@ -102,6 +119,7 @@ class Ends:
             run.do()
         except FaultError as error:
             failure = str(error)
+        self._left.update((process, number) for process in run.left)
         ending = replace(run.ending, failure=failure)
         self.endings.append(ending)
         self._tell(ending, run.tails() if failure else "")
@@ -126,8 +144,23 @@ class Ends:
                 line += f" --ways {','.join(self._plan.ways)}"
         print(line, flush=True)
 
+    def left_behind(self) -> list[str]:
+        """Processes that do not end though their runs have; ends them."""
+
+        def gone() -> bool:
+            self._left = {p: number for p, number in self._left.items() if is_alive(p)}
+            return not self._left
+
+        with contextlib.suppress(FaultError):
+            until(gone, "the processes of all runs to end", GONE_SECONDS, poll=0.2)
+        left = [f"run {number} left {title(p)}" for p, number in self._left.items()]
+        for process in self._left:
+            send(process, signal.SIGKILL)
+        return left
+
     def record(self) -> dict[str, Any]:
         """What is worth keeping."""
+        left = self.left_behind()
         endings = sorted(self.endings, key=lambda ending: ending.run)
         good = [ending for ending in endings if ending.failure is None]
         not_killed = [e for e in endings if "sigkill" not in e.way + e.also]
@@ -140,6 +173,7 @@ class Ends:
             "weights_checksum": self.expected[-1][1],
             "runs": len(endings),
             "same_bits": len(good) == self._plan.ends,
+            "left_behind": left,
             "failures": len(endings) - len(good),
             "lost_updates_at_most": max((e.lost for e in not_killed), default=0),
             "lost_to_sigkill_at_most": max((e.lost for e in endings), default=0),
@@ -172,5 +206,5 @@ def end_runs(plan: Plan, out: Path) -> bool:
         finally:
             record = ends.record()
             write_record(out, record, ("endings",))
-    print({name: record[name] for name in ("runs", "failures", "same_bits", "minutes")})
-    return bool(record["same_bits"])
+    print({name: record[name] for name in ("runs", "failures", "left_behind", "minutes")})
+    return bool(record["same_bits"]) and not record["left_behind"]

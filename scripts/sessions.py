@@ -20,8 +20,6 @@ from faults import FaultError, descendants, is_alive, is_worker, send, until
 CTRL_C, CTRL_Z = b"\x03", b"\x1a"
 _DISK = 64 * 1024
 """Bytes of the disk that a log fills."""
-_GONE_SECONDS = 60.0
-"""How long Ray's processes may take to end when their run has."""
 _ROWS, _COLUMNS = 50, 200
 _SHELL = ("setsid", "--ctty", "bash", "--norc", "--noprofile", "--noediting", "-i")
 
@@ -67,34 +65,27 @@ class Session:
         """Let nothing be written any more. A file does not get lost."""
 
     def wait(self, seconds: float) -> int:
-        """The command's exit code, negative if a signal ended it, and Ray's processes gone.
+        """The command's exit code, negative if a signal ended it.
 
         Raises:
-            FaultError: it did not end, or left processes behind.
+            FaultError: it did not end.
         """
         self.look()
         until(lambda: self.ended, "the command to end", seconds)
-        code = self._exit_code()
-        left: list[psutil.Process] = []
-
-        def gone() -> bool:
-            left[:] = [p for p in self._known if is_alive(p)]
-            return not left
-
-        with contextlib.suppress(FaultError):
-            until(gone, "Ray's processes to end", _GONE_SECONDS, poll=0.1)
-        if left:
-            raise FaultError(f"it ended with {code} and left processes behind: {left}")
-        return code
+        return self._exit_code()
 
     def _exit_code(self) -> int:
         return self._process.wait()
 
     def look(self) -> list[psutil.Process]:
-        """The processes that the run has now; :meth:`close` ends those ever seen."""
+        """The processes that the run has now."""
         found = descendants(self.learner)
         self._known.update(found)
         return found
+
+    def left(self) -> list[psutil.Process]:
+        """Processes of the run that :meth:`look` saw once and that have not ended."""
+        return [p for p in self._known if is_alive(p)]
 
     def workers(self) -> list[psutil.Process]:
         """Its workers."""
@@ -105,13 +96,13 @@ class Session:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
     def close(self) -> None:
-        """End all that is left of it."""
+        """End the command if it has not ended."""
         self._end_all()
         self._process.wait()
 
     def _end_all(self) -> None:
-        for process in [self.learner, *self.look(), *self._known]:
-            if is_alive(process):
+        if not self.ended:
+            for process in [self.learner, *self.look()]:
                 send(process, signal.SIGKILL)
 
 
@@ -141,7 +132,7 @@ class Pipe(Session):
             os.close(self._reader)
 
     def close(self) -> None:
-        """End all that is left of it."""
+        """End the command if it has not ended."""
         super().close()
         self.lose_output()
 
@@ -177,7 +168,7 @@ class FullDisk(Session):
         return super().text()
 
     def close(self) -> None:
-        """End all that is left of it, and take the disk away."""
+        """End the command if it has not ended, and take the disk away."""
         super().close()
         self.text()
         if self._is_disk:
@@ -249,7 +240,7 @@ class Terminal(Session):
         self.press(b"fg\n")
 
     def close(self) -> None:
-        """End all that is left of it."""
+        """End the command if it has not ended."""
         self.hang_up()
         self._end_all()
         self._process.kill()
