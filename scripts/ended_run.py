@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 from faults import (
     DEADLINE,
+    LOST_AT_MOST,
     FaultError,
     checksums,
     difference,
@@ -32,8 +33,6 @@ from distributed_pg.errors import RunError
 
 FURTHER = 2
 """Updates that a run must make to have gone on."""
-LOST_AT_MOST = 1
-"""Updates that an end other than SIGKILL may cost."""
 _TAIL = 1500
 """Characters of a log that a failure shows."""
 _SHOWN_OVER = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]|[\u2800-\u28ff\r]")

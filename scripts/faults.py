@@ -17,6 +17,8 @@ TRAIN = [sys.executable, "-m", "distributed_pg", "train"]
 DEADLINE = 180.0
 """Seconds in which a run must recover from anything."""
 POLL = 0.02
+LOST_AT_MOST = 1
+"""Updates that an end other than SIGKILL may cost."""
 RAYLET, GCS, AGENT = "raylet", "gcs_server", "ray::RuntimeEnvAgent"
 """Names of the processes that Ray starts for a run of its own."""
 _TAIL = 50_000
