@@ -208,10 +208,7 @@ class Chaos:
             late = minutes and time.monotonic() - self._begin > 60 * minutes
             if number >= len(kinds) and late:
                 return
-            if number < len(kinds):
-                kind = kinds[number]
-            else:
-                kind = self._chance.choices(kinds, weights)[0]
+            kind = kinds[number] if number < len(kinds) else self._chance.choices(kinds, weights)[0]
             try:
                 self.do(kind)
             except FaultError as error:

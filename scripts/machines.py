@@ -24,7 +24,7 @@ from ray.cluster_utils import Cluster
 
 WORKERS, NODES = 4, 2
 SETTINGS = (
-    "--batch-size 8 --frame-limit 2000 --seed 11 --hang-seconds 5 --checkpoint-every 5 "
+    "--batch-size 4 --frame-limit 1000 --seed 11 --hang-seconds 5 --checkpoint-every 5 "
     f"--num-workers {WORKERS}"
 )
 ENDLESS = 10**9

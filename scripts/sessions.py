@@ -104,6 +104,7 @@ class Session:
         if not self.ended:
             for process in [self.learner, *self.look()]:
                 send(process, signal.SIGKILL)
+            until(lambda: self.ended, "the command to end")
 
 
 class Nohup(Session):
