@@ -49,18 +49,18 @@ from distributed_pg.run_dir import METRICS, read_metrics
 from distributed_pg.versions import library_versions
 
 KINDS = {
-    "worker_killed": 700,
+    "worker_killed": 740,
     "two_workers_killed": 100,
-    "worker_stopped": 50,
-    "node_killed": 30,
-    "learner_stopped": 30,
-    "learner_killed": 30,
-    "learner_killed_while_it_saves": 30,
-    "learner_terminated": 20,
-    "learner_hung_up": 20,
-    "learner_warned": 20,
-    "head_raylet_killed": 3,
-    "gcs_killed": 3,
+    "worker_stopped": 40,
+    "node_killed": 20,
+    "learner_stopped": 20,
+    "learner_killed": 20,
+    "learner_killed_while_it_saves": 20,
+    "learner_terminated": 12,
+    "learner_hung_up": 12,
+    "learner_warned": 12,
+    "head_raylet_killed": 2,
+    "gcs_killed": 2,
 }
 """What is done, and how often."""
 ALONE = 3
@@ -71,7 +71,7 @@ ALONE_LATER = 0.02
 """The share of the later ones that is measured too."""
 STOPPED_SECONDS = 6.0
 """How long the learner stands still: longer than its hang_seconds."""
-SAMPLE_SECONDS = 20.0
+SAMPLE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)

@@ -242,8 +242,8 @@ class Terminal(Session):
 
     def close(self) -> None:
         """End the command if it has not ended."""
-        self.hang_up()
         self._end_all()
+        self.hang_up()
         self._process.kill()
         self._process.wait()
 

