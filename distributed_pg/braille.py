@@ -1,4 +1,4 @@
-"""A small curve for the terminal, drawn with braille characters: 2 x 4 dots each."""
+"""A small curve for the terminal, drawn with braille characters, 2 x 4 dots each, or with stars."""
 
 import itertools
 import math
@@ -9,7 +9,15 @@ _DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))
 """The bit of each dot: left and right column, from the top down."""
 
 
-def curve(values: Sequence[float], width: int, height: int, low: float, high: float) -> list[str]:
+def curve(
+    values: Sequence[float],
+    width: int,
+    height: int,
+    low: float,
+    high: float,
+    *,
+    braille: bool = True,
+) -> list[str]:
     """Draw ``values`` from left to right, what lies beyond ``low`` and ``high`` at the edges.
 
     Args:
@@ -19,12 +27,14 @@ def curve(values: Sequence[float], width: int, height: int, low: float, high: fl
         height: lines.
         low: the value at the lower edge.
         high: the value at the upper edge; more than ``low``.
+        braille: whether the terminal can show braille; else a dot is a star.
 
     Returns:
         ``height`` lines of ``width`` characters each.
     """
-    columns, rows = 2 * width, 4 * height
-    cells = [[_BLANK] * width for _ in range(height)]
+    across, down = (2, 4) if braille else (1, 1)
+    columns, rows = across * width, down * height
+    cells = [[0] * width for _ in range(height)]
     before = None
     for column, value in enumerate(_resampled(values, columns)):
         share = (min(max(value, low), high) - low) / (high - low)
@@ -32,9 +42,11 @@ def curve(values: Sequence[float], width: int, height: int, low: float, high: fl
         # From the dot before, so that a steep curve has no holes.
         start = row if before is None else before + (row > before) - (row < before)
         for y in range(min(start, row), max(start, row) + 1):
-            cells[y // 4][column // 2] |= _DOTS[column % 2][y % 4]
+            cells[y // down][column // across] |= _DOTS[column % across][y % down]
         before = row
-    return ["".join(map(chr, line)) for line in cells]
+    return [
+        "".join(chr(_BLANK + cell) if braille else " *"[cell] for cell in line) for line in cells
+    ]
 
 
 def _resampled(values: Sequence[float], count: int) -> list[float]:

@@ -22,6 +22,7 @@ from distributed_pg.commands import (
 )
 from distributed_pg.errors import RunError, UsageError
 from distributed_pg.kernels import hold_kernels
+from distributed_pg.streams import OutputError, checked_streams
 
 DESCRIPTION = """Learns to play Atari Pong from pixels, with policy gradients in numpy, on all CPUs
 of a machine or a Ray cluster. The same settings give the same weights, bit for bit, on any number
@@ -37,6 +38,8 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "benchmark": (benchmark.BenchmarkArgs, benchmark.run),
 }
 """For each command the class of its arguments and what it does with them."""
+READER_GONE = 128 + 13
+"""The exit code where nobody reads the output any more: as of a process that SIGPIPE ended."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,21 +47,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Not when this file is imported, as it is by the processes that the benchmark starts.
     hold_kernels()
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    with checked_streams():
+        try:
+            code = _run(arguments)
+            sys.stdout.flush()  # a full disk may show only now
+            return code
+        except OutputError as error:
+            return READER_GONE if error.reader_gone else _failed(error, 1)
+        except UsageError as error:
+            return _failed(error, 2)
+        except RunError as error:
+            code = _failed(error, 1)
+            if error.hangs:
+                os._exit(code)
+            return code
+        except KeyboardInterrupt:
+            return 128 + signal.SIGINT
+
+
+def _run(arguments: list[str]) -> int:
     try:
         command = parse_command(arguments)
-        run = next(run for kind, run in COMMANDS.values() if isinstance(command, kind))
-        return run(command)
-    except UsageError as error:
-        print(f"distributed-pg: error: {error}", file=sys.stderr)  # noqa: T201
-        return 2
-    except RunError as error:
-        print(f"distributed-pg: error: {error}", file=sys.stderr)  # noqa: T201
-        return 1
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
-    except BrokenPipeError:  # whoever read the output is gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+    except SystemExit:  # help was asked for
+        return 0
+    run = next(run for kind, run in COMMANDS.values() if isinstance(command, kind))
+    return run(command)
+
+
+def _failed(error: Exception, code: int) -> int:
+    print(f"distributed-pg: error: {error}", file=sys.stderr, flush=True)  # noqa: T201
+    return code
 
 
 def parse_command(arguments: list[str]) -> Any:

@@ -42,9 +42,17 @@ class QuietDisplay:
     def updated(self, record: UpdateRecord) -> None:
         """Show nothing."""
 
+    def refresh(self) -> None:
+        """Nothing moves."""
+
+    def conclude(self, lines: Sequence[str]) -> None:
+        """Show nothing; what matters to a script the command prints itself."""
+
 
 class TrainDisplay:
     """A :class:`distributed_pg.learner.Reporter`: live on a terminal, log lines elsewhere.
+
+    Whoever uses it calls :meth:`refresh` from time to time, from the same thread.
 
     Args:
         console: where to write.
@@ -60,16 +68,19 @@ class TrainDisplay:
         self._means = list(history)
         self._record: UpdateRecord | None = None
         self._begin = self._last_line = time.monotonic()
+        self._concluding: Sequence[str] = ()
+        self._braille = console.encoding.startswith("utf")
+        live = console.is_terminal and not console.is_dumb_terminal
         self._live = (
-            Live(console=console, get_renderable=self._panel, refresh_per_second=2, transient=True)
-            if console.is_terminal
+            Live(console=console, get_renderable=self._panel, auto_refresh=False, transient=True)
+            if live
             else None
         )
 
     def __enter__(self) -> "TrainDisplay":
         """Begin to show."""
         if self._live:
-            self._live.start()
+            self._live.start(refresh=True)
         else:
             self.message("Starting the workers")
         return self
@@ -85,6 +96,8 @@ class TrainDisplay:
             self._live.stop()
         if self._record and kind is None:
             self._show(self._panel() if self._live else self._line(self._record))
+        for line in self._concluding:
+            self._console.print(line, soft_wrap=True)
 
     def message(self, text: str) -> None:
         """Show one line that stays."""
@@ -100,6 +113,15 @@ class TrainDisplay:
         if not self._live and (first or now - self._last_line >= LINE_SECONDS):
             self._last_line = now
             self._show(self._line(record))
+
+    def refresh(self) -> None:
+        """Bring the live panel up to date."""
+        if self._live:
+            self._live.refresh()
+
+    def conclude(self, lines: Sequence[str]) -> None:
+        """Have these lines come last, when the panel is taken away."""
+        self._concluding = lines
 
     def _show(self, what: RenderableType) -> None:
         self._console.print(what, highlight=False, soft_wrap=not self._live)
@@ -147,7 +169,8 @@ class TrainDisplay:
         if not self._means:
             return []
         width = min(_CURVE_WIDTH, self._console.width - 6)
-        lines = curve(self._means, max(1, width), _CURVE_HEIGHT, -_MOST, _MOST)
+        size = max(1, width), _CURVE_HEIGHT
+        lines = curve(self._means, *size, -_MOST, _MOST, braille=self._braille)
         labels = [""] * _CURVE_HEIGHT
         labels[0], labels[_CURVE_HEIGHT // 2], labels[-1] = f"{_MOST:+d}", "0", f"{-_MOST:+d}"
         return [

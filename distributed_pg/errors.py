@@ -15,6 +15,9 @@ class ConfigError(UsageError):
 class RunError(Exception):
     """The run cannot go on, or a file or a machine it needs is not there (exit code 1)."""
 
+    hangs = False
+    """Whether something was left that hangs, and would keep the process from ending."""
+
 
 class CheckpointError(RunError):
     """A file is no checkpoint of ours, or is damaged. The message names the file."""

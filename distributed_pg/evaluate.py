@@ -69,8 +69,15 @@ def evaluate(
     loaded = load_policy_at(checkpoint)
     play = _play(seed, greedy)
     with (
-        ray_session(address, num_workers, message) as wanted,
-        RayCluster(loaded.config, lambda: min(wanted(), episodes), play, message) as cluster,
+        ray_session(address, num_workers, message) as session,
+        RayCluster(
+            loaded.config,
+            lambda: min(session.workers(), episodes),
+            play,
+            message,
+            check=session.check,
+            cpus=session.cpus,
+        ) as cluster,
     ):
         config, policy = loaded.config, loaded.policy
         stats = _play_all(cluster, config, policy, episodes, finished, message)

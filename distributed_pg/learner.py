@@ -43,7 +43,7 @@ class Learner:
 
     Args:
         config: the run's settings.
-        state: where to go on from; updated in place.
+        state: where to go on from.
         cluster: the workers.
         run_dir: where metrics and checkpoints go.
         reporter: told of every update.
@@ -86,6 +86,11 @@ class Learner:
         self._begin = clock()
         self._rate_from = deque([state.progress], maxlen=_RATE_UPDATES)
         self._writer = RunWriter(run_dir, config, reporter.message, state.progress.update, saved)
+
+    @property
+    def state(self) -> TrainingState:
+        """The state after the last update."""
+        return self._state
 
     def run(self, stop_asked: Callable[[], bool]) -> bool:
         """Train until a stop condition holds (True) or ``stop_asked()`` (False)."""
@@ -135,13 +140,10 @@ class Learner:
         weights_norm = self._finite_norm("weights", policy)
         progress = state.progress.after_update(self._batch, self._wall_seconds())
         batch = self._batch.copy()
-        # From here to the end of the block the state is between two updates. Nothing in it waits
-        # or can fail: whatever fails below finds the state whole, fit to be saved.
         self._schedule.advance()
-        state.policies[progress.update] = policy
-        for version in [v for v in state.policies if v < self._schedule.oldest_version]:
-            del state.policies[version]
-        state.cache, state.progress = cache, progress
+        oldest = self._schedule.oldest_version
+        policies = {v: p for v, p in state.policies.items() if v >= oldest}
+        after = TrainingState({**policies, progress.update: policy}, cache, progress)
 
         self._batch.clear()
         for array in self._gradient.arrays:
@@ -149,11 +151,14 @@ class Learner:
         self._cluster.publish(progress.update, policy)
         update_seconds = self._update_seconds + self._clock() - begin
         self._update_seconds = 0.0
-        self._cluster.retire(before=self._schedule.oldest_version)
+        self._cluster.retire(before=oldest)
         # Before anything is hashed or written: workers that waited for this update go on.
         self._dispatcher.hand_out()
-        self._record(batch, gradient_norm, weights_norm, update_seconds)
-        self._writer.updated(state)
+        self._record(after, batch, gradient_norm, weights_norm, update_seconds)
+        # The update is made when this one assignment is. Whatever ends the run, an interrupt at
+        # any line included, finds a whole state to save, with its line in the metrics.
+        self._state = after
+        self._writer.updated(after)
         self._tell_if_workers_wait()
 
     def _finite_norm(self, what: str, of: Policy) -> float:
@@ -186,12 +191,13 @@ class Learner:
 
     def _record(
         self,
+        state: TrainingState,
         batch: list[EpisodeStats],
         gradient_norm: float,
         weights_norm: float,
         update_seconds: float,
     ) -> None:
-        progress, before = self._state.progress, self._rate_from[0]
+        progress, before = state.progress, self._rate_from[0]
         self._rate_from.append(progress)
         busy = sum(stats.seconds for stats in batch)
         steps = sum(stats.steps for stats in batch)
@@ -225,7 +231,7 @@ class Learner:
             weights_norm=weights_norm,
             policy_lag=min(progress.update - 1, self._config.policy_lag),
             update_seconds=round(update_seconds, 6),
-            weights_checksum=weights_checksum(self._state.policy),
+            weights_checksum=weights_checksum(state.policy),
         )
         self._writer.record(record)
         self._reporter.updated(record)

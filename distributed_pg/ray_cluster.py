@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import ray
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
@@ -15,7 +15,7 @@ from distributed_pg.cluster import Failed, Finished, Lost
 from distributed_pg.config import TrainConfig
 from distributed_pg.errors import RunError, one_line
 from distributed_pg.policy import Policy
-from distributed_pg.ray_session import cluster_cpus
+from distributed_pg.ray_watch import cluster_cpus
 from distributed_pg.ray_worker import (
     TICKETS,
     Reference,
@@ -70,6 +70,17 @@ class _Call:
     ticket: Ticket | None = None
 
 
+class Check(Protocol):
+    """Raises RayLostError where Ray is gone; ``at_once``: looks even if it did just now."""
+
+    def __call__(self, *, at_once: bool = False) -> None:
+        """Check."""
+
+
+def _no_check(*, at_once: bool = False) -> None:
+    """For a Ray that somebody else looks after."""
+
+
 class RayCluster:
     """A :class:`distributed_pg.cluster.Cluster` of Ray actors.
 
@@ -83,6 +94,8 @@ class RayCluster:
         play: how a worker is had to play.
         message: called with one line whenever something is worth telling the user.
         start: makes a worker.
+        check: raises RayLostError where Ray is gone; ``at_once``, before an object is put.
+        cpus: how many CPUs there are for workers.
     """
 
     def __init__(
@@ -92,12 +105,16 @@ class RayCluster:
         play: Callable[[Worker], Submit] = play,
         message: Callable[[str], None] = lambda _: None,
         start: Callable[[TrainConfig], Worker] = start_worker,
+        check: Check = _no_check,
+        cpus: Callable[[], int] = cluster_cpus,
     ) -> None:
         self._config = config
         self._wanted = wanted
         self._play = play
         self._message = message
         self._start = start
+        self._check = check
+        self._cpus = cpus
         self._members: set[_Member] = set()
         self._ready = 0
         # Ready members without a ticket, and with one; those that are so for longest come first.
@@ -143,6 +160,7 @@ class RayCluster:
 
     def publish(self, version: int, policy: Policy) -> None:
         """Copy the weights to the object store, where workers read them without a copy."""
+        self._check(at_once=True)  # without a raylet Ray would end this process
         self._weights[version] = ray.put(policy)
 
     def retire(self, before: int) -> None:
@@ -171,6 +189,7 @@ class RayCluster:
 
     def wait(self, timeout: float, deadline: float) -> list[Finished | Lost | Failed]:
         """What happened since the last call; see :meth:`distributed_pg.cluster.Cluster.wait`."""
+        self._check()
         self._retry_starts()
         self._tell_if_none_is_ready()
         events = [*self._resize(), *self._replace_hung(deadline)]
@@ -192,6 +211,8 @@ class RayCluster:
         now = time.monotonic()
         seconds = now - call.member.silent_since
         call.member.silent_since = now
+        if isinstance(answer, RayError):
+            self._check(at_once=True)  # workers end with their raylet, and are not the news then
         if isinstance(answer, RayTaskError):
             if not isinstance(answer.cause, RayError):
                 return self._failed(call, answer)
@@ -270,7 +291,7 @@ class RayCluster:
             return member.tickets > 0 and silent > deadline
         if silent <= max(deadline, START_SECONDS):
             return False
-        if cluster_cpus() < len(self._members):  # it may wait for a CPU
+        if self._cpus() < len(self._members):  # it may wait for a CPU
             member.silent_since = now
             return False
         return True
@@ -360,5 +381,5 @@ class RayCluster:
             self._told_none_ready = True
             self._message(
                 f"no worker has been ready for {PATIENCE_SECONDS:.0f} s; each needs a CPU of its "
-                f"own, and the cluster has {cluster_cpus()}"
+                f"own, and the cluster has {self._cpus()}"
             )

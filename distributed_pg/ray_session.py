@@ -1,49 +1,116 @@
 """Start Ray here, or connect to a cluster."""
 
 import logging
+import math
 import os
+import secrets
 import signal
 import socket
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from typing import Any
 
 import ray
-from ray._private import ray_constants
-from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 from ray.autoscaler.sdk import request_resources
 
+from distributed_pg import ray_private
+from distributed_pg.cluster_probe import check_cluster_answers
 from distributed_pg.config import NumWorkers
-from distributed_pg.errors import RunError, one_line
+from distributed_pg.errors import RunError, UsageError, one_line
 from distributed_pg.kernels import environment
+from distributed_pg.ray_folders import SessionFolder, check_temporary_folder, remove_left_over
+from distributed_pg.ray_watch import ClusterWatch, ProcessWatch, RayLostError
 
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
-_REFUSED = "Unauthenticated"
-"""What Ray says where a cluster does not take the token."""
-_ADVICE = (
-    "it asks for a token, and the one here is missing or another one; copy the cluster's "
-    "~/.ray/auth_token, or set RAY_AUTH_TOKEN"
-)
 _OUR_OWN: dict[str, str | None] = {
-    # Listen on this machine's loopback address alone. Ray does so by itself on systems where it
-    # cannot be a cluster; elsewhere it takes a loopback address for a mistake and listens on all.
-    ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # see ray_private.on_loopback
     # A job on a cluster's head inherits that the head has no CPUs.
     "RAY_OVERRIDE_RESOURCES": None,
+    # What goes over the loopback address must not ask a proxy for the way.
+    "RAY_grpc_enable_http_proxy": None,
     # Our workers have an environment of their own. Those that Ray starts in advance have not, so
     # they are waited for at first, and then use a hundredth of a core for nothing.
     "RAY_prestart_worker_first_driver": "0",
     # Look for new log files, which nobody reads, once a minute and not ten times a second.
     "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0",
     "LOG_NAME_UPDATE_INTERVAL_S": "60",
+    "RAY_AUTH_MODE": "token",
 }
 """Environment variables of a Ray that is started here."""
-ANSWER_SECONDS = 20.0
-"""How long a cluster may take to answer before we give up."""
+LEAVE_SECONDS = 5.0
+"""How long a lost cluster may take to be disconnected from."""
+_OURS = threading.RLock()
+"""Held by the thread whose Ray this process is connected to."""
+
+
+class RaySession:
+    """A Ray that this process is connected to.
+
+    Args:
+        num_workers: how many workers there should be, or ``"auto"``.
+        max_workers: with ``"auto"``, no more than these.
+        cpus: how many CPUs there are; None: as many as the cluster has at the moment.
+    """
+
+    def __init__(
+        self, num_workers: NumWorkers, max_workers: int | None, cpus: int | None = None
+    ) -> None:
+        self._num_workers = num_workers
+        self._max_workers = max_workers or sys.maxsize
+        self._local_cpus = cpus
+        self._processes = ProcessWatch(ours=cpus is not None)
+        self._cluster = ClusterWatch() if cpus is None else None
+        self._lost = False
+
+    def workers(self) -> int:
+        """How many workers there should be now: with ``"auto"`` one for each CPU."""
+        if self._num_workers != "auto":
+            return self._num_workers
+        # One at least: a cluster that grows on demand may have no CPU for workers yet.
+        return min(max(1, self.cpus()), self._max_workers)
+
+    def cpus(self) -> int:
+        """CPUs of all machines, as far as is known now; does not wait."""
+        return self._cluster.cpus if self._cluster else self._local_cpus or 0
+
+    def check(self, *, at_once: bool = False) -> None:
+        """See to it that Ray is there; call it often, and ``at_once`` before an object is put.
+
+        Raises:
+            RayLostError: its processes have ended, or the cluster's head is silent.
+        """
+        try:
+            self._processes.check(at_once=at_once)
+            if self._cluster:
+                self._cluster.check()
+        except RunError:
+            self._lost = True
+            raise
+
+    def when_silent(self, save: Callable[[], object]) -> None:
+        """Have ``save`` called by :meth:`check` when it may soon be too late for that."""
+        if self._cluster:
+            self._cluster.when_silent = save
+
+    @contextmanager
+    def requested_cpus(self, cpus: int) -> Iterator[None]:
+        """Have the cluster's autoscaler provide so many CPUs for the time of the ``with`` block.
+
+        A cluster that does not grow takes no notice.
+        """
+        request_resources(num_cpus=cpus)
+        try:
+            yield
+        finally:
+            if not self._lost:  # else nobody would answer
+                request_resources(num_cpus=0)
+
+    def close(self) -> None:
+        """Look after nothing any more."""
+        if self._cluster:
+            self._cluster.end()
 
 
 @contextmanager
@@ -52,73 +119,45 @@ def ray_session(
     num_workers: NumWorkers,
     message: Callable[[str], None],
     max_workers: int | None = None,
-) -> Iterator[Callable[[], int]]:
+) -> Iterator[RaySession]:
     """Ray for the time of the ``with`` block.
-
-    Yields a function that says how many workers there should be now: ``num_workers``, or if that is
-    ``"auto"`` one for each CPU that the cluster has at the moment, ``max_workers`` at most.
 
     Without an address Ray is started on this machine and shut down at the end. A Ray that this
     process is connected to already is used and left running.
 
     Raises:
+        UsageError: another thread of this process uses a Ray of ours, or this process is connected
+            to another Ray than that at the address.
         RunError: nobody answers at the address, or Ray cannot be started.
     """
-    wanted = always(num_workers) if num_workers != "auto" else partial(_a_cpu_each, max_workers)
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if ray.is_initialized():
-        yield wanted
-        return
-    if address is not None:
-        _check_cluster_answers(address)
-    on_sigterm = signal.getsignal(signal.SIGTERM)
+    if not _OURS.acquire(blocking=False):
+        raise UsageError(
+            "another thread of this process trains or evaluates already; one can at a time: wait "
+            "for it, or use another process"
+        )
     try:
-        if address is not None:
-            ray.init(address=address, **_QUIET)
+        if ray.is_initialized():
+            _check_is_at(address)
+            used: AbstractContextManager[int | None] = nullcontext()
+        elif address is not None:
+            used = _connected(address)
         else:
-            cpus = _local_cpus(num_workers, message)
-            with _on_its_own():
-                ray.init(address="local", num_cpus=cpus, include_dashboard=False, **_QUIET)
-    # Where its processes do not start in time, Ray raises a bare Exception.
-    except Exception as error:
-        raise RunError(f"Ray did not start: {one_line(error)}") from error
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, on_sigterm)  # Ray sets its own, which exits
-    try:
-        yield wanted
+            used = _started(num_workers, message)
+        with used as cpus, closing(RaySession(num_workers, max_workers, cpus)) as session:
+            yield session
     finally:
-        ray.shutdown()
+        _OURS.release()
 
 
-@contextmanager
-def _on_its_own() -> Iterator[None]:
-    """Have the Ray that is started within be as :data:`_OUR_OWN` says."""
-    enabled = ray_constants.ENABLE_RAY_CLUSTER
-    ray_constants.ENABLE_RAY_CLUSTER = False  # what the first variable was read into
-    try:
-        with environment(_OUR_OWN):
-            yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = enabled
+def usable_cpus() -> int:
+    """CPUs that this process may use: of the machine, its container or its batch job; at least 1.
 
-
-def cluster_cpus() -> int:
-    """CPUs of all nodes that Ray is connected to now."""
-    return int(ray.cluster_resources().get("CPU", 0))  # type: ignore[no-untyped-call]
-
-
-@contextmanager
-def requested_cpus(cpus: int) -> Iterator[None]:
-    """Have the cluster's autoscaler provide so many CPUs for the time of the ``with`` block.
-
-    A cluster that does not grow takes no notice.
+    A container may have half a CPU.
     """
-    request_resources(num_cpus=cpus)
-    try:
-        yield
-    finally:
-        request_resources(num_cpus=0)
+    count = os.cpu_count() or 1
+    if sys.platform == "linux":
+        count = len(os.sched_getaffinity(0))
+    return max(1, math.floor(min(count, ray_private.limited_cpus() or count)))
 
 
 def always(workers: int) -> Callable[[], int]:
@@ -126,78 +165,97 @@ def always(workers: int) -> Callable[[], int]:
     return lambda: workers
 
 
-def _a_cpu_each(max_workers: int | None) -> int:
-    # One at least: a cluster that grows on demand may have no CPU for workers yet.
-    return min(max(1, cluster_cpus()), max_workers or sys.maxsize)
-
-
-def _local_cpus(num_workers: NumWorkers, message: Callable[[str], None]) -> int | None:
-    """How many CPUs Ray shall believe in, so that every worker gets one; None: count them."""
-    if num_workers == "auto":
-        return None
-    cpus = os.cpu_count() or 1
-    if num_workers > cpus:
+@contextmanager
+def _started(num_workers: NumWorkers, message: Callable[[str], None]) -> Iterator[int]:
+    """A Ray of our own; yields how many CPUs it believes in: one for each worker at least."""
+    check_temporary_folder()
+    remove_left_over()
+    cpus = usable_cpus()
+    if num_workers != "auto" and num_workers > cpus:
         message(
             f"num_workers: {num_workers} workers share {cpus} CPUs; more workers than CPUs are "
             "not faster"
         )
-    return max(num_workers, cpus)
-
-
-def _check_cluster_answers(address: str) -> None:
-    """Find out in another process: where nobody answers, ray.init() takes two minutes and exits."""
-    if address != "auto":
-        host, _, port = address.rpartition(":")
+        cpus = num_workers
+    try:
+        # A token of its own: that in the user's home is for clusters, and there may be no home.
+        with environment(_OUR_OWN | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}):
+            ray_private.reread_environment()
+            with ray_private.on_loopback():
+                _start(cpus, message)
+        folder = SessionFolder()
         try:
-            socket.create_connection((host, int(port)), timeout=5.0).close()
-        except (OSError, UnicodeError) as error:
-            raise RunError(f"address: nobody answers at {address} ({error})") from None
-    reason = _reason_not_to_join(address)
-    if reason == _ADVICE and _show_token():
-        reason = _reason_not_to_join(address)
-    if reason is not None:
-        raise RunError(f"address: cannot join the Ray cluster at {address}: {reason}")
+            yield cpus
+        finally:
+            ray.shutdown()
+            folder.remove()
+    finally:
+        ray_private.reread_environment()
 
 
-def _reason_not_to_join(address: str) -> str | None:
-    """Have another process join the cluster; why it could not, in one line, or None."""
-    connect = "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False)"
-    command = [sys.executable, "-c", connect, address]
-    said = ""
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as probe:  # noqa: S603
-        limit = threading.Timer(ANSWER_SECONDS, probe.kill)
-        limit.start()
-        for line in probe.stderr or ():
-            said += line
-            if _REFUSED in line:  # Ray would go on trying
-                probe.kill()
-        limit.cancel()
-    if probe.returncode == 0:
-        return None
-    if _REFUSED not in said and probe.returncode == -signal.SIGKILL:
-        return f"no answer within {ANSWER_SECONDS:g} s"
-    return _reason_in(said)
+def _start(cpus: int, message: Callable[[str], None]) -> None:
+    options: dict[str, Any] = {"num_cpus": cpus, "include_dashboard": False}
+    try:
+        _init("local", **options)
+    except RunError as error:
+        if isinstance(error.__cause__, (OSError, ValueError)):
+            raise  # it would be the same again
+        message(f"{error}; trying once more")
+        ray.shutdown()
+        _init("local", **options)
 
 
-def _reason_in(stderr: str) -> str:
-    """Why another process could not join a cluster, in one line."""
-    if _REFUSED in stderr:
-        return _ADVICE
-    _, mismatch, versions = stderr.partition("Version mismatch: ")
-    if mismatch:
-        return one_line(mismatch + versions)
-    return (stderr.strip().splitlines() or ["no reason given"])[-1]
+@contextmanager
+def _connected(address: str) -> Iterator[None]:
+    """A cluster that runs already."""
+    check_cluster_answers(address)
+    _init(address)
+    try:
+        yield
+    except RayLostError as error:
+        error.hangs = not _left()
+        raise
+    except BaseException:
+        ray.shutdown()
+        raise
+    ray.shutdown()
 
 
-def _show_token() -> bool:
-    """Authenticate with the user's token from now on; False if there is none that was not shown.
+def _init(address: str, **options: Any) -> None:
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    try:
+        with ray_private.our_sigterm_handler():
+            ray.init(address=address, **_QUIET, **options)
+    # Where its processes do not start in time, Ray raises a bare Exception.
+    except Exception as error:
+        raise RunError(f"Ray did not start: {one_line(error)}") from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_sigterm)  # another version may have set its own
 
-    Ray does so by itself only for "auto". Where a cluster does not ask for it, it must not be done:
-    this process would ask the cluster's workers for it.
-    """
-    has_token = AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True)
-    if not has_token or "RAY_AUTH_MODE" in os.environ:
-        return False
-    os.environ["RAY_AUTH_MODE"] = "token"
-    Config.initialize("")  # Ray has read its environment already
-    return True
+
+def _left() -> bool:
+    """Disconnect from a cluster whose head may be silent, for which Ray would wait without end."""
+    leaving = threading.Thread(target=ray.shutdown, name="leave", daemon=True)
+    leaving.start()
+    leaving.join(LEAVE_SECONDS)
+    return not leaving.is_alive()
+
+
+def _check_is_at(address: str | None) -> None:
+    """Refuse an address that is not of the Ray that this process is connected to."""
+    here = ray.get_runtime_context().gcs_address
+    if address in (None, "auto", here) or _resolved(str(address)) == _resolved(here):
+        return
+    raise UsageError(
+        f"address: this process is connected to the Ray at {here} already, and cannot use that at "
+        f"{address} as well; call ray.shutdown() first"
+    )
+
+
+def _resolved(address: str) -> tuple[str, str]:
+    host, _, port = address.rpartition(":")
+    try:
+        return socket.gethostbyname(host), port
+    except OSError:
+        return host, port

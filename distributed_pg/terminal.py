@@ -11,10 +11,18 @@ from rich.console import Console
 from distributed_pg.errors import UsageError
 
 
+class _Console(Console):
+    """A console that leaves the cursor where a killed process would want it: in sight."""
+
+    def show_cursor(self, show: bool = True) -> bool:
+        """Do nothing: who hides the cursor may not get to show it again."""
+        return show
+
+
 def console(*, stderr: bool = False, no_color: bool | None = None) -> Console:
     """Prints text as it is: a path or an error may look like markup."""
     # None: rich looks at NO_COLOR.
-    return Console(stderr=stderr, no_color=no_color, highlight=False, markup=False, emoji=False)
+    return _Console(stderr=stderr, no_color=no_color, highlight=False, markup=False, emoji=False)
 
 
 @contextmanager

@@ -15,13 +15,17 @@ from distributed_pg.errors import RunError, UsageError, one_line
 from distributed_pg.learner import Learner, Reporter, stop_reached
 from distributed_pg.ray_cluster import RayCluster
 from distributed_pg.ray_metrics import RayMetrics
-from distributed_pg.ray_session import ray_session, requested_cpus
+from distributed_pg.ray_session import RaySession, ray_session
+from distributed_pg.ray_watch import RayLostError
 from distributed_pg.run_dir import RunDir, UpdateRecord
 from distributed_pg.run_location import open_run, saved_config
 from distributed_pg.sinks import Sink, Sinks
-from distributed_pg.state import Progress, TrainingState
+from distributed_pg.state import TrainingState
 from distributed_pg.terminal import need_extra
 from distributed_pg.versions import changed_versions
+
+MOST_RAY_DEATHS = 3
+"""How often our own Ray may die without an update in between before the run gives up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,31 +89,13 @@ def _train(
     config: TrainConfig, run_dir: RunDir, reporter: Reporter, stop_asked: Callable[[], bool]
 ) -> TrainResult:
     state, checkpoint = _start(config, run_dir, reporter)
-    finished = stop_reached(config, state.progress, state.progress.wall_seconds)
-    if not finished:
-        with (
-            ray_session(
-                config.address, config.num_workers, reporter.message, config.max_workers
-            ) as wanted,
-            _requested_cpus(config),
-            RayCluster(config, wanted, message=reporter.message) as cluster,
-            Sinks(_sinks(config, run_dir.path, state.progress), reporter) as watched,
-        ):
-            learner = Learner(config, state, cluster, run_dir, watched, checkpoint)
-            try:
-                finished = learner.run(stop_asked)
-            except RunError:
-                learner.save()
-                raise
-            except RayError as error:
-                learner.save()
-                raise RunError(f"Ray failed: {one_line(error)}") from error
-            checkpoint = learner.save()
-    progress = state.progress
+    training = _Training(config, run_dir, reporter, stop_asked, state, checkpoint)
+    finished = training.run()
+    progress = training.state.progress
     return TrainResult(
         run_dir=run_dir.path,
-        checkpoint=checkpoint,
-        weights_checksum=weights_checksum(state.policy),
+        checkpoint=training.checkpoint,
+        weights_checksum=weights_checksum(training.state.policy),
         updates=progress.update,
         episodes=progress.episodes,
         frames=progress.frames,
@@ -119,25 +105,79 @@ def _train(
     )
 
 
-def _requested_cpus(config: TrainConfig) -> AbstractContextManager[None]:
+@dataclass
+class _Training:
+    """A run of the learner that goes on when the Ray that we started dies."""
+
+    config: TrainConfig
+    run_dir: RunDir
+    reporter: Reporter
+    stop_asked: Callable[[], bool]
+    state: TrainingState
+    checkpoint: Path
+    """Holds ``state``."""
+
+    def run(self) -> bool:
+        """Train until a stop condition holds (True) or it is asked to stop (False)."""
+        progress, deaths = self.state.progress, 0
+        while not stop_reached(self.config, self.state.progress, self.state.progress.wall_seconds):
+            try:
+                return self._run_on_ray()
+            except RayLostError as error:
+                before, progress = progress, self.state.progress
+                deaths = 1 if progress.update > before.update else deaths + 1
+                if not error.ours or deaths == MOST_RAY_DEATHS:
+                    raise
+                self.reporter.message(
+                    f"{error}; update {progress.update} is saved, and Ray is started anew"
+                )
+            if self.stop_asked():
+                return False
+        return True
+
+    def _run_on_ray(self) -> bool:
+        """Train for as long as one Ray lives; whatever ends it, the last update is saved."""
+        config, message = self.config, self.reporter.message
+        with (
+            ray_session(config.address, config.num_workers, message, config.max_workers) as session,
+            _requested_cpus(config, session),
+            RayCluster(
+                config, session.workers, message=message, check=session.check, cpus=session.cpus
+            ) as cluster,
+            Sinks(self._sinks(), self.reporter) as watched,
+        ):
+            learner = Learner(config, self.state, cluster, self.run_dir, watched, self.checkpoint)
+            session.when_silent(learner.save)
+            try:
+                return learner.run(self.stop_asked)
+            except RayError as error:
+                raise RunError(f"Ray failed: {one_line(error)}") from error
+            finally:
+                # The state is whole after each update, be this an error, an interrupt or an exit.
+                self.state = learner.state
+                self.checkpoint = learner.save()
+
+    def _sinks(self) -> dict[str, Callable[[], Sink]]:
+        """What shows the run outside of its folder and the terminal."""
+        run, progress = self.run_dir.path, self.state.progress
+
+        def tensorboard() -> Sink:
+            from distributed_pg.tensorboard_sink import TensorBoardSink
+
+            return TensorBoardSink(run, progress.episodes)
+
+        metrics = {"Ray metrics": lambda: RayMetrics(run, progress.frames)}
+        return {**metrics, "TensorBoard": tensorboard} if self.config.tensorboard else {**metrics}
+
+
+def _requested_cpus(config: TrainConfig, session: RaySession) -> AbstractContextManager[None]:
     """Ask a cluster that grows on demand for the CPUs that the run can use."""
     if config.address is None:
         return nullcontext()
     if config.num_workers != "auto":
-        return requested_cpus(config.num_workers)
-    return requested_cpus(min(config.episodes_at_a_time, config.max_workers or sys.maxsize))
-
-
-def _sinks(config: TrainConfig, run: Path, progress: Progress) -> dict[str, Callable[[], Sink]]:
-    """What shows the run outside of its folder and the terminal."""
-
-    def tensorboard() -> Sink:
-        from distributed_pg.tensorboard_sink import TensorBoardSink
-
-        return TensorBoardSink(run, progress.episodes)
-
-    sinks: dict[str, Callable[[], Sink]] = {"Ray metrics": lambda: RayMetrics(run, progress.frames)}
-    return {**sinks, "TensorBoard": tensorboard} if config.tensorboard else sinks
+        return session.requested_cpus(config.num_workers)
+    most = config.max_workers or sys.maxsize
+    return session.requested_cpus(min(config.episodes_at_a_time, most))
 
 
 def resume_config(location: str | Path, **changes: Any) -> TrainConfig:

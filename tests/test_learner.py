@@ -20,7 +20,7 @@ from distributed_pg.learner import Learner
 from distributed_pg.optimizer import RMSProp, norm
 from distributed_pg.policy import Gradient, Policy
 from distributed_pg.rollout import EpisodeStats, rollout
-from distributed_pg.run_dir import RunDir, UpdateRecord
+from distributed_pg.run_dir import METRICS, RunDir, UpdateRecord, read_metrics
 from distributed_pg.schedule import Ticket
 from distributed_pg.state import TrainingState
 
@@ -73,7 +73,7 @@ def run(
     learner = make_learner(config, folder, state, cluster, reporter)
     assert learner.run(lambda: False)
     learner.save()
-    return state, reporter, cluster
+    return learner.state, reporter, cluster
 
 
 def by_the_definition(config: TrainConfig, updates: int) -> Policy:
@@ -182,7 +182,7 @@ def test_asked_to_stop_it_stops_between_updates(tmp_path: Path) -> None:
     cluster = make_cluster(config, 3)
     learner = make_learner(config, tmp_path / "run", state, cluster, reporter)
     assert not learner.run(lambda: len(reporter.records) >= 2)
-    assert state.progress.update == len(reporter.records) >= 2
+    assert learner.state.progress.update == len(reporter.records) >= 2
     loaded = load_checkpoint(learner.save())
     assert weights_checksum(loaded.state.policy) == reporter.records[-1].weights_checksum
 
@@ -323,7 +323,9 @@ def test_a_failure_in_the_middle_of_an_update_harms_no_checkpoint(
         with pytest.raises(RunError, match="the store is full"):
             learner.run(lambda: False)
         loaded = load_checkpoint(learner.save())
-    assert loaded.state.progress.update == 3
+    # It counts as made when its line is in the metrics, and is made again.
+    assert loaded.state.progress.update == 2
+    assert [line["update"] for line in read_metrics(tmp_path / "run" / METRICS)] == [1, 2]
     resumed, _, _ = run(CONFIG, tmp_path / "run", loaded.state)
     assert weights_checksum(resumed.policy) == weights_checksum(whole.policy)
 

@@ -293,12 +293,12 @@ def test_the_user_is_told_when_no_cpu_is_free(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_auto_is_a_worker_for_each_cpu_of_the_cluster() -> None:
-    with ray_session(None, "auto", lambda _: None) as wanted:
-        assert wanted() == 3
-    with ray_session(None, "auto", lambda _: None, max_workers=2) as wanted:
-        assert wanted() == 2
-    with ray_session(None, 5, lambda _: None, max_workers=2) as wanted:
-        assert wanted() == 5
+    with ray_session(None, "auto", lambda _: None) as session:
+        assert session.workers() == 3
+    with ray_session(None, "auto", lambda _: None, max_workers=2) as session:
+        assert session.workers() == 2
+    with ray_session(None, 5, lambda _: None, max_workers=2) as session:
+        assert session.workers() == 5
 
 
 def test_the_cluster_follows_the_number_of_workers_that_is_wanted() -> None:

@@ -3,8 +3,10 @@
 import argparse
 import os
 import signal
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,8 @@ from distributed_pg.config import PRESETS, TrainConfig, preset
 from distributed_pg.terminal import command_name, console
 
 if TYPE_CHECKING:
-    from distributed_pg.display import QuietDisplay, TrainDisplay
+    from distributed_pg.display_thread import Display
+    from distributed_pg.train import TrainResult
 
 
 @dataclass(frozen=True)
@@ -60,37 +63,48 @@ def defaults(arguments: list[str]) -> TrainArgs:
 
 def run(args: TrainArgs) -> int:
     """Train until a stop condition holds or the user stops it; returns the exit code."""
+    from distributed_pg.display_thread import DisplayThread
     from distributed_pg.remote_run import is_uri
 
     config, screen = args.config, console(no_color=args.no_color or None)
-    with _StopSignals() as stop, _display(args, screen) as display:
+    errors = console(stderr=True, no_color=args.no_color or None)
+    warn = partial(errors.print, soft_wrap=True)
+    with _StopSignals() as stop, DisplayThread(_display(args, screen, errors), warn) as display:
         from distributed_pg.train import train  # Ray's import takes a while: something shows
 
         result = train(config, display, lambda: stop.asked(display.message))
-    kept_at = config.location if is_uri(config.location) else result.run_dir
+        kept_at = config.location if is_uri(config.location) else result.run_dir
+        display.conclude(_last_lines(result, kept_at))
+    if display.hangs:
+        os._exit(0)  # all is saved; Python itself would wait for the terminal
     if args.quiet:
         screen.print(kept_at, soft_wrap=True)
-        return 0
+    return 0
+
+
+def _last_lines(result: "TrainResult", kept_at: str | Path) -> list[str]:
     how = "Stopped on request" if result.interrupted else "Done"
-    screen.print(f"{how} after {result.episodes} episodes, {result.updates} updates.")
-    screen.print(f"Weights checksum: {result.weights_checksum}")
-    screen.print(f"Checkpoint: {result.checkpoint}", soft_wrap=True)
-    screen.print("\nNext:")
-    for command in (
+    commands = (
         f"evaluate {kept_at}",
         f"record {kept_at} --out game.mp4",
         f"report {kept_at} --out report.html",
         f"train --resume {kept_at}",
-    ):
-        screen.print(f"  {command_name()} {command}", soft_wrap=True)
-    return 0
+    )
+    return [
+        f"{how} after {result.episodes} episodes, {result.updates} updates.",
+        f"Weights checksum: {result.weights_checksum}",
+        f"Checkpoint: {result.checkpoint}",
+        "",
+        "Next:",
+        *(f"  {command_name()} {command}" for command in commands),
+    ]
 
 
-def _display(args: TrainArgs, screen: Console) -> "TrainDisplay | QuietDisplay":
+def _display(args: TrainArgs, screen: Console, errors: Console) -> "Display":
     from distributed_pg.display import QuietDisplay, TrainDisplay
 
     if args.quiet:
-        return QuietDisplay(console(stderr=True, no_color=args.no_color or None))
+        return QuietDisplay(errors)
     return TrainDisplay(screen, args.config, _history(args.config))
 
 
@@ -117,17 +131,37 @@ def _preset_text(name: str) -> str:
     )
 
 
+_REQUESTS = ("SIGINT", "SIGTERM", "SIGBREAK")
+"""What people and supervisors send to have a process end."""
+_WARNINGS = ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
+"""What comes when the terminal is closed or the connection lost, and from batch systems before a
+time limit; maybe several times, and from several sides."""
+AGAIN_SECONDS = 1.0
+"""A second request that comes sooner is the same one: ``timeout`` sends every one twice."""
+
+
+def _numbers(names: Iterable[str]) -> list[signal.Signals]:
+    """The signals with these names, as far as this system has them."""
+    return [getattr(signal, name) for name in names if hasattr(signal, name)]
+
+
 class _StopSignals:
-    """SIGINT and SIGTERM ask the run to save and stop; a second one ends the process at once."""
+    """Signals ask the run to save and stop; a second request ends the process at once.
+
+    A signal that whoever started the process had it ignore, as nohup does SIGHUP, stays ignored.
+    """
 
     def __init__(self) -> None:
         self._asked = False
         self._told = False
+        self._requested_at: float | None = None
+        self._requests = _numbers(_REQUESTS)
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "_StopSignals":
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._handle)
+        for number in (*self._requests, *_numbers(_WARNINGS)):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -143,6 +177,11 @@ class _StopSignals:
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         # Nothing else is safe here: the display may be in the middle of a line.
-        if self._asked:
-            os._exit(128 + number)
         self._asked = True
+        if number not in self._requests:
+            return
+        now = time.monotonic()
+        if self._requested_at is None:
+            self._requested_at = now
+        elif self._told or now - self._requested_at > AGAIN_SECONDS:
+            os._exit(128 + number)

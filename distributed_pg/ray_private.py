@@ -1,0 +1,104 @@
+"""All that we use of Ray's private parts: in one place, and each with what is done without it.
+
+``pyproject.toml`` bounds Ray's version from above because of this module. A version without one of
+these parts still trains, but for what the part is for.
+"""
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+
+def part(module: str, name: str) -> Any:
+    """The private part ``name`` of Ray's ``module``; None if there is none in this version."""
+    found = _module(module)
+    return None if found is None else getattr(found, name, None)
+
+
+def limited_cpus() -> float | None:
+    """CPUs of this machine, or of the container's limit, fractions included; None: not known."""
+    count = part("ray._private.utils", "get_num_cpus")
+    if count is None:
+        return None
+    return float(count(override_docker_cpu_warning=True, truncate=False))
+
+
+def temporary_folder() -> str | None:
+    """Where a Ray that is started here keeps its files; None: not known."""
+    folder = part("ray._common.utils", "get_default_system_temp_dir")
+    return None if folder is None else str(folder())
+
+
+def reread_environment() -> None:
+    """Have Ray look at its environment variables again: it did when it was imported.
+
+    Without that part, variables that are set later count for the processes that are started, and
+    not for this one.
+    """
+    config = part("ray._raylet", "Config")
+    loader = part("ray._raylet", "AuthenticationTokenLoader")
+    if config is not None:
+        config.initialize("")
+    if loader is not None:
+        loader.instance().reset_cache()
+
+
+def has_token() -> bool:
+    """Whether the user has a token for clusters, in a file or a variable."""
+    loader = part("ray._raylet", "AuthenticationTokenLoader")
+    return loader is not None and bool(loader.instance().has_token(ignore_auth_mode=True))
+
+
+@contextmanager
+def on_loopback() -> Iterator[None]:
+    """A Ray that is started within listens on this machine's loopback address alone.
+
+    Ray does so by itself on systems where it cannot be a cluster; elsewhere it takes a loopback
+    address for a mistake and listens on all. Without that part it listens on all addresses, and
+    asks for its token.
+    """
+    constants = _module("ray._private.ray_constants")
+    name = "ENABLE_RAY_CLUSTER"  # what RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER was read into
+    if constants is None or not hasattr(constants, name):
+        yield
+        return
+    enabled = getattr(constants, name)
+    setattr(constants, name, False)
+    try:
+        yield
+    finally:
+        setattr(constants, name, enabled)
+
+
+@contextmanager
+def our_sigterm_handler() -> Iterator[None]:
+    """Ray does not set a SIGTERM handler of its own within, which exits without saving.
+
+    Without that part it does, until :func:`ray.init` returns.
+    """
+    utilities = _module("ray._private.utils")
+    name = "set_sigterm_handler"
+    if utilities is None or not hasattr(utilities, name):
+        yield
+        return
+    set_handler = getattr(utilities, name)
+    setattr(utilities, name, lambda _: None)
+    try:
+        yield
+    finally:
+        setattr(utilities, name, set_handler)
+
+
+def _module(name: str) -> ModuleType | None:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
+
+
+def session_folder() -> str | None:
+    """The folder of the Ray that this process is connected to; None: not known."""
+    node = part("ray._private.worker", "_global_node")
+    return None if node is None else str(node.get_session_dir_path())

@@ -1,0 +1,209 @@
+"""Ray's own processes die under a run: it saves, and goes on with the same bits or says why not."""
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import ray
+from command import COMMAND, DEADLINE, QUICK, distributed_pg, metrics
+from ray.cluster_utils import Cluster
+
+from distributed_pg import ray_session, ray_watch
+from distributed_pg.checkpoint import load_checkpoint
+from distributed_pg.errors import RunError, UsageError
+from distributed_pg.ray_private import temporary_folder
+from distributed_pg.ray_watch import ClusterWatch, RayLostError
+
+TRAIN = [*COMMAND, "train", *QUICK, "--run-dir", "run"]
+
+
+def start(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+    """A run that has made three updates."""
+    process = subprocess.Popen(
+        [*TRAIN, *arguments],
+        cwd=folder,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    until(lambda: lines(folder / "run") >= 3, process)
+    return process
+
+
+def lines(run: Path) -> int:
+    return len(metrics(run)) if (run / "metrics.jsonl").exists() else 0
+
+
+def _has(run: Path, most: int) -> bool:
+    return lines(run) > most
+
+
+def until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def daemon(process: subprocess.Popen[str], name: str) -> psutil.Process:
+    children = psutil.Process(process.pid).children(recursive=True)
+    return next(child for child in children if child.name() == name)
+
+
+def session_folders(pid: int) -> list[Path]:
+    return list(Path(temporary_folder() or "/nowhere", "ray").glob(f"session_*_{pid}"))
+
+
+def test_a_run_outlives_each_of_its_own_rays_processes(tmp_path: Path) -> None:
+    process = start(tmp_path, "--stop-episodes", "1000000")
+    for name in ("raylet", "gcs_server", "ray::RuntimeEnvAgent"):
+        daemon(process, name).kill()
+        # An answer or two may come in before it is noticed.
+        more = lines(tmp_path / "run") + 10
+        until(partial(_has, tmp_path / "run", more), process)
+    assert len(session_folders(process.pid)) == 1  # those of the first three are gone
+    process.send_signal(signal.SIGUSR1)
+    said, _ = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 0, said
+    assert said.count("is saved, and Ray is started anew") == 3
+    made = metrics(tmp_path / "run")
+    assert load_checkpoint(
+        tmp_path / f"run/checkpoints/update-{len(made):08}.safetensors"
+    ).state.progress.episodes == len(made)
+    assert not session_folders(process.pid)
+    whole = ("train", *QUICK, "--run-dir", "whole", "--stop-episodes", str(len(made)))
+    assert distributed_pg(*whole, cwd=tmp_path).returncode == 0
+    expected = metrics(tmp_path / "whole")
+    assert [m["weights_checksum"] for m in made] == [m["weights_checksum"] for m in expected]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """A head without workers and a node with one; each test may harm the head in its own way."""
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
+    )
+    cluster.add_node(num_cpus=1)
+    yield cluster
+    cluster.shutdown()  # type: ignore[no-untyped-call]
+
+
+def head_process(cluster: Any, name: str) -> psutil.Process:
+    return psutil.Process(cluster.head_node.all_processes[name][0].process.pid)
+
+
+def test_a_run_saves_when_the_head_of_its_cluster_is_silent_or_gone(
+    tmp_path: Path, cluster: Cluster
+) -> None:
+    silent = tmp_path / "silent"
+    silent.mkdir()
+    process = start(
+        silent,
+        *("--address", cluster.address, "--checkpoint-every", "1000000"),
+        RAY_gcs_rpc_server_reconnect_timeout_s="20",
+    )
+    gcs = head_process(cluster, "gcs_server")
+    gcs.suspend()
+    said, _ = process.communicate(timeout=DEADLINE)
+    gcs.resume()
+    check_saved(silent, process.returncode, said, "the head of the Ray cluster has been silent")
+
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    process = start(gone, "--address", cluster.address, "--checkpoint-every", "1000000")
+    gcs.kill()
+    said, _ = process.communicate(timeout=DEADLINE)
+    check_saved(
+        gone, process.returncode, said, "Ray's process gcs_server on this machine has ended"
+    )
+
+
+def check_saved(folder: Path, code: int, said: str, reason: str) -> None:
+    assert code == 1, said
+    assert said.splitlines()[-1].startswith(f"distributed-pg: error: {reason}"), said
+    made = lines(folder / "run")
+    assert (folder / f"run/checkpoints/update-{made:08}.safetensors").is_file()
+
+
+def test_a_cluster_that_answers_late_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "40")
+    now = [0.0]
+    monkeypatch.setattr(ray_watch, "cluster_cpus", lambda: 7)
+    monkeypatch.setattr(ray_watch, "ASK_SECONDS", 1e9)  # the thread asks nothing more
+    watch = ClusterWatch()
+    monkeypatch.setattr(ray_watch, "ASK_SECONDS", 1.0)
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    watch._checked_at = 0.0
+    saved: list[float] = []
+    watch.when_silent = lambda: saved.append(now[0])
+
+    def pass_seconds(seconds: float, step: float) -> None:
+        end = now[0] + seconds
+        while now[0] < end:
+            now[0] += step
+            watch.check()
+
+    pass_seconds(9.0, 0.5)
+    assert not saved
+    pass_seconds(3.0, 0.5)
+    assert saved == [10.5]
+    pass_seconds(5000.0, 1000.0)  # the process was stopped; each look counts a second
+    watch._answered.set()
+    pass_seconds(9.0, 0.5)
+    assert saved == [10.5]
+    with pytest.raises(RayLostError, match=r"has been silent for 24 s|has been silent for 25 s"):
+        pass_seconds(20.0, 0.5)
+    assert len(saved) == 2
+    assert watch.cpus == 7
+    watch.end()
+
+
+def test_a_ray_that_does_not_start_in_time_gets_another_try(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tries: list[str] = []
+
+    def init(address: str, **_: object) -> None:
+        tries.append(address)
+        if len(tries) < fail:
+            raise Exception("The current node timed out during startup")  # as Ray does
+
+    monkeypatch.setattr(ray, "init", init)
+    told: list[str] = []
+    fail = 2
+    ray_session._start(1, told.append)
+    assert tries == ["local", "local"]
+    assert told == [
+        "Ray did not start: The current node timed out during startup; trying once more"
+    ]
+    fail = 9
+    with pytest.raises(RunError, match="Ray did not start: The current node timed out"):
+        ray_session._start(1, told.append)
+    assert len(tries) == 4
+
+
+def test_a_thread_of_its_own_cannot_use_ray_as_well() -> None:
+    with ray_session._OURS:
+        result: list[BaseException] = []
+
+        def other() -> None:
+            try:
+                with ray_session.ray_session(None, 1, lambda _: None):
+                    pass
+            except UsageError as error:
+                result.append(error)
+
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+    assert "another thread of this process trains or evaluates already" in str(result[0])

@@ -1,0 +1,55 @@
+"""Ray's private parts: all there in the version we allow, and what is done without them."""
+
+import importlib
+from importlib.metadata import requires, version
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+from distributed_pg import ray_private
+
+
+def ray_requirement() -> Requirement:
+    wanted = [Requirement(text) for text in requires("distributed-pg") or ()]
+    return next(one for one in wanted if one.name == "ray" and one.marker is None)
+
+
+def test_ray_is_bounded_to_the_release_whose_private_parts_are_known() -> None:
+    """A newer release may have moved them: it is allowed when these tests pass with it."""
+    allowed, installed = ray_requirement().specifier, Version(version("ray"))
+    assert installed in allowed
+    assert Version(f"{installed.major}.{installed.minor + 1}.0") not in allowed
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("ray._private.utils", "get_num_cpus"),
+        ("ray._private.utils", "set_sigterm_handler"),
+        ("ray._common.utils", "get_default_system_temp_dir"),
+        ("ray._raylet", "Config"),
+        ("ray._raylet", "AuthenticationTokenLoader"),
+        ("ray._private.ray_constants", "ENABLE_RAY_CLUSTER"),
+    ],
+)
+def test_each_part_is_there(module: str, name: str) -> None:
+    assert ray_private.part(module, name) is not None
+
+
+def test_without_them_there_is_something_else_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.import_module
+
+    def moved(name: str, package: str | None = None) -> object:
+        if name.startswith(("ray._private", "ray._raylet", "ray._common")):
+            raise ImportError(name)
+        return real(name, package)
+
+    monkeypatch.setattr(importlib, "import_module", moved)
+    assert ray_private.limited_cpus() is None
+    assert ray_private.temporary_folder() is None
+    assert ray_private.session_folder() is None
+    assert not ray_private.has_token()
+    ray_private.reread_environment()
+    with ray_private.on_loopback(), ray_private.our_sigterm_handler():
+        pass
