@@ -70,7 +70,6 @@ class ProcessWatch:
                     f"Ray's process {name} on this machine has ended", ours=self._ours
                 )
 
-
     def _end_raylet_with_its_agents(self) -> None:
         """Be quicker than a raylet that has lost an agent.
 

@@ -97,10 +97,9 @@ class Run:
         self._expected = expected
         self._codes = set(self._way.codes)
         self._workers = self._chance.choice((1, 2))
-        output = self._chance.choice(self._way.outputs)
+        self._output = self._chance.choice(self._way.outputs)
         self.left: list[psutil.Process] = []
         """Processes that had not ended when their command had."""
-        self.session = output(train_command(self._run, self._workers), folder, "first")
 
     def do(self) -> None:
         """Everything; :attr:`ending` says more and more about it.
@@ -109,6 +108,8 @@ class Run:
             FaultError: something was not as it must be.
         """
         begin = time.monotonic()
+        command = train_command(self._run, self._workers)
+        self.session = self._output(command, self._folder, "first")
         try:
             self._wait_for_moment()
             self._say(update=last_update(self._run))
@@ -190,8 +191,12 @@ class Run:
             # No signal handler yet, or no folder. There is nothing that could be lost.
             self._say(outcome="had not begun")
             return
-        if last_update(self._run) >= UPDATES and code == 0:
+        if saved == UPDATES and (code == 0 or code < 0):
+            # All is done and saved; a signal finds a command that is about to exit.
             self._say(outcome="finished before")
+            code = 0
+        if self.ending.outcome == "gave up" and code != 1:
+            raise FaultError(f"it ended by itself, with {code}")
         if code not in self._codes:
             raise FaultError(f"it exited with {code}; allowed: {sorted(self._codes)}")
         if lost > LOST_AT_MOST and not killed:

@@ -119,6 +119,8 @@ class Ends:
             run.do()
         except FaultError as error:
             failure = str(error)
+        except (OSError, ValueError, LookupError, psutil.Error) as error:  # one run of many
+            failure = repr(error)
         self._left.update((process, number) for process in run.left)
         ending = replace(run.ending, failure=failure)
         self.endings.append(ending)

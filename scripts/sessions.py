@@ -173,7 +173,7 @@ class FullDisk(Session):
         super().close()
         self.text()
         if self._is_disk:
-            subprocess.run([_tool("umount"), str(self._disk)], check=True)
+            subprocess.run([_tool("umount"), "--lazy", str(self._disk)], check=True)
             self._is_disk = False
 
 

@@ -33,7 +33,8 @@ def test_a_run_that_is_broken_again_and_again_ends_in_the_same_bits(tmp_path: Pa
 
 def test_runs_that_are_ended_in_some_way_are_resumed_with_the_same_bits(tmp_path: Path) -> None:
     ways = ["hang_up", "closed_pipe", "raylet_killed"]
-    arguments = ("--ends", "3", "--lanes", "3", "--ways", ",".join(ways))
+    # The last of these numbers loses its output and then a worker, about which it would speak.
+    arguments = ("--ends", "3", "--seed", "9", "--lanes", "3", "--ways", ",".join(ways))
     record = chaos(tmp_path / "ends.json", *arguments)
     assert {ending["way"] for ending in record["endings"]} == set(ways)
     assert record["failures"] == 0
