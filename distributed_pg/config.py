@@ -17,12 +17,19 @@ Baseline = Literal["mean", "learned"]
 DiskErrors = Literal["stop", "warn"]
 Action = Literal["NOOP", "FIRE", "UP", "DOWN", "UPFIRE", "DOWNFIRE"]
 
+STOP_CONDITIONS = ("stop_episodes", "stop_frames", "stop_minutes", "stop_reward")
 _MAY_CHANGE = {"may_change": True}
+_OF_THE_PLACE = {"may_change": True, "of_the_place": True}
 
 
 def _free(default: Any) -> Any:
     """A field that may differ when a run is resumed: it does not change what the run computes."""
     return field(default=default, metadata=_MAY_CHANGE)
+
+
+def _of_the_place(default: Any) -> Any:
+    """A free field that says where a run trains: it is not taken over when the run is resumed."""
+    return field(default=default, metadata=_OF_THE_PLACE)
 
 
 @dataclass(frozen=True)
@@ -82,17 +89,17 @@ class TrainConfig:
     stop_reward: float | None = _free(None)
     """Stop when the mean reward of the last 100 episodes reaches this."""
 
-    num_workers: NumWorkers = _free("auto")
+    num_workers: NumWorkers = _of_the_place("auto")
     """Workers, one CPU each. auto: the CPUs of the machine, or of the cluster as it grows and
     shrinks."""
-    max_workers: int | None = _free(None)
+    max_workers: int | None = _of_the_place(None)
     """With auto, no more workers than this."""
-    address: str | None = _free(None)
+    address: str | None = _of_the_place(None)
     """HOST:PORT of a running Ray cluster, or auto to find one. Without it Ray is started here."""
-    run_dir: str | Path | None = _free(None)
+    run_dir: str | Path | None = _of_the_place(None)
     """Where the run is kept: a folder, or a URI such as s3://BUCKET/NAME or gs://BUCKET/NAME.
     Default: a new folder in runs/, named by date and preset."""
-    resume: str | Path | None = _free(None)
+    resume: str | Path | None = _of_the_place(None)
     """Go on with the run in this folder or at this URI, with its settings."""
     checkpoint_every: int = _free(25)
     """Updates between two checkpoints."""
@@ -175,6 +182,21 @@ class TrainConfig:
         settings: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return cls(**settings)
 
+    def to_go_on(self, location: str | Path, **changes: Any) -> "TrainConfig":
+        """These settings, saved at ``location``, for going on with the run there.
+
+        Workers and address belong to the place where a run trains: what ``changes`` does not say of
+        them stands at its default. If ``changes`` has a stop condition, even None, none that was
+        saved holds.
+
+        Raises:
+            ConfigError: a value is out of range.
+        """
+        reset = {f.name: f.default for f in dataclasses.fields(self) if f.name in of_the_place()}
+        if not changes.keys().isdisjoint(STOP_CONDITIONS):
+            reset.update(dict.fromkeys(STOP_CONDITIONS))
+        return dataclasses.replace(self, **{**reset, "resume": location, **changes})
+
     @property
     def location(self) -> str | Path | None:
         """Where the run is, or is to be: a folder or a URI; None: a new folder in runs/."""
@@ -210,6 +232,16 @@ class TrainConfig:
             for f in dataclasses.fields(self)
             if not f.metadata.get("may_change") and getattr(self, f.name) != getattr(saved, f.name)
         ]
+
+
+def may_change() -> set[str]:
+    """Names of the fields that may differ when a run is resumed."""
+    return {f.name for f in dataclasses.fields(TrainConfig) if f.metadata.get("may_change")}
+
+
+def of_the_place() -> set[str]:
+    """Names of those that say where a run trains, and are not kept when it is resumed."""
+    return {f.name for f in dataclasses.fields(TrainConfig) if f.metadata.get("of_the_place")}
 
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,12 +74,15 @@ class Group:
 
 
 @contextmanager
-def local_run(location: str, *names: str) -> Iterator[Path]:
+def local_run(
+    location: str, *names: str, lost: Callable[[str], None] | None = None
+) -> Iterator[Path]:
     """The run's folder; if it is kept at a URI, a copy that goes with the ``with`` block.
 
     Args:
         location: a folder or a URI.
         names: which of its files are wanted at least; all if none is named.
+        lost: told of checkpoints at the URI that are damaged or gone; None: that is an error.
 
     Raises:
         UsageError: there is no run.
@@ -89,7 +92,7 @@ def local_run(location: str, *names: str) -> Iterator[Path]:
         yield RunDir.open(Path(location)).path
         return
     with tempfile.TemporaryDirectory() as folder:
-        RemoteRun(location).fetch(Path(folder), lambda all_names: names or sorted(all_names))
+        RemoteRun(location).fetch(Path(folder), lambda all_names: names or sorted(all_names), lost)
         yield Path(folder)
 
 

@@ -66,7 +66,7 @@ def evaluate(
         UsageError: there is nothing at ``checkpoint``.
         RunError: it cannot be read, or nobody answers at the address.
     """
-    loaded = load_policy_at(checkpoint)
+    loaded = load_policy_at(checkpoint, message)
     play = _play(seed, greedy)
     with (
         ray_session(address, num_workers, message) as session,

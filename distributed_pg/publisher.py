@@ -3,9 +3,10 @@
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
-from distributed_pg.errors import RunError
+from distributed_pg.errors import RunError, one_line
 from distributed_pg.remote_run import RemoteRun, TakenOverError
 
 BEGIN_SECONDS = 25.0
@@ -39,6 +40,11 @@ class Publisher:
         self._error: RunError | None = None
         self._thread = threading.Thread(target=self._work, name="publisher", daemon=True)
 
+    @property
+    def has_published(self) -> bool:
+        """Whether the store has taken the folder at least once."""
+        return self._published > 0
+
     def begin(self) -> None:
         """Publish the folder for the first time.
 
@@ -54,7 +60,13 @@ class Publisher:
                 raise self._error
 
     def changed(self) -> None:
-        """There is something new to publish.
+        """There is something new to publish."""
+        with self._state:
+            self._changes += 1
+            self._state.notify_all()
+
+    def check(self) -> None:
+        """See to it that the run is still this process's.
 
         Raises:
             TakenOverError: another process publishes there.
@@ -62,26 +74,39 @@ class Publisher:
         with self._state:
             if isinstance(self._error, TakenOverError):
                 raise self._error
-            self._changes += 1
-            self._state.notify_all()
 
     def end(self) -> None:
-        """Publish what is not published yet, and stop.
+        """Publish what is not published yet, and stop. Nothing is done if nothing was begun.
 
         Raises:
             RunError: the store fails, and what it lacks is in the folder only.
         """
+        self._end_within(END_SECONDS)
         with self._state:
-            self._end_by = time.monotonic() + END_SECONDS
+            if self._thread.ident is not None and self._published < self._changes:
+                raise self._unpublished()
+
+    def stop(self) -> None:
+        """Stop, and leave what is not published yet: the folder is about to be removed."""
+        with self._state:
+            self._published, self._changes = min(self._published, 1), min(self._published, 1)
+        self._end_within(FIRST_WAIT)
+
+    def _end_within(self, seconds: float) -> None:
+        with self._state:
+            self._end_by = time.monotonic() + seconds
             self._state.notify_all()
-        self._thread.join(END_SECONDS + 1.0)
-        with self._state:
-            if self._published < self._changes:
-                reason = self._error or f"{self._remote.uri}: no answer within {END_SECONDS:.0f} s"
-                raise RunError(
-                    f"{reason}; the last checkpoint is in {self._folder} only. What was published "
-                    "before is still there, and --resume goes on from it"
-                )
+        if self._thread.ident is not None:
+            self._thread.join(seconds + 1.0)
+
+    def _unpublished(self) -> RunError:
+        if isinstance(self._error, TakenOverError):
+            return TakenOverError(f"{self._error}; what this one has made is in {self._folder}")
+        reason = self._error or f"{self._remote.uri}: no answer within {END_SECONDS:.0f} s"
+        return RunError(
+            f"{reason}; the last checkpoint is in {self._folder} only. What was published "
+            "before is still there, and --resume goes on from it"
+        )
 
     def _work(self) -> None:
         wait = FIRST_WAIT
@@ -91,16 +116,27 @@ class Publisher:
                 changes = self._changes
                 if self._published == changes:
                     return
-            try:
-                self._remote.publish(self._folder)
-            except RunError as error:
-                self._failed(error)
-                if isinstance(error, TakenOverError) or not self._waited(wait):
-                    return
-                wait = min(2 * wait, LONGEST_WAIT)
-            else:
+            error = self._publish()
+            if error is None:
                 self._worked(changes)
                 wait = FIRST_WAIT
+                continue
+            self._failed(error)
+            if isinstance(error, TakenOverError) or not self._waited(wait):
+                return
+            wait = min(2 * wait, LONGEST_WAIT)
+
+    def _publish(self) -> RunError | None:
+        try:
+            self._remote.publish(self._folder)
+        except RunError as error:
+            return error
+        # Whatever else happens in here must not end this thread unheard. The user is told what it
+        # was, and it is tried again as any failure of the store is.
+        except Exception as error:  # noqa: BLE001
+            reason = f"{type(error).__name__}: {one_line(error)}"
+            return RunError(f"{self._remote.uri}: cannot be written ({reason})")
+        return None
 
     def _waited(self, seconds: float) -> bool:
         """Wait after a failure. False if there is no use in another try."""
@@ -115,8 +151,9 @@ class Publisher:
             first = self._error is None and self._published > 0
             self._error = error
             self._state.notify_all()
-        if first:
-            self._message(f"{error}; training goes on, and tries again")
+        # Who takes a run over is told of when it ends, which is soon.
+        if first and not isinstance(error, TakenOverError):
+            self._say(f"{error}; training goes on, and tries again")
 
     def _worked(self, changes: int) -> None:
         with self._state:
@@ -124,4 +161,10 @@ class Publisher:
             self._published = changes
             self._state.notify_all()
         if again:
-            self._message(f"{self._remote.uri}: the run is published again")
+            self._say(f"{self._remote.uri}: the run is published again")
+
+    def _say(self, text: str) -> None:
+        # A terminal that is closed must not end this thread. Whoever speaks to it next in the main
+        # thread meets the same failure.
+        with suppress(Exception):
+            self._message(text)

@@ -17,6 +17,7 @@ import ray
 from ray.exceptions import RayError
 
 from distributed_pg.errors import RunError
+from distributed_pg.polled_clock import PolledClock
 
 LOOK_SECONDS = 0.2
 """How often to look after Ray's processes."""
@@ -105,8 +106,8 @@ class ProcessWatch:
 class ClusterWatch:
     """Asks a cluster for its CPUs, in a thread of its own: without its head, Ray does not answer.
 
-    Time counts only while :meth:`check` is called at least once a second, so that a process that
-    was stopped, or a laptop that slept, does not take it for the cluster's silence.
+    Silence counts only while :meth:`check` is called, so a process that was stopped, or a laptop
+    that slept, does not take that for the cluster's silence.
     """
 
     def __init__(self) -> None:
@@ -115,8 +116,9 @@ class ClusterWatch:
         self._cpus = cluster_cpus()
         self._answered = threading.Event()
         self._ended = threading.Event()
-        self._silence = 0.0
-        self._checked_at = time.monotonic()
+        self._clock = PolledClock(time.monotonic)
+        self._clock.judge_by(4 * ASK_SECONDS)
+        self._answered_at = self._clock()
         self._told = False
         self._limit = float(os.environ.get(_GCS_VARIABLE, _GCS_SECONDS))
         self._thread = threading.Thread(target=self._work, name="cluster watch", daemon=True)
@@ -129,17 +131,17 @@ class ClusterWatch:
 
     def check(self) -> None:
         """Raise RayLostError where the head was silent for nearly as long as Ray waits for it."""
-        now = time.monotonic()
-        self._silence += min(now - self._checked_at, ASK_SECONDS)
-        self._checked_at = now
+        self._clock.poll()
+        now = self._clock()
         if self._answered.is_set():
             self._answered.clear()
-            self._silence, self._told = 0.0, False
-        if self._silence > END_SHARE * self._limit:
+            self._answered_at, self._told = now, False
+        silence = now - self._answered_at
+        if silence > END_SHARE * self._limit:
             raise RayLostError(
-                f"the head of the Ray cluster has been silent for {self._silence:.0f} s", ours=False
+                f"the head of the Ray cluster has been silent for {silence:.0f} s", ours=False
             )
-        if self._silence > SAVE_SHARE * self._limit and not self._told:
+        if silence > SAVE_SHARE * self._limit and not self._told:
             self._told = True
             self.when_silent()
 

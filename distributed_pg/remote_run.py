@@ -6,7 +6,6 @@ which file. So a reader finds one state of the run, complete, whenever the write
 stopped.
 """
 
-import asyncio
 import hashlib
 import importlib
 import json
@@ -18,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, TypeGuard
 
-from distributed_pg.errors import RunError, UsageError, one_line, writing
+from distributed_pg.errors import CheckpointError, RunError, UsageError, one_line, writing
 
 POINTER = "run.json"
 FORMAT = "distributed_pg run 1"
@@ -39,11 +38,6 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         }
     }
 }
-_ERRORS = {
-    "s3": ("botocore.exceptions:BotoCoreError", "botocore.exceptions:ClientError"),
-    "gcs": ("google.auth.exceptions:GoogleAuthError", "gcsfs.retry:HttpError"),
-}
-"""What the libraries raise beside OSError when a store does not answer, or denies."""
 
 
 class TakenOverError(RunError):
@@ -94,17 +88,23 @@ class RemoteRun:
             self._fs, root = fsspec.url_to_fs(
                 uri, skip_instance_cache=True, use_listings_cache=False, **options
             )
-            self._errors = _named_errors(_ERRORS.get(extra or "", ()))
         except ImportError as error:
             advice = f"pip install 'distributed-pg[{extra}]'" if extra else one_line(error)
             raise UsageError(f"run_dir: {uri} needs another package: {advice}") from None
         except ValueError as error:
             raise UsageError(f"run_dir: {uri}: {one_line(error)}") from None
+        except Exception as error:  # a library's own, as where it finds no credentials
+            raise RunError(f"{uri}: cannot be opened ({_reason(error)})") from error
         self._root = root.rstrip("/")
         self._writer = uuid.uuid4().hex
         self._before: str | None = None  # the writer that this one goes on from
         self._published: dict[str, tuple[tuple[int, int], Stored]] = {}
         self._garbage: set[str] | None = None
+
+    @property
+    def is_new(self) -> bool:
+        """Whether this process goes on with nothing that was there before."""
+        return self._before is None
 
     def pointer(self) -> Pointer | None:
         """What is published now; None: nothing is.
@@ -126,26 +126,34 @@ class RemoteRun:
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
             raise RunError(f"{self.uri}: {POINTER} is damaged, or not of a run") from None
 
-    def read(self, name: str) -> bytes:
-        """One file of the run.
-
-        Raises:
-            RunError: it cannot be read.
-        """
-        return self._read_all(lambda _: [name])[name]
-
-    def fetch(self, folder: Path, wanted: Choice = sorted) -> None:
+    def fetch(
+        self,
+        folder: Path,
+        wanted: Choice = sorted,
+        lost: Callable[[str], None] | None = None,
+    ) -> list[Path]:
         """Copy the run, or those of its files that are ``wanted``, into a folder.
 
+        Args:
+            folder: where to.
+            wanted: which files.
+            lost: told of each checkpoint that is damaged or gone, and is left out then; None: that
+                is an error.
+
+        Returns:
+            The copies.
+
         Raises:
-            RunError: it cannot be read, or the folder cannot be written.
+            CheckpointError: a file is damaged or gone.
+            RunError: the run cannot be read, or the folder cannot be written.
         """
-        files = self._read_all(wanted)
+        files = self._read_all(wanted, lost)
         with writing(f"{folder}:"):
             for name, content in files.items():
                 path = folder / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
+        return [folder / name for name in files]
 
     def take_over(self) -> None:
         """Go on with what is published there: the process that published it has ended.
@@ -161,21 +169,48 @@ class RemoteRun:
 
         Raises:
             TakenOverError: another process has published there.
-            RunError: the store does not answer, or denies; what was published before is still
-                there.
+            RunError: the folder is gone, or the store does not answer, or denies; what was
+                published before is still there.
         """
         pointer = self.pointer()
         if pointer is not None and pointer.writer not in (self._writer, self._before):
             raise TakenOverError(f"{self.uri} is in use: another process trains there")
         with self._named("cannot be written"):
+            keys = self._all_keys()
             if self._garbage is None:
-                self._garbage = self._all_keys()
-            there = set() if pointer is None else {one.key for one in pointer.files.values()}
-            files = {name: self._put(folder, name, there) for name in _names(folder)}
+                self._garbage = keys
+            # What the store has lost since is copied again. What another process has put there it
+            # may be deleting, but for what its pointer names.
+            if pointer is not None and pointer.writer != self._writer:
+                keys = keys & {one.key for one in pointer.files.values()}
+            files = {name: self._put(folder, name, keys) for name in _names(folder)}
             new = Pointer(self._writer, {n: stored for n, stored in files.items() if stored})
+            self._check_is_run(folder, new, pointer)
             text = json.dumps({"format": FORMAT, **asdict(new)}, indent=1)
             self._fs.pipe_file(f"{self._root}/{POINTER}", text.encode())
             self._remove_all_but({stored.key for stored in new.files.values()})
+
+    def remove(self) -> None:
+        """Take away what this process has published, if nobody else has since.
+
+        Raises:
+            RunError: the store does not answer, or denies.
+        """
+        pointer = self.pointer()
+        if pointer is None or pointer.writer != self._writer:
+            return
+        with self._named("cannot be removed"):
+            self._fs.rm_file(f"{self._root}/{POINTER}")
+            for stored in pointer.files.values():
+                with suppress(FileNotFoundError):
+                    self._fs.rm_file(f"{self._root}/{DATA}/{stored.key}")
+
+    def _check_is_run(self, folder: Path, new: Pointer, before: Pointer | None) -> None:
+        """Raise RunError where the folder was removed or emptied: what is published stays."""
+        had_checkpoints = before is not None and any(map(is_checkpoint, before.files))
+        lost_them = had_checkpoints and not any(map(is_checkpoint, new.files))
+        if lost_them or not (folder / "config.json").exists():
+            raise RunError(f"{self.uri}: cannot be written (there is no run in {folder} any more)")
 
     def _existing(self) -> Pointer:
         pointer = self.pointer()
@@ -183,24 +218,35 @@ class RemoteRun:
             raise UsageError(f"{self.uri} holds no run ({POINTER}: there is none)")
         return pointer
 
-    def _read_all(self, wanted: Choice) -> dict[str, bytes]:
+    def _read_all(
+        self, wanted: Choice, lost: Callable[[str], None] | None = None
+    ) -> dict[str, bytes]:
         """The wanted files, all of one state of the run."""
         for _ in range(FETCH_ATTEMPTS):
             pointer = self._existing()
-            with self._named("cannot be read"):
-                try:
-                    return {name: self._get(name, pointer.files) for name in wanted(pointer.files)}
-                except FileNotFoundError:
-                    if self.pointer() == pointer:
-                        raise
+            found = {name: self._get(name, pointer.files) for name in wanted(pointer.files)}
+            contents = {name: one for name, one in found.items() if isinstance(one, bytes)}
+            errors = {name: one for name, one in found.items() if isinstance(one, CheckpointError)}
+            if errors and self.pointer() != pointer:
+                continue
+            for name, error in errors.items():
+                if lost is None or not is_checkpoint(name):
+                    raise error
+                lost(str(error))
+            return contents
         raise RunError(f"{self.uri}: cannot be read (it changes all the time)")
 
-    def _get(self, name: str, files: dict[str, Stored]) -> bytes:
+    def _get(self, name: str, files: dict[str, Stored]) -> bytes | CheckpointError:
+        """A file's content, or what is wrong with it."""
         if name not in files:
             raise RunError(f"{self.uri}: holds no {name}")
-        content: bytes = self._fs.cat_file(f"{self._root}/{DATA}/{files[name].key}")
+        with self._named("cannot be read"):
+            try:
+                content: bytes = self._fs.cat_file(f"{self._root}/{DATA}/{files[name].key}")
+            except FileNotFoundError:
+                return CheckpointError(f"{self.uri}: {name} cannot be read (it is gone)")
         if hashlib.sha256(content).hexdigest() != files[name].sha256:
-            raise RunError(f"{self.uri}: {name} is damaged, its checksum does not match")
+            return CheckpointError(f"{self.uri}: {name} is damaged, its checksum does not match")
         return content
 
     def _put(self, folder: Path, name: str, there: Collection[str]) -> Stored | None:
@@ -210,7 +256,7 @@ class RemoteRun:
             status = path.stat()
             version = status.st_mtime_ns, status.st_size
             before = self._published.get(name)
-            if before is not None and before[0] == version:
+            if before is not None and before[0] == version and before[1].key in there:
                 return before[1]
             content = path.read_bytes()
         except FileNotFoundError:
@@ -242,10 +288,24 @@ class RemoteRun:
     def _named(self, what: str) -> Iterator[None]:
         try:
             yield
-        except self._errors as error:
-            raise RunError(
-                f"{self.uri}: {what} ({one_line(error) or type(error).__name__})"
-            ) from error
+        except RunError:
+            raise
+        # Behind this are libraries for any kind of store, each with errors of its own beside
+        # OSError, and no list of them is ever complete. The user is told what it was.
+        except Exception as error:
+            raise RunError(f"{self.uri}: {what} ({_reason(error)})") from error
+
+
+def _reason(error: Exception) -> str:
+    text, kind = one_line(error), type(error).__name__
+    # The text of an error of the language itself, a KeyError say, does not stand alone.
+    stands_alone = isinstance(error, OSError) or type(error).__module__ != "builtins"
+    return text if text and stands_alone else f"{kind}: {text}" if text else kind
+
+
+def is_checkpoint(name: str) -> bool:
+    """Whether a file of a run is a checkpoint."""
+    return name.startswith("checkpoints/")
 
 
 def _names(folder: Path) -> list[str]:
@@ -257,11 +317,3 @@ def _names(folder: Path) -> list[str]:
 
 def _is_sound(name: str, stored: Stored) -> bool:
     return bool(_NAME.fullmatch(name) and _KEY.fullmatch(stored.key))
-
-
-def _named_errors(names: Collection[str]) -> tuple[type[Exception], ...]:
-    found: list[type[Exception]] = [OSError, asyncio.TimeoutError]
-    for name in names:
-        module, _, error = name.partition(":")
-        found.append(getattr(importlib.import_module(module), error))
-    return tuple(found)

@@ -86,7 +86,7 @@ def write_report(
     """
     if not out.parent.is_dir():
         raise UsageError(f"out: there is no folder {out.parent}")
-    with local_run(location) as folder:
+    with local_run(location, lost=message) as folder:
         path, checkpoint = RunDir.open(folder).load_newest(message)
         curve = run_curve(folder, run_name(location))
         evaluation = None

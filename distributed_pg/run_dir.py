@@ -1,35 +1,31 @@
 """The folder a run is kept in: config.json, metrics.jsonl and checkpoints/."""
 
-import contextlib
 import errno
-import fcntl
-import itertools
 import json
 import os
-import socket
-import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+from distributed_pg import checkpoint_files
 from distributed_pg.checkpoint import (
     MISFITS,
     Checkpoint,
     load_checkpoint,
     save_checkpoint,
 )
+from distributed_pg.checkpoint_files import BEST, CHECKPOINTS
 from distributed_pg.config import TrainConfig
 from distributed_pg.errors import CheckpointError, RunError, UsageError, one_line, writing
+from distributed_pg.fresh_folder import RUNS, FreshFolder
+from distributed_pg.run_lock import locked
 from distributed_pg.sealed_file import write_atomically
-from distributed_pg.state import WINDOW, TrainingState
+from distributed_pg.state import TrainingState
 
-RUNS = Path("runs")
+CONFIG = "config.json"
 METRICS = "metrics.jsonl"
-CHECKPOINTS = "checkpoints"
-BEST = "best.safetensors"
-LOCK = "lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +88,27 @@ class UpdateRecord:
 
 
 class RunDir:
-    """A run's folder. Make one with :meth:`create` or :meth:`open`."""
+    """A run's folder. Make one with :meth:`create` or :meth:`open`.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: the folder.
+        fresh: the same, if it was made for this process to train in.
+    """
+
+    def __init__(self, path: Path, fresh: FreshFolder | None = None) -> None:
         self.path = path
         self.when_saved: Callable[[], None] = lambda: None
-        """Called after each checkpoint."""
+        """Called each time that the folder holds a new state of the run."""
+        self.check_ours: Callable[[], None] = lambda: None
+        """Raises RunError where another process has taken the run over."""
+        self.has_updates = False
+        """Whether this process has made an update."""
+        self._fresh = fresh
+        self._begun_at = 0
         self._metrics = path / METRICS
         self._checkpoints = path / CHECKPOINTS
+        self._best: float | None = None
+        self._best_is_read = False
 
     @classmethod
     def create(cls, config: TrainConfig) -> "RunDir":
@@ -107,33 +116,64 @@ class RunDir:
 
         Raises:
             UsageError: there is a run in it already.
-            RunError: it cannot be written.
+            RunError: it cannot be written; nothing is left of it.
         """
         with writing(f"run_dir: {config.run_dir or RUNS}"):
-            path = Path(config.run_dir or new_folder(config.preset))
-            run_dir = cls(path)
-            path.mkdir(parents=True, exist_ok=True)
-            if any((path / name).exists() for name in ("config.json", METRICS, CHECKPOINTS)):
-                raise UsageError(
-                    f"run_dir: {path} holds a run already; --resume {path} goes on with it"
-                )
-            run_dir._checkpoints.mkdir()
-            write_atomically(path / "config.json", _config_text(config).encode())
+            if config.run_dir is None:
+                fresh = FreshFolder.in_runs(config.preset)
+            else:
+                fresh = FreshFolder(Path(config.run_dir))
+            run_dir = cls(fresh.path, fresh)
+            if any((fresh.path / name).exists() for name in (CONFIG, METRICS, CHECKPOINTS)):
+                raise run_dir._holds_a_run()
+            try:
+                run_dir._checkpoints.mkdir()
+                write_atomically(fresh.path / CONFIG, _config_text(config).encode())
+            except FileExistsError:  # another process has begun here at the same moment
+                raise run_dir._holds_a_run() from None
+            except OSError:
+                run_dir.discard()
+                raise
         return run_dir
 
     @classmethod
-    def open(cls, path: Path) -> "RunDir":
+    def open(cls, path: Path, fresh: FreshFolder | None = None) -> "RunDir":
         """The folder of an existing run.
 
         Raises:
             UsageError: there is no run in it.
         """
         try:
-            (path / "config.json").open().close()
+            (path / CONFIG).open().close()
         except OSError as error:
-            reason = f"config.json: {error.strerror}"
+            for folder in path.parents[:2]:
+                if (folder / CONFIG).is_file():
+                    raise UsageError(
+                        f"{path} is a part of the run in {folder}; give {folder}"
+                    ) from None
+            reason = f"{CONFIG}: {error.strerror}"
             raise UsageError(f"{path} holds no run ({reason})") from None
-        return cls(path)
+        return cls(path, fresh)
+
+    def discard(self) -> None:
+        """Remove what was made for this process, as long as it has made no update.
+
+        A folder that was there before stays, with what it held.
+        """
+        if self._fresh is not None and not self.has_updates:
+            self._fresh.remove()
+
+    @property
+    def best_mean(self) -> float | None:
+        """The mean of the last 100 episodes at which the best checkpoint on the disk was made."""
+        if not self._best_is_read:
+            self._best_is_read = True
+            try:
+                best = load_checkpoint(self._checkpoints / BEST)
+            except CheckpointError:  # there is none, or it is of no use to anybody
+                return None
+            self._best = best.state.progress.mean_100
+        return self._best
 
     def newest_checkpoint(self) -> Path:
         """The file of the latest checkpoint.
@@ -141,7 +181,7 @@ class RunDir:
         Raises:
             RunError: there is none.
         """
-        files = self._numbered_checkpoints()
+        files = checkpoint_files.numbered(self._checkpoints)
         if not files:
             raise RunError(f"{self.path}: there is no checkpoint in {self._checkpoints}")
         return files[-1]
@@ -154,45 +194,11 @@ class RunDir:
         Raises:
             RunError: there is none.
         """
-        self.newest_checkpoint()
-        damaged = []
-        for path in [*reversed(self._numbered_checkpoints()), self._checkpoints / BEST]:
-            try:
-                checkpoint = load_checkpoint(path)
-            except CheckpointError as error:
-                damaged.append(error)
-                continue
-            for reason in damaged:
-                message(f"{reason}; going on from {path.name}")
-            return path, checkpoint
-        raise RunError(f"no checkpoint is good; the newest: {damaged[0]}") from damaged[0]
+        return checkpoint_files.newest_good(self._checkpoints, load_checkpoint, message)
 
-    @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
-        """Keep other processes from training here. The lock ends with the process, however it ends.
-
-        Raises:
-            UsageError: another process trains here.
-            RunError: the folder cannot be written.
-        """
-        with self._locked_file():
-            yield
-
-    def _locked_file(self) -> TextIO:
-        path = self.path / LOCK
-        try:
-            file = path.open("a+")
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                raise UsageError(f"run_dir: {self.path} is in use by {file.read(100)}") from None
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
-            file.flush()
-        except OSError as error:
-            raise RunError(f"{path}: cannot be locked ({error.strerror})") from error
-        return file
+    def lock(self, message: Callable[[str], None]) -> AbstractContextManager[None]:
+        """Keep other processes from training here; see :func:`distributed_pg.run_lock.locked`."""
+        return locked(self.path, message)
 
     def save(self, config: TrainConfig, state: TrainingState, *, best: bool) -> Path:
         """Write a checkpoint and delete those no longer kept; ``best``: also as the best one.
@@ -202,16 +208,18 @@ class RunDir:
         Raises:
             RunError: it cannot be written. What was saved before is still there.
         """
-        path = self._checkpoints / f"update-{state.progress.update:08}.safetensors"
+        update = state.progress.update
+        path = self._checkpoints / checkpoint_files.checkpoint_name(update)
         with writing(f"{path}:"):
             if self._metrics.exists():
                 with self._metrics.open("a") as file:
                     os.fsync(file.fileno())
             if best:
                 save_checkpoint(self._checkpoints / BEST, config, state)
+                self._best, self._best_is_read = state.progress.mean_100, True
             save_checkpoint(path, config, state)
-            for old in self._numbered_checkpoints()[: -config.keep]:
-                old.unlink()
+            checkpoint_files.prune(self._checkpoints, update, config.keep)
+        self.has_updates |= update > self._begun_at
         self.when_saved()
         return path
 
@@ -221,6 +229,7 @@ class RunDir:
         Raises:
             RunError: it cannot be written.
         """
+        self.has_updates = True
         line = json.dumps(asdict(record)).encode() + b"\n"
         with writing(f"{self._metrics}:"), self._metrics.open("ab", buffering=0) as file:
             end = file.tell()
@@ -228,24 +237,41 @@ class RunDir:
                 file.truncate(end)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def rewind(self, config: TrainConfig, update: int) -> None:
+    def rewind(
+        self, config: TrainConfig, update: int, loaded: Path | None = None
+    ) -> tuple[Path, list[Path]]:
         """Make the folder what it was after ``update`` updates, to go on from there.
 
         A run that was killed has metrics of updates made after its last checkpoint. They will be
-        made again, with the same results.
+        made again, with the same results. Checkpoints beyond ``update`` were found damaged.
+
+        Args:
+            config: the run's settings from now on.
+            update: where to go on.
+            loaded: the checkpoint that says so.
+
+        Returns:
+            The checkpoint to go on from, and those that were set aside.
 
         Raises:
             RunError: it cannot be written.
         """
         with writing(f"{self.path}:"):
-            write_atomically(self.path / "config.json", _config_text(config).encode())
+            write_atomically(self.path / CONFIG, _config_text(config).encode())
             if self._metrics.exists():
                 lines = self._metrics.read_bytes().splitlines()
                 kept = [line + b"\n" for line in lines if _is_record_until(line, update)]
                 write_atomically(self._metrics, b"".join(kept))
+            aside = checkpoint_files.set_newer_aside(self._checkpoints, update, loaded)
+        self._begun_at = update
+        self.when_saved()
+        own = self._checkpoints / checkpoint_files.checkpoint_name(update)
+        return loaded if loaded is not None and loaded.exists() else own, aside
 
-    def _numbered_checkpoints(self) -> list[Path]:
-        return sorted(self._checkpoints.glob("update-*.safetensors"))
+    def _holds_a_run(self) -> UsageError:
+        return UsageError(
+            f"run_dir: {self.path} holds a run already; --resume {self.path} goes on with it"
+        )
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -258,39 +284,6 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
-
-
-def is_best(state: TrainingState) -> bool:
-    """Whether the mean of the last 100 episodes is the highest a checkpoint has had."""
-    mean, best = state.progress.mean_100, state.progress.best_mean_100
-    if mean is None or state.progress.episodes < WINDOW:
-        return False
-    return best is None or mean > best
-
-
-def find_checkpoint(path: Path) -> Path:
-    """``path`` itself, or the newest checkpoint if it is a run's folder.
-
-    Raises:
-        UsageError: there is nothing at ``path``, or it is a folder without a run.
-        RunError: the run has no checkpoint yet.
-    """
-    try:
-        is_folder = stat.S_ISDIR(path.stat().st_mode)
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from None
-    return RunDir.open(path).newest_checkpoint() if is_folder else path
-
-
-def new_folder(preset: str) -> Path:
-    """A new folder in runs/; of those begun within the same second, the later get a number."""
-    stem = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{preset}"
-    RUNS.mkdir(exist_ok=True)
-    for suffix in itertools.chain([""], (f"_{number}" for number in itertools.count(2))):
-        with contextlib.suppress(FileExistsError):
-            (RUNS / (stem + suffix)).mkdir()
-            break
-    return RUNS / (stem + suffix)
 
 
 def _config_text(config: TrainConfig) -> str:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from distributed_pg.config import TrainConfig
 from distributed_pg.errors import RunError
-from distributed_pg.run_dir import RunDir, UpdateRecord, is_best
-from distributed_pg.state import TrainingState
+from distributed_pg.remote_run import TakenOverError
+from distributed_pg.run_dir import RunDir, UpdateRecord
+from distributed_pg.state import WINDOW, Progress, TrainingState
 
 
 class RunWriter:
@@ -58,8 +59,10 @@ class RunWriter:
         """Begin to write a checkpoint if it is time, and the one before is written.
 
         Raises:
+            TakenOverError: another process trains the run now.
             RunError: the one before could not be written, and the run is to stop then.
         """
+        self._run_dir.check_ours()
         self._is_due |= state.progress.update % self._config.checkpoint_every == 0
         if not self._written.done():
             return
@@ -70,6 +73,7 @@ class RunWriter:
             self._failed("checkpoints", error)
         else:
             raise error
+        self._note_best(state)
         if self._is_due:
             self._begin(state)
 
@@ -81,7 +85,9 @@ class RunWriter:
         """
         if self._update != state.progress.update or self._written.exception() is not None:
             self._begin(state)
-        return self._written.result()
+        path = self._written.result()
+        self._note_best(state)
+        return path
 
     def wait(self) -> None:
         """Wait until no checkpoint is being written; whether it could be is told later."""
@@ -89,16 +95,26 @@ class RunWriter:
 
     def _begin(self, state: TrainingState) -> None:
         self._is_due = False
-        best = is_best(state)
-        if best:
-            state.progress = replace(state.progress, best_mean_100=state.progress.mean_100)
         # An update makes new arrays; only what holds them changes.
         copy = TrainingState(dict(state.policies), state.cache, state.progress)
         self._update = state.progress.update
-        self._written = self._thread.submit(self._run_dir.save, self._config, copy, best=best)
+        self._written = self._thread.submit(self._save, copy)
+
+    def _save(self, state: TrainingState) -> Path:
+        best_mean = self._run_dir.best_mean
+        best = is_best(state.progress, best_mean)
+        mean = state.progress.mean_100 if best else best_mean
+        state.progress = replace(state.progress, best_mean_100=mean)
+        return self._run_dir.save(self._config, state, best=best)
+
+    def _note_best(self, state: TrainingState) -> None:
+        """Have the state claim no other best checkpoint than the one that is written."""
+        best_mean = self._run_dir.best_mean
+        if state.progress.best_mean_100 != best_mean:
+            state.progress = replace(state.progress, best_mean_100=best_mean)
 
     def _failed(self, what: str, error: RunError) -> None:
-        if self._config.disk_errors == "stop":
+        if self._config.disk_errors == "stop" or isinstance(error, TakenOverError):
             raise error
         if what not in self._failing:
             self._failing.add(what)
@@ -108,3 +124,11 @@ class RunWriter:
         if what in self._failing:
             self._failing.remove(what)
             self._message(f"{what} can be written again")
+
+
+def is_best(progress: Progress, best_mean: float | None) -> bool:
+    """Whether the mean of the last 100 episodes is higher than that of the best checkpoint."""
+    mean = progress.mean_100
+    if mean is None or progress.episodes < WINDOW:
+        return False
+    return best_mean is None or mean > best_mean

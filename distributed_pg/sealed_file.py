@@ -4,6 +4,7 @@ One safetensors file; its metadata, all strings, name the ``format`` and hold ``
 everything else in the file.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -17,6 +18,8 @@ from safetensors.numpy import save
 from distributed_pg.errors import CheckpointError, one_line
 
 Tensors = dict[str, NDArray[np.floating]]
+_CANNOT_SYNC_FOLDERS = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
+"""What CIFS, vboxsf and some FUSE mounts answer where a folder is to be flushed."""
 
 
 def write_sealed(path: Path, texts: dict[str, str], tensors: Tensors) -> None:
@@ -67,11 +70,22 @@ def write_atomically(path: Path, content: bytes) -> None:
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the new name of a file reach the disk as well, where the system can do that."""
+    flag = getattr(os, "O_DIRECTORY", None)
+    if flag is None:  # Windows cannot open a folder
+        return
+    descriptor = os.open(folder, flag)
     try:
-        os.fsync(folder)  # the new name is on the disk as well
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC_FOLDERS:
+            raise
     finally:
-        os.close(folder)
+        os.close(descriptor)
 
 
 def _sha256(metadata: dict[str, str], tensors: Tensors) -> str:

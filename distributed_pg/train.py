@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,13 @@ from ray.exceptions import RayError
 
 from distributed_pg.checkpoint import weights_checksum
 from distributed_pg.config import TrainConfig
-from distributed_pg.errors import RunError, UsageError, one_line
+from distributed_pg.errors import RunError, one_line
 from distributed_pg.learner import Learner, Reporter, stop_reached
 from distributed_pg.ray_cluster import RayCluster
 from distributed_pg.ray_metrics import RayMetrics
 from distributed_pg.ray_session import RaySession, ray_session
 from distributed_pg.ray_watch import RayLostError
+from distributed_pg.resuming import check_same_run, held_conditions, nothing_left, repairs
 from distributed_pg.run_dir import RunDir, UpdateRecord
 from distributed_pg.run_location import open_run, saved_config
 from distributed_pg.sinks import Sink, Sinks
@@ -183,28 +184,37 @@ def _requested_cpus(config: TrainConfig, session: RaySession) -> AbstractContext
 def resume_config(location: str | Path, **changes: Any) -> TrainConfig:
     """The settings of the run in a folder or at a URI, to go on with it.
 
+    ``address``, ``num_workers`` and ``max_workers`` belong to the place where a run trains; they
+    stand at their defaults unless they are given. A stop condition that is given takes the place of
+    all that were saved.
+
     Raises:
         UsageError: there is no run.
         RunError: it cannot be read, or none of its checkpoints is good.
     """
-    return replace(saved_config(location), resume=location, **changes)
+    return saved_config(location).to_go_on(location, **changes)
 
 
 def _start(config: TrainConfig, run_dir: RunDir, reporter: Reporter) -> tuple[TrainingState, Path]:
-    """The state to go on from, and the checkpoint that holds it."""
+    """The state to go on from, and the checkpoint that holds it.
+
+    A run that is refused, or has nothing left to do, is left as it is.
+    """
     if config.resume is None:
         state = TrainingState.initial(config)
         # So that a run can be resumed whenever it is stopped, and however early.
         return state, run_dir.save(config, state, best=False)
     path, checkpoint = run_dir.load_newest(reporter.message)
-    changed = [
-        f"{name}: the run in {run_dir.path} has {getattr(checkpoint.config, name)}, "
-        f"not {getattr(config, name)}"
-        for name in config.changed_settings(checkpoint.config)
-    ]
-    if changed:
-        raise UsageError("; ".join(changed))
+    check_same_run(config, checkpoint.config)
+    state = checkpoint.state
+    if held := held_conditions(config, state.progress):
+        reporter.message(nothing_left(config, state.progress, held))
+        return state, path
     for change in changed_versions(checkpoint.versions):
         reporter.message(f"{change}: the run may not go on with the same bits")
-    run_dir.rewind(config, checkpoint.state.progress.update)
-    return checkpoint.state, path
+    for repair in repairs(run_dir.path, config, checkpoint):
+        reporter.message(repair)
+    path, aside = run_dir.rewind(config, state.progress.update, path)
+    for damaged in aside:
+        reporter.message(f"The damaged checkpoint is kept as {damaged}")
+    return state, path

@@ -4,7 +4,8 @@ A policy file is sealed and has the tensors ``w1`` and ``w2``, which may be floa
 ``format``; ``config``, ``progress`` and ``versions`` in JSON.
 """
 
-import tempfile
+import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +13,13 @@ import numpy as np
 
 from distributed_pg import checkpoint
 from distributed_pg.config import TrainConfig
-from distributed_pg.errors import CheckpointError, one_line
+from distributed_pg.errors import CheckpointError, UsageError, one_line
 from distributed_pg.policy import Policy
-from distributed_pg.remote_run import RemoteRun, is_uri
-from distributed_pg.run_dir import find_checkpoint
+from distributed_pg.remote_run import is_uri
+from distributed_pg.run_location import load_newest_at
 from distributed_pg.sealed_file import read_sealed, write_sealed
 from distributed_pg.state import Progress, policy_shape
+from distributed_pg.terminal import console
 
 FORMAT = "distributed_pg policy 1"
 PRETRAINED = "pretrained"
@@ -45,11 +47,14 @@ def save_policy(path: Path, trained: TrainedPolicy) -> None:
     write_sealed(path, texts, {"w1": w1, "w2": w2})
 
 
-def load_policy_at(location: str | Path) -> TrainedPolicy:
+def load_policy_at(
+    location: str | Path, message: Callable[[str], None] | None = None
+) -> TrainedPolicy:
     """The newest policy of a run (its folder or URI), that of a file, or :data:`PRETRAINED`.
 
     Args:
         location: a checkpoint, a policy file, a run's folder or URI, or ``"pretrained"``.
+        message: told of newer checkpoints of the run that are damaged; None: stderr is.
 
     Raises:
         UsageError: there is nothing.
@@ -57,13 +62,9 @@ def load_policy_at(location: str | Path) -> TrainedPolicy:
     """
     if str(location) == PRETRAINED:
         return load_policy(_PRETRAINED_FILE)
-    if not is_uri(location):
-        return load_policy(find_checkpoint(Path(location)))
-    with tempfile.TemporaryDirectory() as folder:
-        RemoteRun(location).fetch(
-            Path(folder), lambda names: ["config.json", max(names, key=_checkpoint_order)]
-        )
-        return load_policy(find_checkpoint(Path(folder)))
+    if not is_uri(location) and not _is_folder(Path(location)):
+        return load_policy(Path(location))
+    return load_newest_at(location, load_policy, message or _say_on_stderr)
 
 
 def load_policy(path: Path) -> TrainedPolicy:
@@ -89,6 +90,12 @@ def load_policy(path: Path) -> TrainedPolicy:
     return TrainedPolicy(config, Policy(w1, w2), progress)
 
 
-def _checkpoint_order(name: str) -> str:
-    """Sorts the newest checkpoint last."""
-    return name if "/update-" in name else ""
+def _is_folder(path: Path) -> bool:
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
+
+
+def _say_on_stderr(text: str) -> None:
+    console(stderr=True).print(text, soft_wrap=True)

@@ -30,11 +30,13 @@ from urllib.parse import urlencode
 
 import distributed_pg
 from distributed_pg.checkpoint import load_checkpoint, weights_checksum
+from distributed_pg.checkpoint_files import CHECKPOINTS
 from distributed_pg.cli import parse_command
 from distributed_pg.commands.train import TrainArgs
 from distributed_pg.config import TrainConfig
 from distributed_pg.errors import RunError, UsageError, one_line, writing
-from distributed_pg.run_dir import CHECKPOINTS, RUNS, RunDir
+from distributed_pg.fresh_folder import RUNS
+from distributed_pg.run_dir import RunDir
 
 # Ray's own commands send the token wherever there is one; its job client does so only if told,
 # before Ray is imported. The address is the one that the user gives.
@@ -368,7 +370,7 @@ def _fetch(dashboard: Dashboard, job: str, node: str | None, out: Path) -> bool:
 def _show(run: Path) -> None:
     """Say what was fetched, once the checksums in all checkpoints are found to be right."""
     newest = RunDir.open(run).newest_checkpoint()
-    loaded = {path: load_checkpoint(path) for path in (run / CHECKPOINTS).iterdir()}
+    loaded = {path: load_checkpoint(path) for path in (run / CHECKPOINTS).glob("*.safetensors")}
     print(f"Weights checksum: {weights_checksum(loaded[newest].state.policy)}")
     print(f"Checkpoint: {newest}")
     print(f"Evaluate:   {sys.executable} -m distributed_pg evaluate {shlex.quote(str(run))}")

@@ -1,8 +1,10 @@
 """A checkpoint gives back every bit, or says in one line why it cannot."""
 
 import dataclasses
+import errno
 import json
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -81,6 +83,48 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def fail_to_sync(monkeypatch: pytest.MonkeyPatch, number: int, *, folders: bool) -> None:
+    """Have fsync fail for folders, or for files."""
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode) == folders:
+            raise OSError(number, os.strerror(number))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP])
+def test_a_file_system_that_cannot_flush_a_folder_is_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    fail_to_sync(monkeypatch, number, folders=True)
+    write_atomically(tmp_path / "c", b"content")
+    assert (tmp_path / "c").read_bytes() == b"content"
+
+
+@pytest.mark.parametrize(
+    ("number", "folders"),
+    [(errno.EIO, True), (errno.ENOSPC, True), (errno.EINVAL, False), (errno.ENOTSUP, False)],
+)
+def test_any_other_failure_to_flush_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, folders: bool
+) -> None:
+    fail_to_sync(monkeypatch, number, folders=folders)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        write_atomically(tmp_path / "c", b"content")
+
+
+def test_a_system_that_cannot_open_a_folder_is_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "O_DIRECTORY")  # Windows has none
+    fail_to_sync(monkeypatch, errno.EIO, folders=True)
+    write_atomically(tmp_path / "c", b"content")
+    assert (tmp_path / "c").read_bytes() == b"content"
 
 
 def truncate(path: Path) -> None:

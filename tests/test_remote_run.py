@@ -12,6 +12,7 @@ import boto3
 import fsspec
 import pytest
 from moto.server import ThreadedMotoServer
+from records import record_of
 
 from distributed_pg.cli import main
 from distributed_pg.config import TrainConfig
@@ -20,6 +21,7 @@ from distributed_pg.evaluate import evaluate
 from distributed_pg.publisher import NoAnswerError, Publisher
 from distributed_pg.remote_run import POINTER, RemoteRun, TakenOverError
 from distributed_pg.run_location import open_run
+from distributed_pg.state import TrainingState
 from distributed_pg.train import resume_config, train
 
 CONFIG = TrainConfig(
@@ -259,27 +261,42 @@ def test_a_store_that_stays_away_is_an_error_at_the_end(
         publisher.end()
 
 
-def test_a_store_that_is_silent_at_first_finds_all_it_was_sent_when_it_wakes(
+def begin_at(uri: str, message: Callable[[str], None] = lambda _: None) -> None:
+    """Begin a run there, and leave it at once."""
+    with open_run(replace(CONFIG, run_dir=uri), message) as run_dir:
+        run_dir.save(CONFIG, TrainingState.initial(CONFIG), best=False)
+
+
+def test_a_store_that_is_silent_at_first_gets_no_run_when_it_wakes(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("distributed_pg.publisher.BEGIN_SECONDS", 0.1)
+    monkeypatch.setattr("distributed_pg.publisher.FIRST_WAIT", 0.1)
     monkeypatch.chdir(tmp_path)
-    awake, published = threading.Event(), threading.Event()
+    awake, tried = threading.Event(), threading.Event()
+    put = RemoteRun._put
+
+    def put_when_awake(*arguments: Any) -> Any:
+        awake.wait()
+        return put(*arguments)
+
     publish = RemoteRun.publish
 
-    def publish_when_awake(remote: RemoteRun, folder: Path) -> None:
-        awake.wait()
-        publish(remote, folder)
-        published.set()
+    def published(remote: RemoteRun, folder: Path) -> None:
+        try:
+            publish(remote, folder)
+        finally:
+            tried.set()
 
-    monkeypatch.setattr(RemoteRun, "publish", publish_when_awake)
-    uri = "memory://silent"
-    opening = open_run(replace(CONFIG, run_dir=uri), lambda _: None)
-    with pytest.raises(NoAnswerError, match="no answer within 0 s"), opening:
-        pytest.fail("the run began")
+    monkeypatch.setattr(RemoteRun, "_put", put_when_awake)
+    monkeypatch.setattr(RemoteRun, "publish", published)
+    with pytest.raises(NoAnswerError, match="no answer within 0 s"):
+        begin_at("memory://silent")
+    assert list(tmp_path.iterdir()) == []
     awake.set()
-    assert published.wait(30)
-    assert json.loads(fetched(uri, tmp_path / "fetched")["config.json"])["seed"] == CONFIG.seed
+    assert tried.wait(30)
+    assert RemoteRun("memory://silent").pointer() is None
+    begin_at("memory://silent")  # the same command again
 
 
 @pytest.mark.usefixtures("local_ray")
@@ -289,7 +306,7 @@ def test_a_run_at_a_uri_has_the_bits_of_a_run_in_a_folder(bucket: str, tmp_path:
     first = train(replace(CONFIG, run_dir=uri, stop_episodes=8))
     assert first.episodes == 8
     again = resume_config(uri, stop_episodes=16)
-    assert again == replace(CONFIG, resume=uri)
+    assert again == replace(CONFIG, resume=uri, num_workers="auto")
     second = train(again)
     assert second.weights_checksum == whole.weights_checksum
     files = fetched(uri, tmp_path / "fetched")
@@ -349,3 +366,26 @@ def test_a_store_that_denies_is_one_clear_line(
     assert main(["train", "--run-dir", f"{bucket}/run"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert f"{bucket}/run: cannot be read (" in line
+
+
+def test_a_store_that_denies_after_a_while_is_told_and_the_run_is_here(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distributed_pg.publisher.END_SECONDS", 3.0)
+    told: list[str] = []
+
+    def deny_later() -> None:
+        with open_run(replace(CONFIG, run_dir=f"{bucket}/run"), told.append) as run_dir:
+            run_dir.save(CONFIG, TrainingState.initial(CONFIG), best=False)
+            run_dir.append(record_of(1))
+            monkeypatch.setattr("moto.settings.INITIAL_NO_AUTH_ACTION_COUNT", 0)
+            run_dir.save(CONFIG, TrainingState.initial(CONFIG), best=False)
+
+    with pytest.raises(RunError, match=r"cannot be .* the last checkpoint is in runs/\S+ only"):
+        deny_later()
+    (here,) = Path("runs").iterdir()
+    assert told[0] == f"The run is kept at {bucket}/run, and meanwhile in {here}"
+    assert told[1].startswith(f"{bucket}/run: cannot be ")
+    assert told[1].endswith("; training goes on, and tries again")
+    assert len(told) == 2
+    assert (here / "metrics.jsonl").exists()

@@ -3,16 +3,19 @@
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from disks import full_disk
 from records import record_of
 
-from distributed_pg.checkpoint import load_checkpoint
+from distributed_pg.checkpoint import load_checkpoint, save_checkpoint
 from distributed_pg.config import TrainConfig
 from distributed_pg.errors import RunError, UsageError
+from distributed_pg.remote_run import TakenOverError
 from distributed_pg.run_dir import RunDir
 from distributed_pg.run_writer import RunWriter
 from distributed_pg.state import Progress, TrainingState
@@ -25,7 +28,7 @@ def state_after(update: int) -> TrainingState:
     policy = TrainingState.initial(CONFIG).policy
     policy.w2.fill(update)
     versions = dict.fromkeys(range(max(0, update - 1), update + 1), policy)
-    progress = Progress(update=update, episodes=update, last_rewards=(-21.0,) * update)
+    progress = Progress(update=update, episodes=update, last_rewards=(-21.0,) * min(update, 100))
     return TrainingState(versions, policy.zeros_like(), progress)
 
 
@@ -117,11 +120,121 @@ def test_the_newest_good_checkpoint_is_found(tmp_path: Path) -> None:
         run_dir.load_newest(messages.append)
 
 
+def of_rewards(update: int, reward: float) -> TrainingState:
+    """A state after so many episodes of which each had this reward."""
+    state = state_after(update)
+    state.progress = replace(state.progress, last_rewards=(reward,) * min(update, 100))
+    return state
+
+
+def written(writer: RunWriter, state: TrainingState) -> TrainingState:
+    writer.updated(state)
+    writer.wait()
+    return state
+
+
+def best_mean(run_dir: RunDir) -> float | None:
+    """Of the best checkpoint on the disk, which is good."""
+    return load_checkpoint(run_dir.path / "checkpoints/best.safetensors").state.progress.mean_100
+
+
+WARN = replace(CONFIG, disk_errors="warn")
+
+
+def test_the_best_checkpoint_is_written_when_that_works_again(tmp_path: Path) -> None:
+    writer, run_dir, _ = begin(tmp_path / "run", WARN)
+    with full_disk(1000):
+        state = written(writer, of_rewards(100, 5.0))
+        assert state.progress.best_mean_100 is None
+    for update in (101, 102):  # no better than what could not be written
+        state = written(writer, of_rewards(update, 5.0))
+        assert best_mean(run_dir) == 5.0
+    saved = load_checkpoint(writer.finish(state)).state.progress
+    assert saved.best_mean_100 == state.progress.best_mean_100 == 5.0
+
+
+def test_what_is_lower_than_a_best_that_was_lost_is_the_best(tmp_path: Path) -> None:
+    writer, run_dir, _ = begin(tmp_path / "run", WARN)
+    written(writer, of_rewards(100, 1.0))
+    with full_disk(1000):
+        written(writer, of_rewards(101, 5.0))
+    assert best_mean(run_dir) == 1.0
+    written(writer, of_rewards(102, 4.0))
+    assert best_mean(run_dir) == 4.0
+    written(writer, of_rewards(103, 3.0))
+    assert best_mean(run_dir) == 4.0
+
+
+def test_a_best_that_is_written_stays_though_its_checkpoint_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer, run_dir, _ = begin(tmp_path / "run", WARN)
+    written(writer, of_rewards(100, 1.0))
+
+    def only_best(path: Path, config: TrainConfig, state: TrainingState) -> None:
+        if path.name.startswith("update"):
+            raise OSError(28, "No space left on device")
+        save_checkpoint(path, config, state)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("distributed_pg.run_dir.save_checkpoint", only_best)
+        written(writer, of_rewards(101, 5.0))
+    written(writer, of_rewards(102, 4.0))
+    assert best_mean(run_dir) == 5.0
+    progress = load_checkpoint(run_dir.newest_checkpoint()).state.progress
+    assert (progress.update, progress.best_mean_100) == (102, 5.0)
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, lambda path: path.write_bytes(b"damaged")])
+def test_a_best_that_is_lost_while_the_run_rests_is_written_anew(
+    tmp_path: Path, harm: Callable[[Path], Any]
+) -> None:
+    writer, run_dir, _ = begin(tmp_path / "run")
+    written(writer, of_rewards(100, 5.0))
+    writer.finish(of_rewards(100, 5.0))
+    harm(run_dir.path / "checkpoints/best.safetensors")
+    again = RunDir.open(run_dir.path)
+    path, checkpoint = again.load_newest(pytest.fail)
+    assert checkpoint.state.progress.best_mean_100 == 5.0
+    state = of_rewards(101, 4.0)
+    state.progress = replace(state.progress, best_mean_100=5.0)
+    written(RunWriter(again, CONFIG, pytest.fail, 100, path), state)
+    assert best_mean(again) == 4.0
+
+
+def test_a_run_that_is_taken_over_ends_though_disk_errors_do_not_end_it(tmp_path: Path) -> None:
+    writer, run_dir, messages = begin(tmp_path / "run", WARN)
+    written(writer, state_after(1))
+
+    def taken_over() -> None:
+        raise TakenOverError("s3://b/r is in use: another process trains there")
+
+    run_dir.check_ours = taken_over
+    with pytest.raises(TakenOverError, match="another process trains there"):
+        writer.updated(state_after(2))
+    assert messages == []
+    assert writer.finish(state_after(2)).exists()  # it is saved, here
+    run_dir.when_saved = taken_over  # as a publisher that says it when something was saved
+    with pytest.raises(TakenOverError):
+        writer.finish(state_after(3))
+
+
+def test_a_folder_that_is_renamed_stops_the_run(tmp_path: Path) -> None:
+    writer, _, _ = begin(tmp_path / "run")
+    (tmp_path / "run").rename(tmp_path / "moved")
+    with pytest.raises(RunError, match=r"metrics.jsonl: cannot be written .No such file"):
+        writer.record(record_of(1))
+    with pytest.raises(RunError, match=r"cannot be written .No such file"):
+        writer.finish(state_after(1))
+    assert not (tmp_path / "run").exists()
+
+
 HOLD = """
 import sys
 from pathlib import Path
+from distributed_pg.remote_run import TakenOverError
 from distributed_pg.run_dir import RunDir
-with RunDir.open(Path(sys.argv[1])).lock():
+with RunDir.open(Path(sys.argv[1])).lock(print):
     print("locked", flush=True)
     sys.stdin.read()
 """
@@ -135,10 +248,10 @@ def test_two_processes_cannot_train_in_one_folder(tmp_path: Path) -> None:
         assert holder.stdout.readline() == b"locked\n"
         with (
             pytest.raises(UsageError, match=f"is in use by process {holder.pid} on "),
-            run_dir.lock(),
+            run_dir.lock(print),
         ):
             pass
         holder.kill()
         holder.wait()
-    with run_dir.lock():  # it ended with its process
+    with run_dir.lock(print):  # it ended with its process
         pass

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import tyro
 from rich.console import Console
 
-from distributed_pg.config import PRESETS, TrainConfig, preset
+from distributed_pg.config import PRESETS, STOP_CONDITIONS, TrainConfig, preset
 from distributed_pg.terminal import command_name, console
 
 if TYPE_CHECKING:
@@ -50,6 +50,8 @@ def defaults(arguments: list[str]) -> TrainArgs:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--preset")
     parser.add_argument("--resume")
+    for name in STOP_CONDITIONS:
+        parser.add_argument(f"--{name.replace('_', '-')}", f"--{name}", dest=name)
     try:
         given, _ = parser.parse_known_args(arguments)
     except argparse.ArgumentError:  # a flag without its value: the real parser says so
@@ -57,7 +59,8 @@ def defaults(arguments: list[str]) -> TrainArgs:
     if given.resume not in (None, "None"):
         from distributed_pg.train import resume_config
 
-        return TrainArgs(resume_config(given.resume))
+        stops = [name for name in STOP_CONDITIONS if getattr(given, name) is not None]
+        return TrainArgs(resume_config(given.resume, **dict.fromkeys(stops)))
     return TrainArgs(preset(given.preset)) if given.preset is not None else TrainArgs()
 
 
@@ -74,7 +77,7 @@ def run(args: TrainArgs) -> int:
 
         result = train(config, display, lambda: stop.asked(display.message))
         kept_at = config.location if is_uri(config.location) else result.run_dir
-        display.conclude(_last_lines(result, kept_at))
+        display.conclude(_last_lines(result, kept_at, config.address))
     if display.hangs:
         os._exit(0)  # all is saved; Python itself would wait for the terminal
     if args.quiet:
@@ -82,13 +85,16 @@ def run(args: TrainArgs) -> int:
     return 0
 
 
-def _last_lines(result: "TrainResult", kept_at: str | Path) -> list[str]:
+def _last_lines(
+    result: "TrainResult", kept_at: str | Path, address: str | None = None
+) -> list[str]:
     how = "Stopped on request" if result.interrupted else "Done"
+    where = "" if address is None else f" --address {address}"
     commands = (
         f"evaluate {kept_at}",
         f"record {kept_at} --out game.mp4",
         f"report {kept_at} --out report.html",
-        f"train --resume {kept_at}",
+        f"train --resume {kept_at}{where}",
     )
     return [
         f"{how} after {result.episodes} episodes, {result.updates} updates.",

@@ -1,0 +1,68 @@
+"""The lock that keeps a run's folder to one process."""
+
+import errno
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from filelock import lock_descriptor
+
+from distributed_pg.errors import RunError, UsageError
+
+LOCK = "lock"
+_KNOWS_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+"""What NFS without its lock service, Lustre without ``-o flock`` and some FUSE mounts answer."""
+
+
+@contextmanager
+def locked(folder: Path, message: Callable[[str], None]) -> Iterator[None]:
+    """Keep other processes from training in ``folder`` for the time of the ``with`` block.
+
+    The lock is the operating system's, on an open file: it ends with the process, however that
+    ends. Where the file system knows no locks, ``message`` is told and the block is entered all the
+    same.
+
+    Raises:
+        UsageError: another process trains here; the message names it.
+        RunError: the folder cannot be written.
+    """
+    path = folder / LOCK
+    try:
+        file = path.open("a+b", buffering=0)
+    except OSError as error:
+        raise _no_lock(path, error) from error
+    with file:
+        try:
+            if not _is_ours(file, path, message):
+                raise UsageError(f"run_dir: {folder} is in use by {_holder(file)}")
+            # On Windows nobody else can read the first byte of a locked file.
+            file.truncate(0)
+            file.write(f"\nprocess {os.getpid()} on {socket.gethostname()}".encode())
+        except OSError as error:
+            raise _no_lock(path, error) from error
+        yield
+
+
+def _is_ours(file: BinaryIO, path: Path, message: Callable[[str], None]) -> bool:
+    try:
+        return lock_descriptor(file.fileno(), blocking=False)
+    except OSError as error:
+        if error.errno not in _KNOWS_NO_LOCKS:
+            raise
+        message(
+            f"{path}: the file system knows no locks ({error.strerror}); nothing keeps another "
+            "process from training in this folder as well"
+        )
+        return True
+
+
+def _holder(file: BinaryIO) -> str:
+    file.seek(1)
+    return file.read(100).decode(errors="replace") or "another process"
+
+
+def _no_lock(path: Path, error: OSError) -> RunError:
+    return RunError(f"{path}: cannot be locked ({error.strerror})")

@@ -1,0 +1,399 @@
+"""Runs at a URI that others resume, whose store loses things, or whose process is interrupted."""
+
+import shutil
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+from records import record_of
+
+from distributed_pg.checkpoint import load_checkpoint
+from distributed_pg.config import TrainConfig
+from distributed_pg.curves import local_run
+from distributed_pg.errors import RunError, UsageError
+from distributed_pg.publisher import Publisher
+from distributed_pg.remote_run import POINTER, RemoteRun, TakenOverError
+from distributed_pg.run_dir import RunDir
+from distributed_pg.run_location import load_newest_at, open_run
+from distributed_pg.run_writer import RunWriter
+from distributed_pg.state import Progress, TrainingState
+from distributed_pg.train import resume_config, train
+from distributed_pg.trained_policy import load_policy_at
+
+CONFIG = TrainConfig(hidden_units=4, batch_size=1, crop=(35, 39, 0, 160), checkpoint_every=1)
+SECONDS = 30.0
+"""After so long what was waited for counts as missing."""
+
+
+def quiet(_: str) -> None:
+    pass
+
+
+def state_after(update: int) -> TrainingState:
+    policy = TrainingState.initial(CONFIG).policy
+    versions = dict.fromkeys(range(max(0, update - 1), update + 1), policy)
+    progress = Progress(update=update, episodes=update, last_rewards=(-1.0,) * update)
+    return TrainingState(versions, policy.zeros_like(), progress)
+
+
+def make_update(run: RunDir, update: int, config: TrainConfig = CONFIG) -> None:
+    run.append(record_of(update))
+    run.save(config, state_after(update), best=False)
+
+
+def run_at(
+    uri: str,
+    act: Callable[[RunDir], Any],
+    message: Callable[[str], None] = quiet,
+    config: TrainConfig = CONFIG,
+) -> None:
+    """Begin a run there and have ``act`` be its training."""
+    with open_run(replace(config, run_dir=uri), message) as run:
+        act(run)
+
+
+@pytest.fixture
+def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Where nothing is yet; and an empty folder to be in."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("distributed_pg.publisher.FIRST_WAIT", 0.02)
+    return f"memory://{tmp_path.name}/run"
+
+
+def update_at(uri: str) -> int:
+    """The update of the newest checkpoint that is published; all is good that is."""
+    return load_newest_at(uri, load_checkpoint, pytest.fail).state.progress.update
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    """Wait for what another thread does."""
+    waiting = threading.Condition()
+    with waiting:
+        for _ in range(int(SECONDS / 0.01)):
+            if holds():
+                return
+            waiting.wait(0.01)
+    pytest.fail("it did not come about")
+
+
+def published(run: RunDir, uri: str, update: int) -> None:
+    make_update(run, update)
+    wait_until(lambda: update_at(uri) == update)
+
+
+def keys(uri: str) -> list[str]:
+    return sorted(fsspec.filesystem("memory").find(uri.removeprefix("memory:/")))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"seed": 5}, "seed: the run in memory://.* has 0, not 5"),
+        ({"batch_size": 2, "gamma": 0.5}, "batch_size: .*; gamma: "),
+    ],
+)
+def test_a_resume_that_is_refused_does_not_end_the_owner(
+    uri: str, changes: dict[str, Any], said: str
+) -> None:
+    with open_run(replace(CONFIG, run_dir=uri), quiet) as run:
+        published(run, uri, 1)
+        pointer = RemoteRun(uri).pointer()
+        with pytest.raises(UsageError, match=said):
+            train(resume_config(uri, **changes))
+        assert list(Path("runs").iterdir()) == [run.path]
+        assert RemoteRun(uri).pointer() == pointer
+        for update in (2, 3):
+            published(run, uri, update)
+            run.check_ours()
+
+
+def test_a_resume_with_nothing_left_to_do_does_not_end_the_owner(uri: str) -> None:
+    with open_run(replace(CONFIG, run_dir=uri), quiet) as run:
+        published(run, uri, 1)
+        result = train(resume_config(uri, stop_episodes=1))
+        assert result.checkpoint.exists()
+        published(run, uri, 2)
+        run.check_ours()
+
+
+def test_a_resume_that_cannot_write_here_does_not_end_the_owner(
+    uri: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with open_run(replace(CONFIG, run_dir=uri), quiet) as run:
+        published(run, uri, 1)
+        (tmp_path / "other").mkdir()
+        monkeypatch.chdir(tmp_path / "other")
+        Path("runs").write_text("a file of the user's")
+        with pytest.raises(RunError, match="runs: cannot be written"):
+            train(resume_config(uri))
+        monkeypatch.chdir(tmp_path)
+        published(run, uri, 2)
+        run.check_ours()
+
+
+def test_a_resume_takes_over_and_the_owner_ends_whatever_disk_errors_do(uri: str) -> None:
+    config, told = replace(CONFIG, disk_errors="warn"), list[str]()
+
+    def act(run: RunDir) -> None:
+        saved = run.save(config, state_after(0), best=False)
+        writer = RunWriter(run, config, told.append, 0, saved)
+        with open_run(replace(config, resume=uri), quiet) as second:
+            second.rewind(config, 0)
+            for update in range(1, 1000):
+                writer.record(record_of(update))
+                writer.updated(state_after(update))
+                writer.wait()
+
+    with pytest.raises(TakenOverError, match=f"^{uri} is in use: another process trains there$"):
+        run_at(uri, act, told.append, config)
+    (run,) = Path("runs").iterdir()  # the second one made no update
+    assert told == [
+        f"The run is kept at {uri}, and meanwhile in {run}",
+        f"{uri} is in use: another process trains there; what this one has made is in {run}",
+    ]
+    assert update_at(uri) == 0  # the second one's
+
+
+def test_of_many_that_resume_at_once_one_goes_on(uri: str) -> None:
+    with open_run(replace(CONFIG, run_dir=uri), quiet) as run:
+        make_update(run, 1)
+    won, lost = list[int](), list[str]()
+    barrier = threading.Barrier(4, timeout=SECONDS)
+
+    def resume(number: int) -> None:
+        try:
+            with open_run(replace(CONFIG, resume=uri), quiet) as mine:
+                barrier.wait()
+                try:
+                    mine.rewind(CONFIG, 1)
+                finally:
+                    barrier.wait()
+                make_update(mine, 2)
+            won.append(number)
+        except TakenOverError as error:
+            lost.append(str(error))
+
+    threads = [threading.Thread(target=resume, args=(n,)) for n in range(barrier.parties)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(SECONDS)
+    assert (len(won), len(lost)) == (1, 3)
+    assert all("is in use: another process trains there" in text for text in lost)
+    assert update_at(uri) == 2
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, RunError, ZeroDivisionError])
+def test_whatever_ends_a_run_what_it_saved_last_is_published(
+    uri: str, error: type[BaseException]
+) -> None:
+    before = threading.enumerate()
+    with pytest.raises(error):
+        run_at(uri, lambda run: make_and_raise(run, error))
+    assert [thread for thread in threading.enumerate() if thread not in before] == []
+    assert update_at(uri) == 2
+
+
+def make_and_raise(run: RunDir, error: type[BaseException]) -> None:
+    for update in (0, 1, 2):
+        make_update(run, update)
+    raise error
+
+
+def test_an_interrupt_that_meets_a_store_that_fails_is_still_an_interrupt(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distributed_pg.publisher.END_SECONDS", 0.1)
+    told: list[str] = []
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("Session is closed")
+
+    def breaks(run: RunDir) -> None:
+        make_update(run, 0)
+        monkeypatch.setattr(RemoteRun, "publish", fail)
+        make_and_raise(run, KeyboardInterrupt)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_at(uri, breaks, told.append)
+    (run,) = Path("runs").iterdir()
+    assert "RuntimeError: Session is closed" in told[-1]
+    assert f"the last checkpoint is in {run} only" in told[-1]
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("Session is closed"), KeyError("Contents"), MemoryError(), ImportError()]
+)
+def test_an_error_that_nobody_foresaw_is_told_and_tried_again(uri: str, error: Exception) -> None:
+    told: list[str] = []
+    with open_run(replace(CONFIG, run_dir=uri), told.append) as run:
+        published(run, uri, 1)
+        real, left = RemoteRun._all_keys, [2]
+
+        def keys_later(remote: RemoteRun) -> set[str]:
+            left[0] -= 1
+            if left[0] >= 0:
+                raise error
+            return real(remote)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(RemoteRun, "_all_keys", keys_later)
+            published(run, uri, 2)
+    assert told[1].startswith(f"{uri}: cannot be written ({type(error).__name__}")
+    assert told[2:] == [f"{uri}: the run is published again"]
+
+
+def test_the_end_says_what_it_was_at_once_if_nothing_is_tried_any_more(
+    uri: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("distributed_pg.publisher.END_SECONDS", 0.1)
+
+    class Broken(RemoteRun):
+        def publish(self, folder: Path) -> None:
+            if (folder / "config.json").read_text() == "second":
+                raise AttributeError("'NoneType' object has no attribute 'send'")
+
+    (tmp_path / "config.json").write_text("first")
+    publisher = Publisher(Broken(uri), tmp_path, quiet)
+    publisher.begin()
+    (tmp_path / "config.json").write_text("second")
+    publisher.changed()
+    with pytest.raises(RunError, match=r"AttributeError: 'NoneType' .*; the last checkpoint is in"):
+        publisher.end()
+
+
+def test_a_terminal_that_is_gone_does_not_end_the_publishing(uri: str) -> None:
+    begun = threading.Event()
+
+    def tell(_: str) -> None:
+        if begun.is_set():
+            raise BrokenPipeError(32, "Broken pipe")
+
+    with open_run(replace(CONFIG, run_dir=uri), tell) as run:
+        published(run, uri, 1)
+        begun.set()
+        with pytest.MonkeyPatch.context() as patch:
+            tried = threading.Event()
+
+            def fail(_: RemoteRun) -> None:
+                tried.set()
+                raise ConnectionError
+
+            patch.setattr(RemoteRun, "_all_keys", fail)
+            make_update(run, 2)
+            assert tried.wait(SECONDS)
+        published(run, uri, 3)
+
+
+@pytest.mark.parametrize("harm", [shutil.rmtree, lambda path: path.rename(path.parent / "moved")])
+def test_a_folder_that_is_removed_does_not_take_what_is_published_along(
+    uri: str, monkeypatch: pytest.MonkeyPatch, harm: Callable[[Path], Any]
+) -> None:
+    monkeypatch.setattr("distributed_pg.publisher.END_SECONDS", 0.1)
+
+    def act(run: RunDir) -> None:
+        published(run, uri, 1)
+        harm(run.path)
+        run.when_saved()
+
+    with pytest.raises(RunError, match=r"cannot be written \(there is no run in runs/\S+ any more"):
+        run_at(uri, act)
+    assert update_at(uri) == 1
+
+
+def test_checkpoints_that_are_removed_stay_published(uri: str, tmp_path: Path) -> None:
+    remote = RemoteRun(uri)
+    run = RunDir.create(replace(CONFIG, run_dir=tmp_path / "run"))
+    run.save(CONFIG, state_after(1), best=False)
+    remote.publish(run.path)
+    shutil.rmtree(run.path / "checkpoints")
+    with pytest.raises(RunError, match="there is no run in"):
+        remote.publish(run.path)
+    assert update_at(uri) == 1
+
+
+def everything(uri: str) -> list[str]:
+    return keys(uri)
+
+
+def the_pointer(uri: str) -> list[str]:
+    return [key for key in keys(uri) if key.endswith(POINTER)]
+
+
+def what_never_changes(uri: str) -> list[str]:
+    """As a rule that deletes old objects does."""
+    return [key for key in keys(uri) if key.endswith("config.json")]
+
+
+def a_checkpoint(uri: str) -> list[str]:
+    return [key for key in keys(uri) if "update-00000001" in key]
+
+
+@pytest.mark.parametrize(
+    "lost", [everything, the_pointer, what_never_changes, a_checkpoint], ids=lambda f: f.__name__
+)
+def test_what_the_store_loses_is_published_again(
+    uri: str, lost: Callable[[str], list[str]], tmp_path: Path
+) -> None:
+    with open_run(replace(CONFIG, run_dir=uri), quiet) as run:
+        published(run, uri, 1)
+        published(run, uri, 2)
+        for key in lost(uri):
+            fsspec.filesystem("memory").rm_file(key)
+        make_update(run, 3)
+    RemoteRun(uri).fetch(tmp_path / "fetched")  # all that it names is there, and good
+    assert len(list((tmp_path / "fetched/checkpoints").iterdir())) == 3
+    with open_run(replace(CONFIG, resume=uri), quiet) as again:
+        assert again.load_newest(pytest.fail)[1].state.progress.update == 3
+
+
+def test_a_store_that_was_lost_while_it_failed_gets_everything(uri: str) -> None:
+    memory, told = fsspec.filesystem("memory"), list[str]()
+    with open_run(replace(CONFIG, run_dir=uri), told.append) as run:
+        published(run, uri, 1)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(RemoteRun, "_all_keys", lambda _: 1 / 0)
+            make_update(run, 2)
+            wait_until(lambda: len(told) == 2)
+            memory.rm(f"/{uri.removeprefix('memory://')}", recursive=True)
+        make_update(run, 3)
+    assert told[-1] == f"{uri}: the run is published again"
+    assert update_at(uri) == 3
+
+
+def test_a_newest_checkpoint_that_is_lost_or_damaged_there_is_left_out(uri: str) -> None:
+    with open_run(replace(CONFIG, run_dir=uri), quiet) as run:
+        for update in (1, 2, 3):
+            make_update(run, update)
+    memory = fsspec.filesystem("memory")
+    second, third = (key for n in (2, 3) for key in keys(uri) if f"update-0000000{n}" in key)
+    memory.rm_file(third)
+    memory.pipe_file(second, b"damaged")
+    told: list[str] = []
+    config = resume_config(uri)
+    assert load_policy_at(uri, told.append).progress.update == 1
+    with local_run(uri, lost=quiet) as copy:
+        assert RunDir.open(copy).load_newest(pytest.fail)[0].name.endswith("1.safetensors")
+    with open_run(config, told.append) as again:
+        _, checkpoint = again.load_newest(pytest.fail)
+        assert checkpoint.state.progress.update == 1
+    third_name, second_name = (f"checkpoints/update-0000000{n}.safetensors" for n in (3, 2))
+    gone = f"{uri}: {third_name} cannot be read (it is gone)"
+    damaged = f"{uri}: {second_name} is damaged, its checksum does not match"
+    on = "; going on from update-00000001.safetensors"
+    assert told == [gone + on, damaged + on, damaged, gone]
+
+
+def test_a_store_without_credentials_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise LookupError("no credentials were found")
+
+    monkeypatch.setattr("fsspec.url_to_fs", fail)
+    with pytest.raises(
+        RunError, match=r"^gs://b/r: cannot be opened \(LookupError: no credentials were found"
+    ):
+        RemoteRun("gs://b/r")
