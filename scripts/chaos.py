@@ -1,49 +1,77 @@
-"""Break a real training run, on a real Ray cluster, in every way we know, and check its bits.
+"""Break real training runs, on real Ray, in every way we know, and check their bits.
 
 Starts a Ray cluster of several nodes on this machine, trains on it with the ``distributed-pg``
 command, and meanwhile kills and stops its workers, kills whole nodes with the results they hold,
-and kills the command itself, also while it writes a checkpoint, and resumes it. Then it runs the
-same settings without faults and compares the weights after every update:
+kills Ray's own processes at the cluster's head, and stops, ends and kills the command itself, also
+while it writes a checkpoint, and resumes it. Then it runs the same settings without faults and
+compares the weights after every update:
 
-    python scripts/chaos.py --minutes 30 --learner-kills 30 --out docs/results/chaos.json
+    python scripts/chaos.py --faults 1000 --out docs/results/chaos.json
+
+With ``--ends`` it ends many small runs with a Ray of their own, each at a random moment in a random
+way, by their terminal, log, pipe, signals or Ray, resumes them and compares them; see ``ends.py``:
+
+    python scripts/chaos.py --ends 300 --keep-going --out docs/results/ends.json
 """
 
 import argparse
 import collections
-import json
 import os
 import random
 import re
 import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
-from ray.cluster_utils import Cluster
-
-from distributed_pg.own_code import own_command
-from distributed_pg.run_dir import read_metrics
-
-WORKERS, NODES = 4, 2
-DEADLINE = 180.0
-"""Seconds in which a run must recover from anything."""
-POLL = 0.05
-SETTINGS = (
-    "--batch-size 8 --frame-limit 2000 --seed 11 --hang-seconds 5 --checkpoint-every 5 "
-    f"--num-workers {WORKERS}"
+from ends import Plan, end_runs
+from faults import (
+    GCS,
+    RAYLET,
+    FaultError,
+    checksums,
+    difference,
+    is_saving,
+    last_update,
+    send,
+    until,
+    write_record,
 )
-WORKER_FAULTS = {"worker_killed": 7, "worker_stopped": 2, "node_killed": 1}
-"""What is done to workers, and how often."""
-SAMPLE_SECONDS = 20.0
-ENDLESS = 10**9
-"""Episodes, more than there will be."""
+from machines import ENDLESS, NODES, SETTINGS, WORKERS, Machines, Training
+from ways import WAYS
+
+from distributed_pg.run_dir import METRICS, read_metrics
+from distributed_pg.versions import library_versions
+
+KINDS = {
+    "worker_killed": 740,
+    "two_workers_killed": 100,
+    "worker_stopped": 40,
+    "node_killed": 20,
+    "learner_stopped": 20,
+    "learner_killed": 20,
+    "learner_killed_while_it_saves": 20,
+    "learner_terminated": 12,
+    "learner_hung_up": 12,
+    "learner_warned": 12,
+    "head_raylet_killed": 2,
+    "gcs_killed": 2,
+}
+"""What is done, and how often."""
+ALONE = 3
+"""Of each kind, so many faults at first are made when all is well, and their recovery is measured:
+until another update was made and all workers play again. The next fault after another one comes as
+soon as there is another update."""
+ALONE_LATER = 0.02
+"""The share of the later ones that is measured too."""
+STOPPED_SECONDS = 6.0
+"""How long the learner stands still: longer than its hang_seconds."""
+SAMPLE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -55,8 +83,10 @@ class Fault:
     """Since the beginning."""
     update: int
     """The last update before it."""
+    alone: bool
+    """Whether all was well before it, and its full recovery was awaited."""
     recovery_seconds: float
-    """Until another update was made and all workers played again."""
+    """Until another update was made and, if it was alone, all workers played again."""
 
 
 @dataclass(frozen=True)
@@ -74,91 +104,6 @@ class Sample:
     """Used in the object stores of all nodes; None: one had just gone."""
 
 
-class Machines:
-    """A Ray cluster of a head without workers and some nodes."""
-
-    def __init__(self) -> None:
-        self.cluster = Cluster(
-            initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
-        )
-        for _ in range(NODES):
-            self.add()
-
-    def add(self) -> None:
-        """Start another node."""
-        self.cluster.add_node(num_cpus=WORKERS // NODES, object_store_memory=200 * 2**20)
-
-    def workers(self) -> list[psutil.Process]:
-        """The workers that play at this moment."""
-        nodes = self.cluster.worker_nodes
-        return [p for node in nodes for p in _children(_raylet(node)) if _plays(p)]
-
-    def kill_node(self, node: Any) -> None:
-        """The raylet and all that it started end at once, and with them the node's store."""
-        raylet = _raylet(node)
-        for process in [raylet, *_children(raylet)]:
-            _signal(process, signal.SIGKILL)
-        self.cluster.remove_node(node, allow_graceful=False)
-
-    def store_bytes(self) -> int | None:
-        """Memory in use in all object stores; None while Ray asks a node that is gone."""
-        command = [sys.executable, "-m", "ray.scripts.scripts", "memory", "--stats-only"]
-        said = subprocess.run(
-            [*command, "--address", self.cluster.address],
-            capture_output=True,
-            text=True,
-            check=False,
-        ).stdout
-        used = re.search(r"Plasma memory usage (\d+) MiB", said)
-        return int(used.group(1)) * 2**20 if used else None
-
-
-class Training:
-    """The ``distributed-pg train`` command on the cluster: begun, or gone on with."""
-
-    def __init__(self, address: str, run: Path, episodes: int) -> None:
-        self._address = address
-        self.run = run
-        self._metrics = run / "metrics.jsonl"
-        self.log = run.parent / f"{run.name}.log"
-        self.process = self._start(episodes)
-
-    def _start(self, episodes: int) -> subprocess.Popen[bytes]:
-        here = ["--resume", str(self.run)]
-        if not (self.run / "config.json").exists():
-            here = ["--run-dir", str(self.run), *SETTINGS.split()]
-        here += ["--address", self._address, "--stop-episodes", str(episodes)]
-        with self.log.open("ab") as log:
-            return subprocess.Popen(own_command("train", *here), stdout=log, stderr=log)
-
-    def kill(self) -> None:
-        """SIGKILL to the learner."""
-        self.process.kill()
-        self.process.wait()
-
-    def resume(self, episodes: int) -> None:
-        """Go on after it was killed."""
-        self.process = self._start(episodes)
-
-    def finish(self) -> None:
-        """Wait for the end of the run."""
-        if self.process.wait() != 0:
-            raise SystemExit(f"the training failed:\n{self.log.read_text()[-2000:]}")
-
-    def update(self) -> int:
-        """The last update in its metrics."""
-        if not self._metrics.exists():
-            return 0
-        with self._metrics.open("rb") as file:
-            file.seek(max(0, self._metrics.stat().st_size - 10_000))
-            lines = file.read().split(b"\n")[:-1]
-        return int(json.loads(lines[-1])["update"]) if lines else 0
-
-    def lines(self) -> list[dict[str, Any]]:
-        """All of its metrics that are whole."""
-        return read_metrics(self._metrics)
-
-
 class Chaos:
     """Breaks a training run, again and again."""
 
@@ -167,21 +112,35 @@ class Chaos:
         self._training = training
         self._chance = random.Random(seed)
         self._begin = self._sampled = self._broken_at = time.monotonic()
+        self._done: collections.Counter[str] = collections.Counter()
         self.faults: list[Fault] = []
         self.samples: list[Sample] = []
+        self.failures: list[str] = []
 
     def worker_killed(self) -> None:
         """SIGKILL to a worker."""
-        _signal(self._victim(), signal.SIGKILL)
+        send(self._victims(1)[0], signal.SIGKILL)
+
+    def two_workers_killed(self) -> None:
+        """SIGKILL to two workers at once."""
+        for victim in self._victims(2):
+            send(victim, signal.SIGKILL)
 
     def worker_stopped(self) -> None:
         """SIGSTOP to a worker, which hangs from then on."""
-        _signal(self._victim(), signal.SIGSTOP)
+        send(self._victims(1)[0], signal.SIGSTOP)
 
     def node_killed(self) -> None:
         """A node goes, and another one comes."""
         self._machines.kill_node(self._chance.choice(list(self._machines.cluster.worker_nodes)))
         self._machines.add()
+
+    def learner_stopped(self) -> None:
+        """The learner stands still for a while: Ctrl-Z, then fg."""
+        self._training.process.send_signal(signal.SIGSTOP)
+        time.sleep(STOPPED_SECONDS)
+        self._broken_at = time.monotonic()
+        self._training.process.send_signal(signal.SIGCONT)
 
     def learner_killed(self) -> None:
         """SIGKILL to the learner at any moment, then resume."""
@@ -192,24 +151,75 @@ class Chaos:
 
     def learner_killed_while_it_saves(self) -> None:
         """SIGKILL to the learner while it writes a checkpoint, then resume."""
-        folder = self._training.run / "checkpoints"
-        _until(lambda: any(folder.glob(".*.tmp")), "a checkpoint to be written", poll=0.0)
+        until(lambda: is_saving(self._training.run), "a checkpoint to be written", poll=0.0)
         self._broken_at = time.monotonic()
         self._training.kill()
         self._training.resume(ENDLESS)
 
+    def learner_terminated(self) -> None:
+        """SIGTERM to the learner, which saves and stops, then resume."""
+        self._end_learner(signal.SIGTERM)
+
+    def learner_hung_up(self) -> None:
+        """SIGHUP to the learner, which saves and stops, then resume."""
+        self._end_learner(signal.SIGHUP)
+
+    def learner_warned(self) -> None:
+        """SIGUSR1 to the learner, which saves and stops, then resume."""
+        self._end_learner(signal.SIGUSR1)
+
+    def head_raylet_killed(self) -> None:
+        """SIGKILL to the raylet of the driver's node; then resume on another cluster."""
+        self._lose_cluster(RAYLET)
+
+    def gcs_killed(self) -> None:
+        """SIGKILL to the cluster's gcs_server; then resume on another cluster."""
+        self._lose_cluster(GCS)
+
     def do(self, kind: str) -> None:
-        """Break something and wait until the run has recovered."""
+        """Break something, and wait until the run goes on.
+
+        Raises:
+            FaultError: it does not, or it did not end as it must.
+        """
+        alone = self._done[kind] < ALONE or self._chance.random() < ALONE_LATER
+        self._done[kind] += 1
+        if alone:
+            until(self._all_play, "all workers to play")
         self._broken_at = time.monotonic()
         getattr(self, kind)()
-        before, at = self._training.update(), self._broken_at
-        _until(lambda: self._recovered(before), f"recovery from {kind}")
-        recovery = time.monotonic() - at
-        self.faults.append(Fault(kind, round(at - self._begin, 2), before, round(recovery, 2)))
-        print(f"{at - self._begin:7.1f} s  {kind:30s} recovered in {recovery:.1f} s", flush=True)
+        before, at = last_update(self._training.run), self._broken_at
+        until(lambda: self._goes_on(before, alone), f"recovery from {kind}")
+        recovery = round(time.monotonic() - at, 2)
+        self.faults.append(Fault(kind, round(at - self._begin, 2), before, alone, recovery))
+        how = "recovered in" if alone else "went on after"
+        print(
+            f"{at - self._begin:7.1f} s {len(self.faults):4} {kind:30s} {how} {recovery:.1f} s",
+            flush=True,
+        )
         if time.monotonic() - self._sampled > SAMPLE_SECONDS:
             self.sample()
-        time.sleep(self._chance.uniform(0.0, 1.0))
+        time.sleep(self._chance.uniform(0.0, 1.0 if alone else 0.3))
+
+    def all(self, kinds: list[str], faults: int, minutes: float, keep_going: bool) -> None:
+        """Break something of each kind, then in turns, so many times or for so long."""
+        weights = [KINDS[kind] for kind in kinds]
+        for number in range(max(faults, len(kinds)) if faults or not minutes else sys.maxsize):
+            late = minutes and time.monotonic() - self._begin > 60 * minutes
+            if number >= len(kinds) and late:
+                return
+            kind = kinds[number] if number < len(kinds) else self._chance.choices(kinds, weights)[0]
+            try:
+                self.do(kind)
+            except FaultError as error:
+                number_of_it = f"fault {len(self.faults) + len(self.failures) + 1} ({kind})"
+                self.failures.append(f"{number_of_it}: {str(error).partition(':')[0]}")
+                print(f"FAILED at {number_of_it}: {error}", flush=True)
+                if not keep_going:
+                    return
+                self._training.kill()
+                self._machines.replace()
+                self._training.resume(ENDLESS)
 
     def sample(self) -> None:
         """Look at the learner's process."""
@@ -222,94 +232,138 @@ class Chaos:
         )
         self._sampled = time.monotonic()
 
-    def _victim(self) -> psutil.Process:
+    def _end_learner(self, number: signal.Signals) -> None:
+        time.sleep(self._chance.uniform(0.0, 1.0))
+        self._broken_at = time.monotonic()
+        self._training.end_by(number)
+        self._training.resume(ENDLESS)
+
+    def _lose_cluster(self, name: str) -> None:
+        """Kill a process that the cluster cannot do without.
+
+        The learner may end by itself, or go on to be stopped.
+        """
+        training, before = self._training, last_update(self._training.run)
+        self._machines.kill_at_head(name)
+        until(
+            lambda: training.process.poll() is not None or last_update(training.run) > before + 5,
+            "the learner to notice",
+        )
+        training.process.terminate()
+        training.await_end(before, {0, 1})
+        self._machines.replace()
+        training.resume(ENDLESS)
+
+    def _victims(self, most: int) -> list[psutil.Process]:
         found: list[psutil.Process] = []
 
         def look() -> bool:
             found[:] = self._machines.workers()
             return bool(found)
 
-        _until(look, "a worker that plays")
-        return self._chance.choice(found)
+        until(look, "a worker that plays")
+        return self._chance.sample(found, min(most, len(found)))
 
-    def _recovered(self, before: int) -> bool:
+    def _all_play(self) -> bool:
+        self._check_alive()
+        return len(self._machines.workers()) == WORKERS
+
+    def _goes_on(self, before: int, alone: bool) -> bool:
+        self._check_alive()
+        if last_update(self._training.run) <= before:
+            return False
+        return self._all_play() if alone else True
+
+    def _check_alive(self) -> None:
         if self._training.process.poll() is not None:
-            self._training.finish()
-        return self._training.update() > before and len(self._machines.workers()) == WORKERS
+            raise FaultError(f"the learner ended by itself:\n{self._training.tail()}")
 
 
 def main() -> None:
     """Break, compare, report."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--minutes", type=float, default=2.0, help="of faults in workers (2)")
-    parser.add_argument("--learner-kills", type=int, default=4, help="how many after that (4)")
-    parser.add_argument("--seed", type=int, default=0, help="of the faults (0)")
-    parser.add_argument("--out", type=Path, default=Path("chaos.json"), help="the record")
+    add = parser.add_argument
+    add("--faults", type=int, default=0, help="how many faults (each kind once)")
+    add("--minutes", type=float, default=0.0, help="after which no more are made (no limit)")
+    add("--kinds", default=",".join(KINDS), help="of faults (all)")
+    add("--ends", type=int, default=0, help="end so many small runs instead")
+    add("--ways", default=",".join(WAYS), help="to end them (all)")
+    add("--lanes", type=int, default=2, help="how many of them at a time (2)")
+    add("--folder", type=Path, help="where to leave those that failed (nowhere)")
+    add("--keep-going", action="store_true", help="after a failure")
+    add("--seed", type=int, default=0, help="of the faults, or the first run's number (0)")
+    add("--out", type=Path, default=Path("chaos.json"), help="the record")
     arguments = parser.parse_args()
+    kinds, ways = arguments.kinds.split(","), arguments.ways.split(",")
+    for name in [*kinds, *ways]:
+        if name not in KINDS | WAYS:
+            parser.error(f"{name}: no such kind or way")
+    try:
+        if arguments.ends:
+            plan = Plan(
+                arguments.ends,
+                arguments.seed,
+                ways,
+                arguments.lanes,
+                arguments.keep_going,
+                arguments.folder,
+            )
+            sys.exit(0 if end_runs(plan, arguments.out) else 1)
+        sys.exit(0 if break_a_run(arguments, kinds) else 1)
+    except FaultError as error:
+        sys.exit(f"FAILED: {error}")
 
-    chance = random.Random(arguments.seed)
+
+def break_a_run(arguments: argparse.Namespace, kinds: list[str]) -> bool:
+    """Break a run on a cluster, and write the record; whether all went well."""
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
         machines = Machines()
-        broken = Training(machines.cluster.address, Path(folder) / "broken", ENDLESS)
+        broken = Training(machines.address, Path(folder) / "broken", ENDLESS)
         chaos = Chaos(machines, broken, seed=arguments.seed)
-        _until(lambda: broken.update() > 3, "the first updates")
+        until(lambda: last_update(broken.run) > 3, "the first updates")
         chaos.sample()
         begin = time.monotonic()
-        for kind in WORKER_FAULTS:  # each at least once
-            chaos.do(kind)
-        while time.monotonic() - begin < 60 * arguments.minutes:
-            chaos.do(chance.choices(list(WORKER_FAULTS), list(WORKER_FAULTS.values()))[0])
-        chaos.sample()
-        for number in range(arguments.learner_kills):
-            chaos.do("learner_killed" if number % 2 else "learner_killed_while_it_saves")
+        chaos.all(kinds, arguments.faults, arguments.minutes, arguments.keep_going)
         seconds = time.monotonic() - begin
         broken.kill()
-        lines = broken.lines()
+        if chaos.failures:
+            machines.replace()
+        episodes = read_metrics(broken.run / METRICS)[-1]["episodes"]
         # The last checkpoint may be older than the last line: that update is made again.
-        broken.resume(lines[-1]["episodes"])
+        broken.resume(episodes)
         broken.finish()
-        whole = Training(machines.cluster.address, Path(folder) / "whole", lines[-1]["episodes"])
+        whole = Training(machines.address, Path(folder) / "whole", episodes)
         whole.finish()
-        machines.cluster.shutdown()  # type: ignore[no-untyped-call]
-        log = broken.log.read_text()
-        report = summary(chaos, broken.lines(), whole.lines(), log, seconds)
-    arguments.out.write_text(json.dumps(report, indent=1) + "\n")
-    print(json.dumps({k: v for k, v in report.items() if k not in ("faults", "samples")}, indent=1))
-    sys.exit(0 if report["same_bits"] else 1)
+        machines.shutdown()
+        report = summary(chaos, broken, whole, seconds)
+    write_record(arguments.out, report, ("faults", "samples"))
+    for name, value in report.items():
+        if name not in ("faults", "samples"):
+            print(f"{name}: {value}")
+    return report["difference"] is None and not chaos.failures
 
 
-def summary(
-    chaos: Chaos,
-    broken: list[dict[str, Any]],
-    whole: list[dict[str, Any]],
-    log: str,
-    seconds: float,
-) -> dict[str, Any]:
+def summary(chaos: Chaos, broken: Training, whole: Training, seconds: float) -> dict[str, Any]:
     """The record of a run."""
-    recovery = collections.defaultdict(list)
-    for fault in chaos.faults:
-        recovery[fault.kind].append(fault.recovery_seconds)
-    checksums = [[line["weights_checksum"] for line in lines] for lines in (broken, whole)]
-    rates = [lines[-1]["episodes"] / lines[-1]["wall_seconds"] for lines in (broken, whole)]
+    found = difference(checksums(broken.run), checksums(whole.run))
+    last, last_whole = (read_metrics(t.run / METRICS)[-1] for t in (broken, whole))
+    rates = [line["episodes"] / line["wall_seconds"] for line in (last, last_whole)]
+    log = broken.log.read_text(errors="replace")
     return {
         "cpus": os.cpu_count(),
         "workers": WORKERS,
         "nodes": NODES,
+        "versions": library_versions(),
         "settings": SETTINGS,
-        "same_bits": checksums[0] == checksums[1],
-        "updates": len(broken),
-        "episodes": broken[-1]["episodes"],
-        "weights_checksum": broken[-1]["weights_checksum"],
+        "same_bits": found is None,
+        "difference": found,
+        "failures": chaos.failures,
+        "updates": last["update"],
+        "episodes": last["episodes"],
+        "weights_checksum": last["weights_checksum"],
         "seconds_with_faults": round(seconds, 1),
         "faults_in_all": len(chaos.faults),
-        "recovery_seconds": {
-            kind: {
-                "faults": len(times),
-                "median": round(statistics.median(times), 2),
-                "worst": max(times),
-            }
-            for kind, times in sorted(recovery.items())
-        },
+        "recovery_seconds": recoveries(chaos.faults),
         "episodes_played_again": len(re.findall("is played again", log)),
         "second_workers": len(re.findall("a second worker plays it too", log)),
         "episodes_per_second_while_training": {"with": rates[0], "without": rates[1]},
@@ -319,39 +373,15 @@ def summary(
     }
 
 
-def _raylet(node: Any) -> psutil.Process:
-    return psutil.Process(node.all_processes["raylet"][0].process.pid)
-
-
-def _children(process: psutil.Process) -> list[psutil.Process]:
-    try:
-        return list(process.children(recursive=True))
-    except psutil.Error:
-        return []
-
-
-def _plays(process: psutil.Process) -> bool:
-    """Whether it is a worker in the middle of an episode: Ray writes that into its name."""
-    try:
-        stopped = process.status() == psutil.STATUS_STOPPED
-        return not stopped and "RolloutWorker.play" in " ".join(process.cmdline())
-    except psutil.Error:  # it ended just now
-        return False
-
-
-def _signal(process: psutil.Process, number: signal.Signals) -> None:
-    try:
-        process.send_signal(number)
-    except psutil.NoSuchProcess:
-        print(f"process {process.pid} had ended already")
-
-
-def _until(condition: Callable[[], bool], what: str, poll: float = POLL) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        if time.monotonic() > deadline:
-            raise SystemExit(f"waited {DEADLINE:.0f} s for {what}")
-        time.sleep(poll)
+def recoveries(faults: list[Fault]) -> dict[str, dict[str, float]]:
+    """For each kind how many there were; of those that were alone, how long recovery took."""
+    found: dict[str, dict[str, float]] = {}
+    for kind in sorted({fault.kind for fault in faults}):
+        of_it = [fault for fault in faults if fault.kind == kind]
+        times = [fault.recovery_seconds for fault in of_it if fault.alone]
+        found[kind] = {"faults": len(of_it), "measured_alone": len(times)}
+        found[kind] |= {"median": round(statistics.median(times), 2), "worst": max(times)}
+    return found
 
 
 if __name__ == "__main__":

@@ -1,0 +1,212 @@
+"""End training runs at random moments in random ways, resume them, and compare their bits.
+
+``python scripts/chaos.py --ends 300`` does it. Every run has the same settings, so that one run
+without faults says what each update of each run must give. A run's number is the seed of all that
+happens to it: ``--ends 1 --seed NUMBER`` does the same to one run again.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+from ended_run import Ending, Run
+from faults import (
+    DEADLINE,
+    FaultError,
+    checksums,
+    is_alive,
+    last_update,
+    send,
+    title,
+    until,
+    write_record,
+)
+from sessions import Session
+from ways import SETTINGS, UPDATES, WAYS, train_command
+
+from distributed_pg.versions import library_versions
+
+GONE_SECONDS = 120.0
+"""How long a run's processes may live on: Ray's agents take more than a minute to give up."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do."""
+
+    ends: int
+    """How many runs to end."""
+    seed: int
+    """The first run's number."""
+    ways: Sequence[str]
+    """The ways to choose from."""
+    lanes: int
+    """How many runs at a time."""
+    keep_going: bool
+    """Whether to go on after a run that failed."""
+    folder: Path | None
+    """Where to leave the folders of runs that failed; None: nowhere."""
+
+
+class Ends:
+    """Ends runs and keeps account.
+
+    Args:
+        plan: what to do.
+        folder: where the runs are while they are needed.
+    """
+
+    def __init__(self, plan: Plan, folder: Path) -> None:
+        self._plan = plan
+        self._folder = folder
+        self._stop = threading.Event()
+        self._begin = time.monotonic()
+        self.endings: list[Ending] = []
+        self.expected: list[tuple[int, str]] = []
+        self._start_seconds = 0.0
+        self._left: dict[psutil.Process, int] = {}
+
+    def whole_run(self) -> None:
+        """Make one run without faults: what each update must give, and when the first one comes.
+
+        Raises:
+            FaultError: it failed.
+        """
+        begin, folder = time.monotonic(), self._folder / "whole"
+        folder.mkdir()
+        session = Session(train_command(folder / "run", 2), folder, "whole")
+        try:
+            until(lambda: last_update(folder / "run") > 0 or session.ended, "the first update")
+            self._start_seconds = time.monotonic() - begin
+            code = session.wait(DEADLINE)
+        finally:
+            session.close()
+        self.expected = checksums(folder / "run")
+        if code != 0 or len(self.expected) != UPDATES:
+            raise FaultError(f"the run without faults failed: {code}\n{session.text()}")
+
+    def all_runs(self) -> None:
+        """End one run after another, several at a time."""
+        numbers = range(self._plan.seed, self._plan.seed + self._plan.ends)
+        with ThreadPoolExecutor(self._plan.lanes) as lanes:
+            runs = [lanes.submit(self._one, number) for number in numbers]
+            try:
+                for run in as_completed(runs):
+                    run.result()
+            finally:
+                # At an interrupt the runs at hand are finished, for they have processes to end.
+                self._stop.set()
+
+    def _one(self, number: int) -> None:
+        if self._stop.is_set():
+            return
+        folder = self._folder / str(number)
+        folder.mkdir()
+        run = Run(number, self._plan.ways, folder, self._start_seconds, self.expected)
+        failure = None
+        try:
+            run.do()
+        except FaultError as error:
+            failure = str(error)
+        except (OSError, ValueError, LookupError, psutil.Error) as error:  # one run of many
+            failure = repr(error)
+        self._left.update((process, number) for process in run.left)
+        ending = replace(run.ending, failure=failure)
+        self.endings.append(ending)
+        self._tell(ending, run.tails() if failure else "")
+        if failure and self._plan.folder is not None:
+            sockets = shutil.ignore_patterns("sockets", "session_latest")
+            to = self._plan.folder / str(number)
+            shutil.copytree(folder, to, ignore=sockets, dirs_exist_ok=True)
+        if failure and not self._plan.keep_going:
+            self._stop.set()
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def _tell(self, ending: Ending, tails: str) -> None:
+        also = f" and {ending.also}" if ending.also else ""
+        line = (
+            f"{time.monotonic() - self._begin:6.0f} s {len(self.endings):4}/{self._plan.ends} "
+            f"run {ending.run} {ending.way}{also} ({ending.moment}) after update {ending.update}: "
+            f"{ending.outcome} with {ending.code}, saved {ending.saved}, {ending.seconds:.0f} s"
+        )
+        if ending.failure is not None:
+            line += f"\nFAILED: {ending.failure}\n{tails}\nagain: --ends 1 --seed {ending.run}"
+            if list(self._plan.ways) != list(WAYS):
+                line += f" --ways {','.join(self._plan.ways)}"
+        print(line, flush=True)
+
+    def left_behind(self) -> list[str]:
+        """Processes that do not end though their runs have; ends them."""
+
+        def gone() -> bool:
+            self._left = {p: number for p, number in self._left.items() if is_alive(p)}
+            return not self._left
+
+        with contextlib.suppress(FaultError):
+            until(gone, "the processes of all runs to end", GONE_SECONDS, poll=0.2)
+        left = [f"run {number} left {title(p)}" for p, number in self._left.items()]
+        for process in self._left:
+            send(process, signal.SIGKILL)
+        return left
+
+    def record(self) -> dict[str, Any]:
+        """What is worth keeping."""
+        left = self.left_behind()
+        endings = sorted(self.endings, key=lambda ending: ending.run)
+        good = [ending for ending in endings if ending.failure is None]
+        not_killed = [e for e in endings if "sigkill" not in e.way + e.also]
+        return {
+            "cpus": os.cpu_count(),
+            "lanes": self._plan.lanes,
+            "versions": library_versions(),
+            "settings": SETTINGS,
+            "updates": UPDATES,
+            "weights_checksum": self.expected[-1][1],
+            "runs": len(endings),
+            "same_bits": len(good) == self._plan.ends,
+            "left_behind": left,
+            "failures": len(endings) - len(good),
+            "lost_updates_at_most": max((e.lost for e in not_killed), default=0),
+            "lost_to_sigkill_at_most": max((e.lost for e in endings), default=0),
+            "minutes": round((time.monotonic() - self._begin) / 60, 1),
+            "moments": dict(sorted(Counter(e.moment for e in endings).items())),
+            "also": dict(sorted(Counter(e.also for e in endings if e.also).items())),
+            "ways": {name: _account(name, endings) for name in self._plan.ways},
+            "endings": [asdict(ending) for ending in endings],
+        }
+
+
+def _account(way: str, endings: list[Ending]) -> dict[str, Any]:
+    of_it = [ending for ending in endings if ending.way == way]
+    return {
+        "runs": len(of_it),
+        "failures": sum(ending.failure is not None for ending in of_it),
+        "lost_at_most": max((ending.lost for ending in of_it), default=0),
+        "outcomes": dict(sorted(Counter(ending.outcome for ending in of_it).items())),
+        "exit_codes": dict(sorted(Counter(str(ending.code) for ending in of_it).items())),
+    }
+
+
+def end_runs(plan: Plan, out: Path) -> bool:
+    """Do it, and write the record to ``out``; whether all went well."""
+    with tempfile.TemporaryDirectory(prefix="ends-", ignore_cleanup_errors=True) as folder:
+        ends = Ends(plan, Path(folder))
+        ends.whole_run()
+        try:
+            ends.all_runs()
+        finally:
+            record = ends.record()
+            write_record(out, record, ("endings",))
+    print({name: record[name] for name in ("runs", "failures", "left_behind", "minutes")})
+    return bool(record["same_bits"]) and not record["left_behind"]

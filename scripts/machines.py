@@ -1,0 +1,165 @@
+"""A Ray cluster of several nodes on this machine, and a training run on it, for ``chaos.py``."""
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+from faults import (
+    LOST_AT_MOST,
+    TRAIN,
+    FaultError,
+    descendants,
+    last_update,
+    lost_updates,
+    plays,
+    send,
+    until,
+)
+from ray.cluster_utils import Cluster
+
+WORKERS, NODES = 4, 2
+SETTINGS = (
+    "--batch-size 4 --frame-limit 1000 --seed 11 --hang-seconds 5 --checkpoint-every 5 "
+    f"--num-workers {WORKERS}"
+)
+ENDLESS = 10**9
+"""Episodes, more than there will be."""
+
+
+class Machines:
+    """A Ray cluster of a head without workers and some nodes."""
+
+    def __init__(self) -> None:
+        self._start()
+
+    def _start(self) -> None:
+        head = {"num_cpus": 0, "include_dashboard": False}
+        self.cluster = Cluster(initialize_head=True, head_node_args=head)
+        for _ in range(NODES):
+            self.add()
+
+    def address(self) -> str:
+        """Where the cluster is at the moment."""
+        return str(self.cluster.address)
+
+    def add(self) -> None:
+        """Start another node."""
+        self.cluster.add_node(num_cpus=WORKERS // NODES, object_store_memory=200 * 2**20)
+
+    def replace(self) -> None:
+        """Take down what is left of the cluster and start another one."""
+        for node in list(self.cluster.worker_nodes):
+            self.kill_node(node)
+        if self.cluster.head_node is not None:
+            self.cluster.remove_node(self.cluster.head_node, allow_graceful=False)
+        self.shutdown()
+        self._start()
+
+    def shutdown(self) -> None:
+        """Take the cluster down."""
+        self.cluster.shutdown()  # type: ignore[no-untyped-call]
+
+    def workers(self) -> list[psutil.Process]:
+        """The workers that play at this moment."""
+        nodes = list(self.cluster.worker_nodes)
+        return [p for node in nodes for p in descendants(_process(node, "raylet")) if plays(p)]
+
+    def kill_node(self, node: Any) -> None:
+        """The raylet and all that it started end at once, and with them the node's store."""
+        raylet = _process(node, "raylet")
+        for process in [raylet, *descendants(raylet)]:
+            send(process, signal.SIGKILL)
+        self.cluster.remove_node(node, allow_graceful=False)
+
+    def kill_at_head(self, name: str) -> None:
+        """SIGKILL to the head's ``raylet``, which is the driver's own, or its ``gcs_server``."""
+        send(_process(self.cluster.head_node, name), signal.SIGKILL)
+
+    def store_bytes(self) -> int | None:
+        """Memory in use in all object stores; None while Ray asks a node that is gone."""
+        command = [sys.executable, "-m", "ray.scripts.scripts", "memory", "--stats-only"]
+        said = subprocess.run(
+            [*command, "--address", self.cluster.address],
+            capture_output=True,
+            text=True,
+            check=False,
+        ).stdout
+        used = re.search(r"Plasma memory usage (\d+) MiB", said)
+        return int(used.group(1)) * 2**20 if used else None
+
+
+class Training:
+    """The ``distributed-pg train`` command on the cluster: begun, or gone on with.
+
+    Args:
+        address: says where the cluster is at the moment.
+        run: the run's folder.
+        episodes: after which it stops.
+    """
+
+    def __init__(self, address: Callable[[], str], run: Path, episodes: int) -> None:
+        self._address = address
+        self.run = run
+        self.log = run.parent / f"{run.name}.log"
+        self.process = self._start(episodes)
+
+    def _start(self, episodes: int) -> subprocess.Popen[bytes]:
+        here = ["--resume", str(self.run)]
+        if not (self.run / "config.json").exists():
+            here = ["--run-dir", str(self.run), *SETTINGS.split()]
+        command = [*TRAIN, *here, "--address", self._address(), "--stop-episodes", str(episodes)]
+        with self.log.open("ab") as log:
+            return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def resume(self, episodes: int) -> None:
+        """Go on after it has ended."""
+        self.process = self._start(episodes)
+
+    def kill(self) -> None:
+        """SIGKILL to the learner."""
+        self.process.kill()
+        self.process.wait()
+
+    def end_by(self, number: signal.Signals) -> None:
+        """A signal that makes the learner save and stop.
+
+        Raises:
+            FaultError: it did not end, or not with 0, or lost an update.
+        """
+        before = last_update(self.run)
+        self.process.send_signal(number)
+        self.await_end(before, {0})
+
+    def await_end(self, before: int, codes: set[int]) -> None:
+        """Wait until the learner has ended by itself with its last update saved.
+
+        Raises:
+            FaultError: it did not.
+        """
+        until(lambda: self.process.poll() is not None, "the learner to end")
+        if self.process.returncode not in codes:
+            raise FaultError(f"the learner exited with {self.process.returncode}:\n{self.tail()}")
+        if (lost := lost_updates(self.run, before)) > LOST_AT_MOST:
+            raise FaultError(f"the learner ended and lost {lost} updates:\n{self.tail()}")
+
+    def finish(self) -> None:
+        """Wait for the end of the run.
+
+        Raises:
+            FaultError: it failed.
+        """
+        if self.process.wait() != 0:
+            raise FaultError(f"the training failed:\n{self.tail()}")
+
+    def tail(self) -> str:
+        """The end of its log."""
+        return self.log.read_text(errors="replace")[-2000:]
+
+
+def _process(node: Any, name: str) -> psutil.Process:
+    return psutil.Process(node.all_processes[name][0].process.pid)
