@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,9 +10,11 @@ from typing import Any
 
 import psutil
 
-from distributed_pg.run_dir import CHECKPOINTS, METRICS, read_metrics
+from distributed_pg.checkpoint_files import CHECKPOINTS
+from distributed_pg.own_code import own_command
+from distributed_pg.run_dir import METRICS, read_metrics
 
-TRAIN = [sys.executable, "-m", "distributed_pg", "train"]
+TRAIN = own_command("train")
 DEADLINE = 180.0
 """Seconds in which a run must recover from anything."""
 POLL = 0.02
