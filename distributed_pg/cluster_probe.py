@@ -23,6 +23,10 @@ from distributed_pg.own_code import own_python
 
 ANSWER_SECONDS = 20.0
 """How long a cluster may take to answer before we give up."""
+_BEGIN_SECONDS = 60.0
+"""How long the process that tries may take to begin, on a machine that is busy."""
+_TIMED_OUT = 75
+"""Its exit code when there was no answer in time."""
 _REFUSED = "Unauthenticated"
 """What Ray says where a cluster does not take the token."""
 _ADVICE = (
@@ -64,8 +68,11 @@ def check_cluster_answers(address: str) -> None:
 def join(address: str) -> None:
     """Say which versions the cluster runs, on standard output, and join it.
 
-    For a process that does nothing else.
+    For a process that does nothing else: it ends when that takes too long.
     """
+    limit = threading.Timer(ANSWER_SECONDS, os._exit, [_TIMED_OUT])
+    limit.daemon = True
+    limit.start()
     if address != "auto":
         with suppress(RayError, TypeError, AttributeError):  # another Ray there, or here
             print(ray_private.cluster_metadata(address), flush=True)  # noqa: T201
@@ -86,7 +93,7 @@ def _reason_not_to_join(address: str) -> str | None:
         text=True,
         errors="replace",
     ) as probe:
-        limit = threading.Timer(ANSWER_SECONDS, probe.kill)
+        limit = threading.Timer(_BEGIN_SECONDS + ANSWER_SECONDS, probe.kill)
         limit.start()
         for line in probe.stderr or ():
             said += line
@@ -96,11 +103,11 @@ def _reason_not_to_join(address: str) -> str | None:
         versions = probe.stdout.read() if probe.stdout else ""
     if probe.returncode == 0:
         return None
-    killed = probe.returncode == -signal.SIGKILL
-    return _reason(address, said, killed) + _other_versions(said, versions)
+    late = probe.returncode in (_TIMED_OUT, -signal.SIGKILL)
+    return _reason(address, said, late) + _other_versions(said, versions)
 
 
-def _reason(address: str, said: str, killed: bool) -> str:
+def _reason(address: str, said: str, late: bool) -> str:
     """Why another process could not join a cluster, in one line."""
     if _REFUSED in said:
         return _ADVICE
@@ -112,7 +119,7 @@ def _reason(address: str, said: str, killed: bool) -> str:
             f"--address={address}`, or have the cluster run the training as a job "
             "(scripts/submit.py)"
         )
-    return f"no answer within {ANSWER_SECONDS:g} s" if killed else reason_in(said)
+    return f"no answer within {ANSWER_SECONDS:g} s" if late else reason_in(said)
 
 
 def _other_versions(said: str, printed: str) -> str:

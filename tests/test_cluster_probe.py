@@ -98,7 +98,7 @@ def test_and_of_another_version_if_there_is_one(
     address, sockets = head
     done = run(sys.executable, "-c", PRETEND_ANOTHER_VERSION, address, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    there = apart(sockets, processes=False)
+    there = apart(sockets, processes=True)  # else Ray says so itself
     refused = train(*there, address=address, traps=traps, folder=tmp_path)
     (line,) = refused.stderr.splitlines()
     assert f"{NOT_A_NODE}--address={address}`" in line
