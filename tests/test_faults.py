@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from chaos_script import CHAOS
 from faults import (
     FaultError,
     difference,
@@ -177,9 +178,8 @@ def test_processes_that_outlive_the_command_are_known(tmp_path: Path) -> None:
 
 
 def test_a_wrong_kind_or_way_is_one_line() -> None:
-    script = Path(__file__).parent.parent / "scripts/chaos.py"
     result = subprocess.run(
-        [sys.executable, str(script), "--ways", "sleep"],
+        [sys.executable, str(CHAOS), "--ways", "sleep"],
         capture_output=True,
         text=True,
         check=False,
