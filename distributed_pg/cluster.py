@@ -18,7 +18,7 @@ class Finished:
     """Its Gradient; None in an evaluation."""
     seconds: float
     """From when the worker could turn to the ticket to when its answer was taken in: its play, and
-    what the learner was late."""
+    what the learner was late. Not the time for which the learner stood still."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Cluster(Protocol):
         """What happened since the last call; wait at most ``timeout`` seconds for something.
 
         A worker that has tickets and was silent for ``deadline`` seconds is replaced, and its
-        tickets are lost.
+        tickets are lost. Seconds in which nobody called do not count.
 
         Raises:
             RunError: no worker can be started, or one lacks what it needs.

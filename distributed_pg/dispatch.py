@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from distributed_pg.cluster import Cluster, Failed, Finished, Lost
 from distributed_pg.errors import RunError
+from distributed_pg.polled_clock import PolledClock
 from distributed_pg.schedule import Schedule, Ticket
 
 MOST_FAILURES = 3
@@ -51,7 +52,7 @@ class Dispatcher:
         self._message = message
         self._backup_after = backup_after
         self._hang_seconds = hang_seconds
-        self._clock = clock
+        self._clock = PolledClock(clock)
         self._begun: dict[int, float] = {}  # when an episode was given out; the oldest comes first
         self._recent: deque[float] = deque(maxlen=_RECENT)
         self._usual = 0.0  # median of _recent
@@ -87,6 +88,9 @@ class Dispatcher:
                 self._recent.append(event.seconds)
                 self._usual = statistics.median(self._recent)
                 finished.append(event)
+        self._clock.poll()
+        if self._usual:
+            self._clock.judge_by(self._backup_after * self._usual)
         return finished
 
     def _back_up(self) -> None:
@@ -98,32 +102,39 @@ class Dispatcher:
             if ticket is not None:
                 self._cluster.give(ticket)
                 self._message(
-                    f"episode {episode} takes {now - begun:.1f} s, where {self._usual:.1f} s is "
-                    "usual: a second worker plays it too"
+                    f"episode {episode} takes over {self._backup_after:g} times the usual "
+                    f"{self._usual:.1f} s: a second worker plays it too"
                 )
 
     def _lost(self, event: Lost) -> None:
         episode = event.ticket.episode
-        self._losses[episode] += 1
-        if self._losses[episode] == MOST_LOSSES:
+        self._losses[episode] += episode in self._begun
+        if self._losses[episode] >= MOST_LOSSES:
             raise RunError(f"{_named(event.ticket)} lost {MOST_LOSSES} workers ({event.reason})")
         if self._schedule.lose(episode):
             del self._begun[episode]
             self._message(f"episode {episode} is played again ({event.reason})")
         else:
-            self._message(f"a worker was lost, but nothing with it ({event.reason})")
+            self._message(f"episode {episode} lost a worker{self._other(episode)} ({event.reason})")
 
     def _failed(self, event: Failed) -> None:
         episode = event.ticket.episode
-        self._failures[episode] += 1
-        if self._failures[episode] == MOST_FAILURES:
+        self._failures[episode] += episode in self._begun
+        if self._failures[episode] >= MOST_FAILURES:
             raise RunError(
                 f"{_named(event.ticket)} failed {MOST_FAILURES} times; the last time:\n"
                 f"{event.traceback}"
             )
         if self._schedule.lose(episode):
             del self._begun[episode]
-        self._message(f"episode {episode} failed and is tried again ({event.reason})")
+            self._message(f"episode {episode} failed and is tried again ({event.reason})")
+        else:
+            self._message(f"episode {episode} failed{self._other(episode)} ({event.reason})")
+
+    def _other(self, episode: int) -> str:
+        """Why the episode need not be given out again."""
+        playing = episode in self._begun
+        return f"; another worker {'plays it still' if playing else 'has played it'}"
 
     def _forget(self, episode: int) -> None:
         self._begun.pop(episode, None)

@@ -160,7 +160,7 @@ class Learner:
         length = norm(of)
         if not math.isfinite(length):
             raise RunError(
-                f"the {what} of update {self._state.progress.update} cannot be used: not all "
+                f"the {what} of update {self._state.progress.update + 1} cannot be used: not all "
                 "finite numbers. The last good state is saved; a lower learning_rate may help"
             )
         return length

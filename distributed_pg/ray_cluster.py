@@ -15,6 +15,7 @@ from distributed_pg.cluster import Failed, Finished, Lost
 from distributed_pg.config import TrainConfig
 from distributed_pg.errors import RunError, one_line
 from distributed_pg.policy import Policy
+from distributed_pg.polled_clock import PolledClock
 from distributed_pg.ray_session import cluster_cpus
 from distributed_pg.ray_worker import (
     TICKETS,
@@ -57,7 +58,7 @@ class _Member:
     tickets: int = 0
     """Tickets it was given that have not come back; it plays the first."""
     silent_since: float = 0.0
-    """When it last answered, or was given something to answer to."""
+    """When it last answered, or was given something to answer to, by the cluster's clock."""
     failed_starts: int = 0
     """How often it could not be reached since it was ready, or made."""
 
@@ -109,7 +110,8 @@ class RayCluster:
         self._look_for_hung_at = 0.0
         self._failed_starts = 0
         self._told_versions: set[str] = set()
-        self._none_ready_since = time.monotonic()
+        self._clock = PolledClock(time.monotonic)
+        self._none_ready_since = self._clock()
         self._told_none_ready = False
         self._resize_at = 0.0
         self._resize()
@@ -163,7 +165,7 @@ class RayCluster:
         """Have the worker play the ticket that waited longest, or else that played longest."""
         member = next(iter(self._idle or self._playing))
         if member.tickets == 0:
-            member.silent_since = time.monotonic()
+            member.silent_since = self._clock()
         answer = member.submit(ticket.episode, self._weights[ticket.version])
         self._calls[answer] = _Call(member, ticket)
         member.tickets += 1
@@ -172,24 +174,32 @@ class RayCluster:
     def wait(self, timeout: float, deadline: float) -> list[Finished | Lost | Failed]:
         """What happened since the last call; see :meth:`distributed_pg.cluster.Cluster.wait`."""
         self._retry_starts()
-        self._tell_if_none_is_ready()
-        events = [*self._resize(), *self._replace_hung(deadline)]
+        self._clock.judge_by(deadline)
         pending = list(self._calls)
-        if not pending:
-            time.sleep(timeout)
-            return events
         # To look costs time for every call there is, so with hundreds of workers it is done only
         # when it pays; with tickets waiting at the workers nobody waits for it.
-        ready, _ = ray.wait(pending, num_returns=1 + len(pending) // 64, timeout=timeout)
+        events = self._take_in(pending, 1 + len(pending) // 64, timeout)
+        # Only now, with the answers taken in, is it known who was silent.
+        self._tell_if_none_is_ready()
+        return [*events, *self._resize(), *self._replace_hung(deadline)]
+
+    def _take_in(
+        self, pending: list[Reference], most: int, timeout: float
+    ) -> list[Finished | Lost | Failed]:
+        """The answers to ``most`` of the calls, or fewer if there are no more in ``timeout``."""
+        if pending:
+            ready, _ = ray.wait(pending, num_returns=most, timeout=timeout)
+        else:
+            time.sleep(timeout)
+            ready = []
+        self._clock.poll()
         calls = [self._calls.pop(reference) for reference in ready]
-        for call, answer in zip(calls, get_all(ready), strict=True):
-            event = self._collect(call, answer)
-            if event is not None:
-                events.append(event)
-        return events
+        answers = zip(calls, get_all(ready), strict=True)
+        events = [self._collect(call, answer) for call, answer in answers]
+        return [event for event in events if event is not None]
 
     def _collect(self, call: _Call, answer: Any) -> Finished | Lost | Failed | None:
-        now = time.monotonic()
+        now = self._clock()
         seconds = now - call.member.silent_since
         call.member.silent_since = now
         if isinstance(answer, RayTaskError):
@@ -242,18 +252,28 @@ class RayCluster:
 
     def _replace_hung(self, deadline: float) -> list[Finished | Lost | Failed]:
         """Kill the workers that are silent for too long and start others."""
-        now = time.monotonic()
-        if now < self._look_for_hung_at:
+        if time.monotonic() < self._look_for_hung_at:
             return []
-        self._look_for_hung_at = now + _LOOK_SECONDS
-        events: list[Finished | Lost | Failed] = []
-        for member in [m for m in self._members if self._is_hung(m, now, deadline)]:
-            reason = f"its worker was silent for {now - member.silent_since:.0f} s and is replaced"
-            if not member.ready:
-                self._message(f"a worker did not start in {START_SECONDS:.0f} s and is replaced")
-            events += self._dismiss(member, reason)
-            self._ask_if_ready(self._new_member())
+        self._look_for_hung_at = time.monotonic() + _LOOK_SECONDS
+        suspects = [m for m in self._members if self._is_hung(m, deadline)]
+        if not suspects:
+            return []
+        # Their answers may lie here. After a stall, Ray needs a moment to find them.
+        pending = [reference for reference, call in self._calls.items() if call.member in suspects]
+        events = self._take_in(pending, len(pending), _LOOK_SECONDS)
+        for member in suspects:
+            if member in self._members and self._is_hung(member, deadline):
+                events += self._replace(member)
         return events
+
+    def _replace(self, member: _Member) -> list[Lost]:
+        """Kill a member that is silent and start another."""
+        silent = self._clock() - member.silent_since
+        if not member.ready:
+            self._message(f"a worker did not start in {silent:.0f} s and is replaced")
+        lost = self._dismiss(member, f"its worker was silent for {silent:.0f} s and is replaced")
+        self._ask_if_ready(self._new_member())
+        return lost
 
     def _dismiss(self, member: _Member, reason: str) -> list[Lost]:
         """Kill a member and expect nothing of it any more; its tickets are lost."""
@@ -264,14 +284,14 @@ class RayCluster:
             del self._calls[reference]
         return [Lost(call.ticket, reason) for call in calls.values() if call.ticket is not None]
 
-    def _is_hung(self, member: _Member, now: float, deadline: float) -> bool:
-        silent = now - member.silent_since
+    def _is_hung(self, member: _Member, deadline: float) -> bool:
+        silent = self._clock() - member.silent_since
         if member.ready:
             return member.tickets > 0 and silent > deadline
         if silent <= max(deadline, START_SECONDS):
             return False
         if cluster_cpus() < len(self._members):  # it may wait for a CPU
-            member.silent_since = now
+            member.silent_since = self._clock()
             return False
         return True
 
@@ -317,7 +337,7 @@ class RayCluster:
 
     def _new_member(self) -> _Member:
         worker = self._start(self._config)
-        member = _Member(worker, self._play(worker), silent_since=time.monotonic())
+        member = _Member(worker, self._play(worker), silent_since=self._clock())
         self._members.add(member)
         return member
 
@@ -343,7 +363,7 @@ class RayCluster:
 
     def _ask_if_ready(self, member: _Member) -> None:
         if member.failed_starts == 0:
-            member.silent_since = time.monotonic()
+            member.silent_since = self._clock()
         self._calls[member.worker.prepare.remote()] = _Call(member)
 
     def _retry_starts(self) -> None:
@@ -353,7 +373,7 @@ class RayCluster:
                 self._ask_if_ready(member)
 
     def _tell_if_none_is_ready(self) -> None:
-        now = time.monotonic()
+        now = self._clock()
         if self.workers > 0:
             self._none_ready_since, self._told_none_ready = now, False
         elif now - self._none_ready_since > PATIENCE_SECONDS and not self._told_none_ready:

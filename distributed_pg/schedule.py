@@ -105,7 +105,7 @@ class Schedule:
     def next_to_sum(self, most: int) -> range:
         """The episodes whose gradients can be added now, in this order; ``most`` of them at most.
 
-        None if the first of them has not come back yet, or if the batch is complete: the sum must
+        Empty if the first of them has not come back yet, or if the batch is complete: the sum must
         be applied before the next batch begins.
         """
         end = start = self._summed

@@ -1,5 +1,6 @@
 """When a second worker is given an episode, by a clock that is set by hand."""
 
+import pytest
 from simulated_cluster import Clock
 
 from distributed_pg.cluster import Failed, Finished, Lost
@@ -7,6 +8,9 @@ from distributed_pg.dispatch import Dispatcher
 from distributed_pg.policy import Policy
 from distributed_pg.rollout import EpisodeStats
 from distributed_pg.schedule import Schedule, Ticket
+
+STATS = EpisodeStats(0.0, 10, 40, 1.0, 1.0, 0, 0, 0.0)
+FINISHED = Finished(Ticket(2, 0), STATS, None, 1.0)
 
 
 class ScriptedCluster:
@@ -35,31 +39,108 @@ class ScriptedCluster:
 
     def finish(self, episode: int, seconds: float) -> None:
         """An episode of one second is announced, ``seconds`` after it could begin."""
-        stats = EpisodeStats(0.0, 10, 40, 1.0, 1.0, 0, 0, 0.0)
-        self.events.append(Finished(Ticket(episode, 0), stats, None, seconds))
+        self.events.append(Finished(Ticket(episode, 0), STATS, None, seconds))
         self.idle += 1
+
+
+def dispatcher_of(
+    schedule: Schedule, cluster: ScriptedCluster, clock: Clock, told: list[str]
+) -> Dispatcher:
+    return Dispatcher(
+        schedule, cluster, told.append, backup_after=4.0, hang_seconds=1e9, clock=clock
+    )
+
+
+def look(dispatcher: Dispatcher, clock: Clock, until: float) -> None:
+    """What the learner does while nothing comes back."""
+    while clock.now < until:
+        clock.now = min(clock.now + 0.5, until)
+        assert dispatcher.collect(0.5) == []
+        dispatcher.hand_out()
 
 
 def test_a_second_worker_plays_what_takes_four_times_as_long_as_usual() -> None:
     cluster, clock, told = ScriptedCluster(), Clock(), list[str]()
     schedule = Schedule(batch_size=3, policy_lag=0, last_update=1)
-    dispatcher = Dispatcher(
-        schedule, cluster, told.append, backup_after=4.0, hang_seconds=1e9, clock=clock
-    )
+    dispatcher = dispatcher_of(schedule, cluster, clock, told)
     dispatcher.hand_out()
     assert cluster.given == [0, 1, 2]
+    look(dispatcher, clock, until=30.0)
     # The learner is so busy that it takes the answers in after 30 s, and not at once: that is usual
     # then. A second worker would only make it busier.
     cluster.finish(0, seconds=30.0)
     cluster.finish(1, seconds=30.0)
-    clock.now = 30.0
     assert len(dispatcher.collect(0.0)) == 2
-    clock.now = 4 * 30.0
-    dispatcher.hand_out()
+    look(dispatcher, clock, until=4 * 30.0)
     assert cluster.given == [0, 1, 2]
     assert not told
-    clock.now += 0.1
-    dispatcher.hand_out()
+    look(dispatcher, clock, until=4 * 30.0 + 0.1)
     dispatcher.hand_out()
     assert cluster.given == [0, 1, 2, 2]
-    assert told == ["episode 2 takes 120.1 s, where 30.0 s is usual: a second worker plays it too"]
+    assert told == ["episode 2 takes over 4 times the usual 30.0 s: a second worker plays it too"]
+
+
+@pytest.mark.parametrize("usual", [0.05, 1.0, 30.0])
+@pytest.mark.parametrize("stalls", [1, 3])
+def test_a_learner_that_stood_still_takes_no_episode_for_slow(usual: float, stalls: int) -> None:
+    cluster, clock, told = ScriptedCluster(), Clock(), list[str]()
+    schedule = Schedule(batch_size=3, policy_lag=0, last_update=1)
+    dispatcher = dispatcher_of(schedule, cluster, clock, told)
+    dispatcher.hand_out()
+    cluster.finish(0, seconds=usual)
+    assert len(dispatcher.collect(0.0)) == 1
+    for _ in range(stalls):
+        clock.now += 600.0  # Ctrl-Z, and fg
+        dispatcher.hand_out()
+        assert dispatcher.collect(0.5) == []
+        dispatcher.hand_out()
+    assert cluster.given == [0, 1, 2]
+    assert not told
+    # It looks again, and an episode that goes on hanging is found.
+    look(dispatcher, clock, until=clock.now + max(40 * 0.5, 4 * usual))
+    assert cluster.given == [0, 1, 2, 1]
+
+
+def test_what_is_said_of_an_episode_that_two_workers_play_is_true() -> None:
+    lost, failed = "the node died", "ValueError: no"
+    cases: list[tuple[list[Finished | Lost | Failed], str]] = [
+        (
+            [Lost(Ticket(2, 0), lost)],
+            f"episode 2 lost a worker; another worker plays it still ({lost})",
+        ),
+        (
+            [Failed(Ticket(2, 0), failed, "")],
+            f"episode 2 failed; another worker plays it still ({failed})",
+        ),
+        (
+            [FINISHED, Lost(Ticket(2, 0), lost)],
+            f"episode 2 lost a worker; another worker has played it ({lost})",
+        ),
+        (
+            [FINISHED, Failed(Ticket(2, 0), failed, "")],
+            f"episode 2 failed; another worker has played it ({failed})",
+        ),
+    ]
+    for events, message in cases:
+        cluster, clock, told = ScriptedCluster(), Clock(), list[str]()
+        schedule = Schedule(batch_size=3, policy_lag=0, last_update=1)
+        dispatcher = dispatcher_of(schedule, cluster, clock, told)
+        dispatcher.hand_out()
+        assert schedule.backup_ticket(2) is not None
+        cluster.events += events
+        dispatcher.collect(0.0)
+        assert told == [message]
+        assert schedule.free_tickets == 0
+
+
+def test_what_happens_to_a_copy_of_a_finished_episode_is_not_held_against_it() -> None:
+    """However often: nobody waits for it any more."""
+    cluster, clock, told = ScriptedCluster(), Clock(), list[str]()
+    schedule = Schedule(batch_size=3, policy_lag=0, last_update=1)
+    dispatcher = dispatcher_of(schedule, cluster, clock, told)
+    dispatcher.hand_out()
+    cluster.events = [FINISHED, *3 * [Failed(Ticket(2, 0), "ValueError: no", "")]]
+    assert len(dispatcher.collect(0.0)) == 1
+    cluster.events += 20 * [Lost(Ticket(2, 0), "the node died")]
+    assert dispatcher.collect(0.0) == []
+    assert len(told) == 23
