@@ -224,7 +224,7 @@ def _connected(address: str) -> Iterator[None]:
 def _init(address: str, **options: Any) -> None:
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
-        with ray_private.our_sigterm_handler():
+        with ray_private.our_sigterm_handler(), ray_private.no_listener():
             ray.init(address=address, **_QUIET, **options)
     # Where its processes do not start in time, Ray raises a bare Exception.
     except Exception as error:
