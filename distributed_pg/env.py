@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from itertools import islice
+from operator import index
 from typing import Any
 
 import ale_py
@@ -10,6 +11,7 @@ import gymnasium
 import numpy as np
 from ale_py import Action, ALEInterface, roms
 from gymnasium import spaces
+from gymnasium.error import ResetNeeded
 from numpy.typing import NDArray
 
 from distributed_pg.errors import ConfigError, RomNotFoundError, one_line
@@ -99,7 +101,10 @@ class PongEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
         shape = observation_shape(crop)
         self.action_space = spaces.Discrete(len(actions))
         self.observation_space = spaces.Box(-1, 1, shape, np.int8)
-        self._actions = [PONG_ACTIONS[name] for name in actions]
+        # A table, since a list would take -1 for its last. It is empty until the first reset, so
+        # that a step too early is found by the look-up that each step makes anyway.
+        self._actions: dict[int, Action] = {}
+        self._all_actions = {i: PONG_ACTIONS[name] for i, name in enumerate(actions)}
         self._ale = load_pong(frame_limit, display=render_mode == "human")
 
         self._ale.reset_game()
@@ -127,6 +132,7 @@ class PongEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
         super().reset(seed=seed, options=options)
         if seed is not None:
             self._repeats = self._sticky_draws()
+        self._actions = self._all_actions
         self._ale.restoreState(self._start)
         self._applied = Action.NOOP
         self._frames[self._newest] = self._start_frame
@@ -136,8 +142,19 @@ class PongEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
     def step(
         self, action: np.int64 | int
     ) -> tuple[NDArray[np.int8], float, bool, bool, dict[str, Any]]:
-        """Apply ``action`` for one step; see :meth:`gymnasium.Env.step`. Reward: points scored."""
-        pixels, signs, reward, terminated, truncated = self.step_sparse(int(action))
+        """Apply ``action`` for one step; see :meth:`gymnasium.Env.step`. Reward: points scored.
+
+        Raises:
+            ValueError: ``action`` is not a whole number of the action space.
+            ResetNeeded: there was no :meth:`reset` yet.
+        """
+        if isinstance(action, bool):
+            raise self._refused(action)
+        try:
+            whole = index(action)
+        except TypeError:
+            raise self._refused(action) from None
+        pixels, signs, reward, terminated, truncated = self.step_sparse(whole)
         observation = np.zeros(self._start_frame.shape, np.int8)
         observation.reshape(-1)[pixels] = signs
         return observation, reward, terminated, truncated, self._info()
@@ -163,9 +180,16 @@ class PongEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
 
         Returns:
             The points scored.
+
+        Raises:
+            ValueError: there is no such action.
+            ResetNeeded: there was no :meth:`reset` yet.
         """
         begin = time.perf_counter()
-        applied, wanted, act = self._applied, self._actions[action], self._ale.act
+        try:
+            applied, wanted, act = self._applied, self._actions[action], self._ale.act
+        except KeyError:
+            raise self._refused(action) from None
         points = 0
         for repeated in islice(self._repeats, frames):
             if not repeated:
@@ -208,6 +232,13 @@ class PongEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
         """For each emulated frame, whether it repeats the last applied action."""
         while True:
             yield from (self.np_random.random(1024) < self.repeat_action_probability).tolist()
+
+    def _refused(self, action: object) -> Exception:
+        """Why there is no step with this action."""
+        if not self._actions:
+            return ResetNeeded("step: call reset() before the first step")
+        most = len(self._actions) - 1
+        return ValueError(f"action: {action!r} is not a whole number from 0 to {most}")
 
     def _info(self) -> dict[str, Any]:
         return {"emulated_frames": self.emulated_frames}

@@ -32,6 +32,7 @@ COUNTERS = {
     "updates": "Updates made in this session",
     "episodes": "Episodes learned from in this session",
     "frames": "Emulated frames of these episodes",
+    "steps": "Steps of these episodes",
     "points_won": "Points the policy scored in them",
     "points_lost": "Points the opponent scored in them",
 }
@@ -63,6 +64,8 @@ class RayMetrics:
             name: Counter(_name(name), text, keys).set_default_tags(tags)
             for name, text in COUNTERS.items()
         }
+        # Ray keeps only in which bucket a value is: the histogram's own sum is a guess from their
+        # middles. The counter "steps" is right.
         steps = Histogram(_name("episode_steps"), "Steps of an episode", STEPS_BUCKETS, keys)
         self._steps = steps.set_default_tags(tags)
         self._target = run / TARGET
@@ -77,6 +80,7 @@ class RayMetrics:
             "updates": 1,
             "episodes": len(record.rewards),
             "frames": record.frames - self._frames,
+            "steps": sum(record.lengths),
             "points_won": record.points_won,
             "points_lost": record.points_lost,
         }

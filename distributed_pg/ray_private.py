@@ -114,6 +114,27 @@ def _replaced(module: str, name: str, value: object) -> Iterator[None]:
         setattr(found, name, before)
 
 
+@contextmanager
+def no_listener() -> Iterator[None]:
+    """A Ray that is started or connected to within prints nothing of its own on our terminal.
+
+    Else a thread prints there what the cluster's nodes report, above all twenty lines of a dead
+    raylet's state, and neither ``log_to_driver`` nor a logger's level keeps it from that. Without
+    that part the lines are shown.
+    """
+    worker = _module("ray._private.worker")
+    name = "listen_error_messages"
+    if worker is None or not hasattr(worker, name):
+        yield
+        return
+    listen = getattr(worker, name)
+    setattr(worker, name, lambda *_: None)
+    try:
+        yield
+    finally:
+        setattr(worker, name, listen)
+
+
 def _module(name: str) -> ModuleType | None:
     try:
         return importlib.import_module(name)

@@ -227,7 +227,11 @@ def _connected(address: str) -> Iterator[None]:
 def _init(address: str, **options: Any) -> None:
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
-        with code_for_workers() as code, ray_private.our_sigterm_handler():
+        with (
+            code_for_workers() as code,
+            ray_private.our_sigterm_handler(),
+            ray_private.no_listener(),
+        ):
             ray.init(address=address, runtime_env=code, **_QUIET, **options)
     except RunError:
         raise

@@ -1,11 +1,13 @@
 """Write a run's records as TensorBoard's event files."""
 
+import re
+import socket
 from pathlib import Path
 from time import time
 
-from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.record_writer import RecordWriter
 
 from distributed_pg.run_dir import UpdateRecord
 
@@ -35,7 +37,7 @@ class TensorBoardSink:
     """A :class:`distributed_pg.sinks.Sink`.
 
     It writes events itself, not through tensorboardX's SummaryWriter: that one has a thread of its
-    own, in which a full disk goes unheard.
+    own, in which a full disk goes unheard, and names its files by the clock alone.
 
     Args:
         run: the run's folder.
@@ -49,11 +51,11 @@ class TensorBoardSink:
     def __init__(self, run: Path, episodes: int) -> None:
         folder = run / FOLDER
         folder.mkdir(exist_ok=True)
-        # A file's name has the second in which it was made; a run may be resumed within one.
-        self._events = EventsWriter(str(folder / "events"), f".{episodes:08}")
+        self._records = RecordWriter(str(_new_file(folder)))
+        self._write(Event(wall_time=time(), file_version="brain.Event:2"))
         start = SessionLog(status=SessionLog.START)
-        self._events.write_event(Event(wall_time=time(), step=episodes + 1, session_log=start))
-        self._events.flush()
+        self._write(Event(wall_time=time(), step=episodes + 1, session_log=start))
+        self._records.flush()
 
     def write(self, record: UpdateRecord) -> None:
         """:meth:`distributed_pg.sinks.Sink.write`."""
@@ -62,11 +64,11 @@ class TensorBoardSink:
         for episode, (reward, length) in enumerate(games, first):
             self._add(episode, {EPISODE_REWARD: reward, EPISODE_LENGTH: length})
         self._add(record.episodes, {tag: getattr(record, field) for tag, field in SCALARS.items()})
-        self._events.flush()
+        self._records.flush()
 
     def close(self) -> None:
         """:meth:`distributed_pg.sinks.Sink.close`."""
-        self._events.close()
+        self._records.close()
 
     def _add(self, step: int, scalars: dict[str, float | None]) -> None:
         values = [
@@ -74,4 +76,18 @@ class TensorBoardSink:
             for tag, value in scalars.items()
             if value is not None
         ]
-        self._events.write_event(Event(wall_time=time(), step=step, summary=Summary(value=values)))
+        self._write(Event(wall_time=time(), step=step, summary=Summary(value=values)))
+
+    def _write(self, event: Event) -> None:
+        self._records.write(event.SerializeToString())
+
+
+def _new_file(folder: Path) -> Path:
+    """A name for an event file that sorts behind all that are there.
+
+    TensorBoard reads the files in the order of their names, which begin with the second in which
+    they were made. But the clock may have been set back, and a run may be resumed within a second.
+    """
+    made = [re.search(r"tfevents\.(\d+)\.", path.name) for path in folder.iterdir()]
+    second = max([int(time()), *(int(found[1]) + 1 for found in made if found)])
+    return folder / f"events.out.tfevents.{second:010}.{socket.gethostname()}"

@@ -19,14 +19,16 @@ import re
 import secrets
 import shlex
 import signal
+import socket
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, NoReturn, cast
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import distributed_pg
 from distributed_pg.causes import first_sentence, last_line
@@ -87,6 +89,10 @@ class Dashboard(JobSubmissionClient):
 
     def __init__(self, url: str) -> None:
         self.url = url
+        if _is_loopback(url):
+            # No proxy reaches this machine's loopback address, and none is to see the token.
+            # Every request of this process is for the dashboard.
+            os.environ |= {"no_proxy": "*", "NO_PROXY": "*"}
         with self.errors():
             try:
                 super().__init__(url)
@@ -190,6 +196,18 @@ class Dashboard(JobSubmissionClient):
                 self._raise_error(answer)
             for part in answer.iter_content(2**20):
                 file.write(part)
+
+
+def _is_loopback(url: str) -> bool:
+    """Whether the host of ``url`` is this machine's loopback address, in whatever spelling."""
+    try:
+        host = (urlsplit(url).hostname or "").removesuffix(".")
+        if host == "localhost" or host.endswith(".localhost"):
+            return True
+        found = socket.getaddrinfo(host, None, flags=socket.AI_NUMERICHOST)
+    except (OSError, ValueError):  # a name, or nothing that can be an address
+        return False
+    return all(ip_address(address[0]).is_loopback for *_, address in found)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

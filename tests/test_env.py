@@ -1,6 +1,7 @@
 """PongEnv is ALE's Pong, seen as the classic script sees it."""
 
 import warnings
+from typing import Any
 
 import ale_py
 import gymnasium
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from ale_py import Action
 from dense_reference import classic_frame
+from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 from numpy.typing import NDArray
 
@@ -208,6 +210,53 @@ def test_unknown_action_and_render_mode_are_named() -> None:
         PongEnv(actions=("UP", "JUMP"))
     with pytest.raises(ConfigError, match="render_mode: 'ascii'"):
         PongEnv(render_mode="ascii")
+
+
+REFUSED = [
+    *(-1, -2, 2, 10**30, 1.0, 0.5, float("nan"), True, False, None, "UP", b"1", [1], Action.UP),
+    *(np.int64(-1), np.uint8(255), np.float32(1), np.bool_(True), np.array(7), np.array([1])),
+]
+
+
+@pytest.mark.parametrize("action", REFUSED, ids=repr)
+def test_an_action_outside_the_space_is_refused_and_harms_nothing(action: Any) -> None:
+    env, other = PongEnv(), PongEnv()
+    for one in (env, other):
+        one.reset(seed=3)
+        one.step(1)
+    with pytest.raises(ValueError, match=r"^action: .* is not a whole number from 0 to 1$"):
+        env.step(action)
+    for _ in range(20):
+        assert np.array_equal(env.step(0)[0], other.step(0)[0])
+
+
+@pytest.mark.parametrize("action", [-1, 2])
+def test_the_parts_of_a_step_refuse_it_as_well(action: int) -> None:
+    env = PongEnv()
+    env.reset(seed=0)
+    for step in (env.step_sparse, lambda action: env.emulate(action, 1)):
+        with pytest.raises(ValueError, match=rf"^action: {action} is not a whole number"):
+            step(action)
+
+
+@pytest.mark.parametrize(
+    "action", [np.int64(1), np.uint8(1), np.int32(1), np.array(1), np.intp(1)], ids=repr
+)
+def test_numpys_whole_numbers_are_actions(action: Any) -> None:
+    env, other = PongEnv(), PongEnv()
+    env.reset(seed=3)
+    other.reset(seed=3)
+    for _ in range(20):
+        assert np.array_equal(env.step(action)[0], other.step(1)[0])
+
+
+def test_a_step_before_the_first_reset_is_refused() -> None:
+    env = PongEnv()
+    for action in (0, -1, None):
+        with pytest.raises(ResetNeeded, match=r"^step: call reset\(\) before the first step$"):
+            env.step(action)  # type: ignore[arg-type]
+    env.reset(seed=0)
+    env.step(0)
 
 
 def test_missing_rom_is_one_clear_error(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:

@@ -77,6 +77,7 @@ def test_a_run_outlives_each_of_its_own_rays_processes(tmp_path: Path) -> None:
     said, _ = process.communicate(timeout=DEADLINE)
     assert process.returncode == 0, said
     assert said.count("is saved, and Ray is started anew") == 2
+    check_nothing_of_rays(said)
     made = metrics(tmp_path / "run")
     assert load_checkpoint(
         tmp_path / f"run/checkpoints/update-{len(made):08}.safetensors"
@@ -129,8 +130,15 @@ def test_a_run_saves_when_the_head_of_its_cluster_is_silent_or_gone(
     )
 
 
+def check_nothing_of_rays(said: str) -> None:
+    """Nor what its processes say: their state, their stack, in colour."""
+    for own in ("(raylet", "(autoscaler", "(gcs_server", "state-dump", "\x1b", "marked dead"):
+        assert own not in said, said
+
+
 def check_saved(folder: Path, code: int, said: str, reason: str) -> None:
     assert code == 1, said
+    check_nothing_of_rays(said)
     assert said.splitlines()[-1].startswith(f"distributed-pg: error: {reason}"), said
     made = lines(folder / "run")
     assert (folder / f"run/checkpoints/update-{made:08}.safetensors").is_file()

@@ -27,6 +27,7 @@ def test_ray_is_bounded_to_the_release_whose_private_parts_are_known() -> None:
     [
         ("ray._private.utils", "get_num_cpus"),
         ("ray._private.utils", "set_sigterm_handler"),
+        ("ray._private.worker", "listen_error_messages"),
         ("ray._common.utils", "get_default_system_temp_dir"),
         ("ray._raylet", "Config"),
         ("ray._raylet", "AuthenticationTokenLoader"),
@@ -59,5 +60,6 @@ def test_without_them_there_is_something_else_to_do(monkeypatch: pytest.MonkeyPa
         ray_private.on_loopback(),
         ray_private.our_sigterm_handler(),
         ray_private.not_by_uv(),
+        ray_private.no_listener(),
     ):
         pass

@@ -9,6 +9,7 @@ import select
 import shutil
 import signal
 import socket
+import socketserver
 import subprocess
 import sys
 import tempfile
@@ -342,6 +343,57 @@ def test_a_wrong_dashboard_or_job_is_one_line_within_30_seconds(head: Head) -> N
         assert_one_line_errors(head, 1, expected)
         assert time.monotonic() - begin < 30
         web.shutdown()
+
+
+@contextlib.contextmanager
+def recording_proxy() -> Iterator[tuple[str, list[bytes]]]:
+    """The URL of a proxy that passes nothing on, and the first line of each request to it."""
+    seen: list[bytes] = []
+
+    class Recorder(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            seen.append(self.rfile.readline())
+            self.wfile.write(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Recorder) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}", seen
+        server.shutdown()
+
+
+@pytest.mark.parametrize("no_proxy", [None, "", "example.com"])
+def test_no_proxy_sees_what_goes_to_a_loopback_address(
+    head: Head, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, no_proxy: str | None
+) -> None:
+    job = f"behind-{secrets.token_hex(2)}"
+    head.post(job, "echo trained", {"run_dir": "s3://bucket/run"})
+    port = head.url.rpartition(":")[2]
+    with recording_proxy() as (proxy, seen):
+        for name in ("http_proxy", "https_proxy", "all_proxy", "ws_proxy"):
+            monkeypatch.setenv(name, proxy)
+            monkeypatch.setenv(name.upper(), proxy)
+        if no_proxy is not None:
+            monkeypatch.setenv("no_proxy", no_proxy)
+        hosts = ("127.0.0.1", "localhost", "LocalHost", "127.1")
+        following = [
+            head.start("--attach", job, "--out", tmp_path / host, url=f"http://{host}:{port}")
+            for host in hosts
+        ]
+        nobody = [
+            head.start("--stop", job, url=f"http://{host}:1")
+            for host in ("[::1]", "127.9.9.9", "dash.localhost")
+        ]
+        for process in following:  # the log comes by a websocket, of another library
+            output, errors = process.communicate(timeout=120)
+            assert (process.returncode, errors) == (0, "")
+            assert "trained\n" in output
+        for process in nobody:
+            assert "nobody answers at" in process.communicate(timeout=120)[1]
+        assert seen == []
+        # Elsewhere the proxy is used as before.
+        elsewhere = "http://dashboard.invalid:8265"
+        assert head.run("--stop", job, url=elsewhere)[0] == 1
+        assert seen[0].startswith(f"GET {elsewhere}/".encode())
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The event files hold what metrics.jsonl holds, read by TensorBoard itself."""
 
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from records import record_of
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-from distributed_pg import terminal
+from distributed_pg import tensorboard_sink, terminal
 from distributed_pg.config import TrainConfig
 from distributed_pg.errors import UsageError
 from distributed_pg.run_dir import read_metrics
@@ -57,6 +58,34 @@ def assert_same(these: Points, those: Points) -> None:
         assert [step for step, _ in points] == [step for step, _ in those[tag]], tag
         values = [value for _, value in those[tag]]
         assert [value for _, value in points] == pytest.approx(values, rel=1e-6), tag
+
+
+OTHERS = ["events.out.tfevents.1764000000.host.00000000", "events.out.tfevents.9999999999.z.00"]
+
+
+@pytest.mark.parametrize("others", [[], OTHERS])
+def test_what_is_resumed_is_shown_whatever_the_clock_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: list[str]
+) -> None:
+    """``others``: names of an older version, whose wall time came first."""
+    expected = [(episode, float(episode)) for episode in range(1, 13)]
+    now = [0.0]
+    monkeypatch.setattr(time, "time", lambda: now[0])
+    monkeypatch.setattr(tensorboard_sink, "time", lambda: now[0])
+    clocks = [2e9, 1.7e9, 1.7e9, 86400.0, 0.0, 1e10] + 6 * [1.5e9]
+    for before, now[0] in enumerate(clocks):
+        sink = TensorBoardSink(tmp_path, before)
+        for update in (before + 1, before + 2):  # the process is killed; one update is lost
+            sink.write(record_of(update, rewards=[float(update)]))
+        sink.close()
+        if before < len(others):
+            (new,) = (path for path in (tmp_path / FOLDER).iterdir() if path.name not in others)
+            new.rename(new.with_name(others[before]))
+    points = shown(tmp_path)[0][EPISODE_REWARD]
+    assert points == [*expected, (13, 13.0)]
+    names = [path.name for path in (tmp_path / FOLDER).iterdir()]
+    assert len(names) == len(clocks)
+    assert all(re.fullmatch(r"events\.[\w.-]+", name) for name in names)  # submit.py fetches those
 
 
 @pytest.mark.usefixtures("local_ray")
