@@ -11,7 +11,8 @@ from typing import Any
 
 import psutil
 
-from distributed_pg.run_dir import CHECKPOINTS, METRICS, read_metrics
+from distributed_pg.checkpoint_files import CHECKPOINTS
+from distributed_pg.run_dir import METRICS, read_metrics
 
 TRAIN = [sys.executable, "-m", "distributed_pg", "train"]
 DEADLINE = 180.0
