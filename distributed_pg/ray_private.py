@@ -122,17 +122,8 @@ def no_listener() -> Iterator[None]:
     raylet's state, and neither ``log_to_driver`` nor a logger's level keeps it from that. Without
     that part the lines are shown.
     """
-    worker = _module("ray._private.worker")
-    name = "listen_error_messages"
-    if worker is None or not hasattr(worker, name):
+    with _replaced("ray._private.worker", "listen_error_messages", lambda *_: None):
         yield
-        return
-    listen = getattr(worker, name)
-    setattr(worker, name, lambda *_: None)
-    try:
-        yield
-    finally:
-        setattr(worker, name, listen)
 
 
 def _module(name: str) -> ModuleType | None:
