@@ -18,6 +18,8 @@ class Milestone:
     episodes: int
     minutes: float
     frames: int
+    mean: float
+    """The running mean then: at the level, or above where the run began above."""
 
     @property
     def name(self) -> str:
@@ -40,7 +42,13 @@ def milestones(curve: Curve) -> list[Milestone]:
     """Those of :data:`LEVELS` that the run reached."""
     found = {level: first_at(curve.running_mean, level) for level in LEVELS}
     return [
-        Milestone(level, int(curve.episodes[i]), float(curve.minutes[i]), int(curve.frames[i]))
+        Milestone(
+            level,
+            int(curve.episodes[i]),
+            float(curve.minutes[i]),
+            int(curve.frames[i]),
+            float(curve.running_mean[i]),
+        )
         for level, i in found.items()
         if i is not None
     ]

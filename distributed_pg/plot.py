@@ -146,8 +146,8 @@ def _mark_milestones(
     axis: "Axes", x: Array, mean: Array, by: By, colour: str, *, text: bool
 ) -> None:
     """A ring where the mean reaches each level, and with ``text`` how far that is."""
-    for level in LEVELS:
-        index = first_at(mean, level)
+    # One update may have reached several levels.
+    for index in dict.fromkeys(first_at(mean, level) for level in LEVELS):
         if index is None:
             continue
         axis.plot(x[index], mean[index], "o", color=colour, markerfacecolor="white", markersize=5)

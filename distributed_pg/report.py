@@ -192,8 +192,8 @@ def _figures(curve: Curve, evaluation: Evaluation | None) -> list[Figure]:
 
 def _learning_charts(curve: Curve) -> list[Chart]:
     reached = milestones(curve)
-    by_episode = tuple((f"{m.episodes:,}", float(m.episodes), float(m.level)) for m in reached)
-    by_minute = tuple((f"{m.minutes:.1f}", m.minutes, float(m.level)) for m in reached)
+    by_episode = tuple((f"{m.episodes:,}", float(m.episodes), m.mean) for m in reached)
+    by_minute = tuple((f"{m.minutes:.1f}", m.minutes, m.mean) for m in reached)
     return [
         chart(
             "Running mean of the reward",
@@ -202,7 +202,7 @@ def _learning_charts(curve: Curve) -> list[Chart]:
             curve.running_mean,
             dots=curve.update_mean,
             y_range=(-21.0, 21.0),
-            marks=marks,
+            marks=tuple(dict.fromkeys(marks)),  # one update may have reached several levels
         )
         for x_label, x, marks in (
             ("episodes", curve.episodes, by_episode),

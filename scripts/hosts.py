@@ -85,6 +85,7 @@ StrictModes no
 UsePAM no
 PrintMotd no
 PrintLastLog no
+Subsystem sftp internal-sftp
 """
 SSH_CONFIG = """\
 Host *

@@ -85,6 +85,19 @@ def test_hosts_log_in_to_each_other_by_name(rig: Rig) -> None:
 
 
 @needs_hosts
+def test_files_are_copied_between_hosts_and_from_the_machine(rig: Rig, tmp_path: Path) -> None:
+    options = "-o StrictHostKeyChecking=no -o LogLevel=ERROR"
+    said(rig, "h1", f"echo secret > ~/token && scp {options} ~/token h2:copied")
+    assert said(rig, "h2", "cat ~/copied") == "secret"
+    config = ["-F", str(rig.ssh_config)]
+    command = ["scp", *config, "h2:copied", str(tmp_path / "here")]  # as Rig.ssh
+    subprocess.run(command, check=True, timeout=60)
+    assert (tmp_path / "here").read_text() == "secret\n"
+    get = f"echo 'get copied again' | sftp -b - {options} h2 && cat again"
+    assert said(rig, "h1", get).endswith("secret")
+
+
+@needs_hosts
 def test_a_partition_cuts_one_host_off_and_leaves_its_processes(rig: Rig) -> None:
     init = first_process(rig, "h2")
     assert reaches(rig, "h1", "h2")

