@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -28,8 +29,7 @@ class SessionFolder:
     def remove(self) -> None:
         """Remove it; that Ray has ended."""
         if self._path is not None and self._lock is not None:
-            self._lock.release()
-            shutil.rmtree(self._path, ignore_errors=True)
+            _remove(self._path, self._lock)
 
 
 def remove_left_over() -> None:
@@ -40,8 +40,7 @@ def remove_left_over() -> None:
     for mark in Path(temporary, "ray").glob(f"session_*/{_MARK}"):
         lock = _locked(mark.parent)
         if lock is not None:
-            lock.release()
-            shutil.rmtree(mark.parent, ignore_errors=True)
+            _remove(mark.parent, lock)
 
 
 def check_temporary_folder() -> None:
@@ -63,6 +62,18 @@ def check_temporary_folder() -> None:
             f"{named} is too long for Ray's sockets; set {variable or 'TMPDIR'} to a folder with "
             f"at most {most} characters in its path"
         )
+
+
+def _remove(folder: Path, lock: FileLock) -> None:
+    """Remove a session's folder; its mark last, so that what cannot go now goes with the next."""
+    for path in folder.iterdir():
+        if path.name != _MARK:
+            shutil.rmtree(path, ignore_errors=True)
+            with suppress(OSError):  # it was no folder, or is gone
+                path.unlink()
+    lock.release()
+    if all(path.name == _MARK for path in folder.iterdir()):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _locked(folder: Path) -> FileLock | None:
