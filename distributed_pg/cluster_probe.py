@@ -7,7 +7,6 @@ Another process tries it: where nobody answers, or this machine is no node of th
 import json
 import os
 import platform
-import signal
 import socket
 import subprocess
 import threading
@@ -33,6 +32,7 @@ _ADVICE = (
     "it asks for a token, and the one here is missing or another one; copy the cluster's "
     "~/.ray/auth_token, or set RAY_AUTH_TOKEN"
 )
+_KILLED = -9  # by SIGKILL, which not every system has a name for
 _NOT_A_NODE = ("Failed to connect to socket at address", "No node info found matching attributes")
 """What Ray says where the cluster answers, but none of its nodes can be reached on this machine."""
 _MISMATCH = "Version mismatch: "
@@ -103,7 +103,7 @@ def _reason_not_to_join(address: str) -> str | None:
         versions = probe.stdout.read() if probe.stdout else ""
     if probe.returncode == 0:
         return None
-    late = probe.returncode in (_TIMED_OUT, -signal.SIGKILL)
+    late = probe.returncode in (_TIMED_OUT, _KILLED)
     return _reason(address, said, late) + _other_versions(said, versions)
 
 

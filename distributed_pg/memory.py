@@ -1,9 +1,10 @@
 """How much memory a process has needed."""
 
 import re
-import resource
 import sys
 from pathlib import Path
+
+import psutil
 
 
 def peak_memory() -> int:
@@ -12,5 +13,9 @@ def peak_memory() -> int:
         # Not ru_maxrss, which begins with that of the process that started this one.
         status = Path("/proc/self/status").read_text()
         return int(re.findall(r"VmHWM:\s*(\d+) kB", status)[0]) * 1024
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

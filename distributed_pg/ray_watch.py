@@ -7,6 +7,7 @@ every process after a while. Neither leaves a chance to save, so whoever trains 
 
 import os
 import select
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -78,10 +79,13 @@ class ProcessWatch:
         store that was lost with it, and ends this process at once.
         """
         agents = [process for process, name in self._daemons if name == _AGENT_NAME]
-        if not hasattr(os, "pidfd_open") or not agents:
+        if sys.platform != "linux" or not agents:
+            return
+        try:
+            descriptors = [os.pidfd_open(agent.pid) for agent in agents]
+        except OSError:  # an old kernel, or one has ended just now
             return
         watched = select.poll()
-        descriptors = [os.pidfd_open(agent.pid) for agent in agents]
         for descriptor in descriptors:
             watched.register(descriptor, select.POLLIN)
 

@@ -11,6 +11,7 @@ CPU: see :func:`distributed_pg.kernels.native_kernels`.
 import multiprocessing
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -176,6 +177,7 @@ def _in_processes(work: Callable[[float], Rate], processes: int, seconds: float)
 
 
 def _child(work: Callable[[float], Rate], seconds: float, barrier: Any, sender: Connection) -> None:
-    os.nice(max(0, RAY_WORKER_NICENESS - os.nice(0)))
+    if sys.platform != "win32":
+        os.nice(max(0, RAY_WORKER_NICENESS - os.nice(0)))
     barrier.wait()
     sender.send(work(seconds))

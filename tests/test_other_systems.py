@@ -1,0 +1,86 @@
+"""Systems that we do not run on: what they lack is never asked for."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from command import DEADLINE
+
+LIKE_WINDOWS = """
+import builtins, os, pathlib, signal, sys
+
+LACKING = {"fcntl", "resource", "termios", "tty", "pty", "pwd", "grp"}
+real_import, real_open = builtins.__import__, os.open
+
+def lacking(name, globals=None, *rest):
+    if name.partition(".")[0] in LACKING:
+        if str((globals or {}).get("__name__")).startswith("distributed_pg"):
+            raise ImportError(f"no module named {name}")
+    return real_import(name, globals, *rest)
+
+def no_folder(path, *rest, **how):
+    if os.path.isdir(path):
+        raise PermissionError(13, "Permission denied", str(path))
+    return real_open(path, *rest, **how)
+
+builtins.__import__ = lacking
+os.open = no_folder
+for name in ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGKILL"):
+    delattr(signal, name)
+for name in ("O_DIRECTORY", "pidfd_open"):
+    delattr(os, name)
+"""
+IMPORT_ALL = """
+import importlib, pkgutil
+import distributed_pg
+for module in pkgutil.walk_packages(distributed_pg.__path__, "distributed_pg."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+        print(module.name)
+"""
+TRAIN = """
+sys.path.insert(0, {tests!r})
+from dataclasses import replace
+from pathlib import Path
+from distributed_pg.commands.train import _StopSignals
+from distributed_pg.config import TrainConfig
+from distributed_pg.learner import Learner
+from distributed_pg.run_location import open_run
+from distributed_pg.state import TrainingState
+from distributed_pg.train import Silent
+from simulated_cluster import SimulatedCluster, play_for_real
+
+config = TrainConfig(
+    batch_size=2, frame_limit=400, hidden_units=8, stop_episodes=4, run_dir=Path("run")
+)
+with _StopSignals(), open_run(config, print) as run_dir:
+    state = TrainingState.initial(config)
+    saved = run_dir.save(config, state, best=False)
+    cluster = SimulatedCluster(play_for_real(config), 2)
+    learner = Learner(config, state, cluster, run_dir, Silent(), saved, cluster.clock)
+    assert learner.run(lambda: False)
+    print(learner.save().name)
+"""
+
+
+def run(script: str, cwd: Path) -> str:
+    result = subprocess.run(
+        [sys.executable, "-c", LIKE_WINDOWS + script],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_every_module_is_imported_without_what_windows_lacks(tmp_path: Path) -> None:
+    imported = run(IMPORT_ALL, tmp_path).split()
+    assert {"distributed_pg.run_lock", "distributed_pg.memory", "distributed_pg.cli"} <= {*imported}
+
+
+def test_a_run_is_made_and_saved_without_what_windows_lacks(tmp_path: Path) -> None:
+    said = run(TRAIN.format(tests=str(Path(__file__).parent)), tmp_path)
+    assert said.split()[-1] == "update-00000002.safetensors"
