@@ -75,7 +75,7 @@ def changed_versions(before: dict[str, str]) -> list[str]:
 def cpu_model() -> str:
     """The processor's name as the system gives it."""
     try:
-        with Path("/proc/cpuinfo").open() as lines:
+        with Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as lines:
             names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
     except OSError:  # not Linux
         names = []
