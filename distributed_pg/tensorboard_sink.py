@@ -85,9 +85,10 @@ class TensorBoardSink:
 def _new_file(folder: Path) -> Path:
     """A name for an event file that sorts behind all that are there.
 
-    TensorBoard reads the files in the order of their names, which begin with the second in which
-    they were made. But the clock may have been set back, and a run may be resumed within a second.
+    TensorBoard reads the files in the order of their names, which else begin with the second in
+    which they were made. But the clock may be set back, and a run may be resumed within a second.
     """
-    made = [re.search(r"tfevents\.(\d+)\.", path.name) for path in folder.iterdir()]
-    second = max([int(time()), *(int(found[1]) + 1 for found in made if found)])
-    return folder / f"events.out.tfevents.{second:010}.{socket.gethostname()}"
+    made = [re.match(r"events\.part(\d+)\.", path.name) for path in folder.iterdir()]
+    part = 1 + max((int(found[1]) for found in made if found), default=0)
+    # "part" sorts behind the "out" with which the names of other writers go on.
+    return folder / f"events.part{part:06}.out.tfevents.{int(time()):010}.{socket.gethostname()}"

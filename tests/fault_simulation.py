@@ -205,6 +205,7 @@ def check(seed: int) -> None:
             faults.update(cluster.faults)
             continue
         learner.save()
+        state = learner.state
         faults.update(cluster.faults)
         break
     rewards = [r for _, record in sorted(disk.records.items()) for r in record.rewards]

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import submit
 from command import DEADLINE, QUICK
 from lying_around import INSTALLED, PACKAGE, Traps, copy_package
 
@@ -16,6 +15,8 @@ from distributed_pg.ray_cluster import _check_code
 from distributed_pg.versions import code_digest, own_code
 from distributed_pg.worker import WorkerInfo
 from distributed_pg.worker_code import code_for_workers
+
+SCRIPTS = Path(__file__).parent.parent / "scripts"
 
 BRIEF = [*QUICK, "--stop-episodes", "1", "--quiet"]
 
@@ -67,7 +68,9 @@ def test_no_file_of_the_current_folder_is_run_in_other_processes(
 
 
 def test_a_job_does_not_look_for_the_package_where_it_begins(traps: Traps) -> None:
-    command = submit.TRAIN.format(flags="--help").replace("cd / &&", "")
+    # In another process: it sets environment variables where it is imported.
+    template = run(sys.executable, "-c", "import submit; print(submit.TRAIN)", cwd=SCRIPTS).stdout
+    command = template.format(flags="--help").replace("cd / &&", "")
     shell = ("env", f"PATH={INSTALLED.parent}:{os.environ['PATH']}", "sh", "-c", command)
     submitted = run(*shell, cwd=traps.folder, PYTHONPATH=str(PACKAGE.parent))
     assert (submitted.returncode, traps.sprung) == (0, ""), submitted.stderr
