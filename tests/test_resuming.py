@@ -53,6 +53,12 @@ def saved_run(where: str | Path) -> RunDir:
     return run
 
 
+@pytest.fixture(autouse=True)
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Ray that other tests share is not this process's, as far as these know."""
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+
+
 @pytest.fixture(params=["folder", "uri"])
 def place(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
