@@ -256,7 +256,7 @@ def test_a_worker_without_the_game_stops_the_run(
     monkeypatch.setattr("distributed_pg.ray_worker.kernel_environment", lambda: environment)
     with pytest.raises(RomNotFoundError, match=r"Pong ROM: .*reinstall ale-py"):
         train(replace(CONFIG, num_workers=2, run_dir=tmp_path / "run"))
-    assert load_checkpoint(tmp_path / "run/checkpoints/update-00000000.safetensors")
+    assert not (tmp_path / "run").exists()  # so the same command works once the game is there
 
 
 def test_workers_that_cannot_start_stop_the_run(
