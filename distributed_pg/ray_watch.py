@@ -7,6 +7,7 @@ every process after a while. Neither leaves a chance to save, so whoever trains 
 
 import os
 import select
+import signal
 import sys
 import threading
 import time
@@ -78,33 +79,31 @@ class ProcessWatch:
         It signs off before it ends. Then Ray looks for the weights that were lost with it, in the
         store that was lost with it, and ends this process at once.
         """
-        agents = [process for process, name in self._daemons if name == _AGENT_NAME]
-        if sys.platform != "linux" or not agents:
+        if sys.platform != "linux":
             return
+        agents: list[int] = []
+        others: list[int] = []
         try:
-            descriptors = [os.pidfd_open(agent.pid) for agent in agents]
+            # The GCS first, by which the news would come that would end this process.
+            for process, name in sorted(self._daemons, key=lambda one: one[1]):
+                of_it = agents if name == _AGENT_NAME else others
+                of_it.append(os.pidfd_open(process.pid))
         except OSError:  # an old kernel, or one has ended just now
             return
-        watched = select.poll()
-        for descriptor in descriptors:
-            watched.register(descriptor, select.POLLIN)
 
         def wait() -> None:
+            watched = select.poll()
+            for agent in agents:
+                watched.register(agent, select.POLLIN)
             watched.poll()
-            self.kill()
-            for descriptor in descriptors:
+            # Milliseconds count: nothing here may give up the interpreter's lock.
+            for process in others:
+                with suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(process, signal.SIGKILL)
+            for descriptor in agents + others:
                 os.close(descriptor)
 
         threading.Thread(target=wait, name="agents", daemon=True).start()
-
-    def kill(self) -> None:
-        """End what is left of them. A raylet that is about to end would take this process along."""
-        # The GCS first, by which the news would come that would end this process.
-        processes = [process for process, _ in sorted(self._daemons, key=lambda one: one[1])]
-        for process in processes:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        psutil.wait_procs(processes, timeout=LOOK_SECONDS)
 
 
 class ClusterWatch:
