@@ -2,6 +2,7 @@
 
 import hashlib
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -30,22 +31,28 @@ class Code:
 
 
 @cache
+def own_files() -> dict[str, bytes]:
+    """The Python files of this package as they are when this process looks first."""
+    return python_files(PACKAGE)
+
+
+@cache
 def own_code() -> Code:
-    """Which code this process runs; looked up once."""
-    return Code(platform.node(), str(PACKAGE), code_digest(PACKAGE))
+    """Which code this process runs."""
+    return Code(platform.node(), str(PACKAGE), code_digest(own_files()))
 
 
-def python_files(package: Path) -> list[Path]:
-    """The Python files of a package, in an order that depends on nothing but their names."""
-    return sorted(package.rglob("*.py"), key=lambda path: path.relative_to(package).as_posix())
+def python_files(package: Path) -> dict[str, bytes]:
+    """Paths in the package and contents of its Python files, sorted by path."""
+    found = {path.relative_to(package).as_posix(): path for path in package.rglob("*.py")}
+    return {name: found[name].read_bytes() for name in sorted(found)}
 
 
-def code_digest(package: Path) -> str:
-    """A digest of the names and contents of a package's Python files."""
+def code_digest(files: Mapping[str, bytes]) -> str:
+    """A digest of the names and contents of a package's files."""
     digest = hashlib.sha256()
-    for path in python_files(package):
-        content = path.read_bytes()
-        digest.update(f"{path.relative_to(package).as_posix()}\0{len(content)}\0".encode())
+    for name, content in files.items():
+        digest.update(f"{name}\0{len(content)}\0".encode())
         digest.update(content)
     return digest.hexdigest()[:16]
 

@@ -13,9 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from distributed_pg import ray_private
-from distributed_pg.errors import RunError
 from distributed_pg.kernels import environment
-from distributed_pg.versions import PACKAGE, code_digest, own_code, python_files
+from distributed_pg.versions import PACKAGE, own_files
 
 _COMBINE = {
     # In a Ray job that has a working_dir, ray.init() must not have another one unless told so.
@@ -27,16 +26,12 @@ _COMBINE = {
 def code_for_workers() -> Iterator[dict[str, str]]:
     """The ``runtime_env`` to give ``ray.init()``, which has to be called in the ``with`` block.
 
-    Raises:
-        RunError: the package was changed since this process looked at it first.
+    A Ray that is started again gets the same code, even if the package was edited meanwhile.
     """
     with tempfile.TemporaryDirectory(prefix="distributed_pg-") as folder:
-        copy = Path(folder) / PACKAGE.name
-        for path in python_files(PACKAGE):
-            target = copy / path.relative_to(PACKAGE)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(path.read_bytes())
-        if code_digest(copy) != own_code().digest:
-            raise RunError(f"{PACKAGE} was changed since this process started; start it again")
+        for name, content in own_files().items():
+            path = Path(folder) / PACKAGE.name / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
         with environment(_COMBINE), ray_private.not_by_uv():
             yield {"working_dir": folder}

@@ -5,6 +5,8 @@ import os
 import re
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +18,34 @@ with all cores busy."""
 
 
 def distributed_pg(
-    *arguments: str | Path, cwd: Path, timeout: float = DEADLINE, **environment: str
+    *arguments: str | Path, cwd: Path, **environment: str
 ) -> subprocess.CompletedProcess[str]:
+    return run(*COMMAND, *arguments, cwd=cwd, **environment)
+
+
+def run(*command: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*COMMAND, *map(str, arguments)],
+        list(map(str, command)),
         cwd=cwd,
         env=os.environ | environment,
         capture_output=True,
         text=True,
-        timeout=timeout,
+        timeout=2 * DEADLINE,  # some commands do several things
         check=False,
     )
+
+
+def until(
+    condition: Callable[[], bool],
+    process: subprocess.Popen[Any] | None = None,
+    seconds: float = DEADLINE,
+) -> None:
+    """Wait for ``condition``, while ``process`` runs."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process is None or process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.02)
 
 
 def assert_one_line_error(

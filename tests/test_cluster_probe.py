@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import ray
-from command import DEADLINE, QUICK
+from command import QUICK, run
 from lying_around import INSTALLED, Traps, copy_package, ray_head
 
 TRAIN = ("train", *QUICK, "--stop-episodes", "1", "--quiet")
@@ -37,24 +37,12 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]
         yield head
 
 
-def run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        list(map(str, command)),
-        cwd=cwd,
-        env=os.environ | TOKEN,
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=False,
-    )
-
-
 def train(
     *prefix: str, address: str, traps: Traps, folder: Path
 ) -> subprocess.CompletedProcess[str]:
     """Train on the cluster from among the traps."""
     where = ("--address", address, "--run-dir", str(folder / "run"))
-    return run(*prefix, str(INSTALLED), *TRAIN, *where, cwd=traps.folder)
+    return run(*prefix, str(INSTALLED), *TRAIN, *where, cwd=traps.folder, **TOKEN)
 
 
 def test_the_learners_code_is_run_whatever_lies_around_there_and_here(
@@ -96,7 +84,7 @@ def test_and_of_another_version_if_there_is_one(
     head: tuple[str, Path], traps: Traps, tmp_path: Path
 ) -> None:
     address, sockets = head
-    done = run(sys.executable, "-c", PRETEND_ANOTHER_VERSION, address, cwd=tmp_path)
+    done = run(sys.executable, "-c", PRETEND_ANOTHER_VERSION, address, cwd=tmp_path, **TOKEN)
     assert done.returncode == 0, done.stderr
     there = apart(sockets, processes=True)  # else Ray says so itself
     refused = train(*there, address=address, traps=traps, folder=tmp_path)

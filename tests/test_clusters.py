@@ -9,13 +9,13 @@ import re
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 import ray
+from command import until
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 
 CPUS = {"CPU": 1, "object_store_memory": 100 * 2**20}
@@ -85,7 +85,7 @@ def growing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     head = psutil.Popen(command, env=os.environ | environment, stdout=log, stderr=log)
     address = f"{_own_address()}:{PORT}"
     try:
-        _until(lambda: _answers(address), 60)
+        until(lambda: _answers(address), seconds=60)
         yield address
     finally:
         for process in [*head.children(recursive=True), head]:
@@ -101,7 +101,7 @@ def test_nodes_come_for_the_run_and_go_after_it(growing: str, tmp_path: Path) ->
     del environment["RAY_AUTH_MODE"]  # it is found out that the cluster asks for the token
     training = subprocess.Popen(command, env=environment, stdout=log.open("w"))
     try:
-        _until(lambda: "workers 2" in log.read_text(), 120)  # both nodes came, and play
+        until(lambda: "workers 2" in log.read_text(), seconds=120)  # both nodes came, and play
         training.terminate()
         assert training.wait(60) == 0
     finally:
@@ -110,7 +110,7 @@ def test_nodes_come_for_the_run_and_go_after_it(growing: str, tmp_path: Path) ->
     (episodes,) = re.findall(r"Stopped on request after (\d+) episodes", said)
     whole = _run(*TRAIN, "--stop-episodes", episodes, "--run-dir", tmp_path / "whole")
     assert _checksum(said) == _checksum(whole.stdout)
-    _until(lambda: _nodes(growing) == 0, 60)
+    until(lambda: _nodes(growing) == 0, seconds=60)
 
 
 def test_another_token_is_one_clear_line(growing: str, tmp_path: Path) -> None:
@@ -170,10 +170,3 @@ def _answers(address: str) -> bool:
     except OSError:
         return False
     return True
-
-
-def _until(condition: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)

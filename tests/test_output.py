@@ -7,14 +7,13 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import psutil
 import pytest
-from command import COMMAND, DEADLINE, QUICK, metrics
+from command import COMMAND, DEADLINE, QUICK, metrics, until
 from records import record_of
 from terminals import Terminal
 
@@ -57,7 +56,7 @@ def test_a_run_outlives_its_terminal_and_a_worker_where_hang_ups_are_ignored(
     # What the run says of the worker cannot be shown any more.
     shell = ["sh", "-c", 'trap "" HUP; exec "$@"', "sh"]
     terminal = Terminal([*shell, *TRAIN, "--stop-episodes", "200"], tmp_path)
-    _until(lambda: len(_lines(tmp_path)) > 2, terminal.process)
+    until(lambda: len(_lines(tmp_path)) > 2, terminal.process)
     terminal.close()
     children = psutil.Process(terminal.process.pid).children(recursive=True)
     (worker,) = (child for child in children if "RolloutWorker" in child.name())
@@ -68,7 +67,7 @@ def test_a_run_outlives_its_terminal_and_a_worker_where_hang_ups_are_ignored(
 
 def test_a_terminal_that_is_stopped_stops_nothing(tmp_path: Path) -> None:
     terminal = Terminal([*TRAIN, "--stop-episodes", "20"], tmp_path)
-    _until(lambda: len(_lines(tmp_path)) > 2, terminal.process)
+    until(lambda: len(_lines(tmp_path)) > 2, terminal.process)
     terminal.press(b"\x13")  # Ctrl-S
     assert terminal.process.wait(DEADLINE) == 0
     assert checkpoint(tmp_path / "run", 20).is_file()
@@ -77,7 +76,7 @@ def test_a_terminal_that_is_stopped_stops_nothing(tmp_path: Path) -> None:
 
 def test_a_hang_up_saves_and_stops(tmp_path: Path) -> None:
     terminal = Terminal(TRAIN, tmp_path)
-    _until(lambda: len(_lines(tmp_path)) > 2, terminal.process)
+    until(lambda: len(_lines(tmp_path)) > 2, terminal.process)
     terminal.close()
     assert terminal.process.wait(DEADLINE) == 0
     assert checkpoint(tmp_path / "run", len(_lines(tmp_path))).is_file()
@@ -240,11 +239,3 @@ def test_a_display_that_hangs_is_waited_for_a_little(monkeypatch: pytest.MonkeyP
 def _lines(folder: Path) -> list[str]:
     path = folder / "run/metrics.jsonl"
     return path.read_text().splitlines() if path.exists() else []
-
-
-def _until(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        assert process.poll() is None, "the command ended by itself"
-        assert time.monotonic() < deadline
-        time.sleep(0.05)

@@ -4,8 +4,7 @@ import os
 import signal
 import subprocess
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 import ray
-from command import COMMAND, DEADLINE, QUICK, distributed_pg, metrics
+from command import COMMAND, DEADLINE, QUICK, distributed_pg, metrics, until
 from ray.cluster_utils import Cluster
 
 from distributed_pg import ray_session, ray_watch
@@ -48,17 +47,9 @@ def _has(run: Path, most: int) -> bool:
     return lines(run) > most
 
 
-def until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def daemon(process: subprocess.Popen[str], name: str) -> psutil.Process:
     children = psutil.Process(process.pid).children(recursive=True)
-    return next(child for child in children if child.name() == name)
+    return next(child for child in children if name in (child.name(), *child.cmdline()[:1]))
 
 
 def session_folders(pid: int) -> list[Path]:
@@ -68,7 +59,7 @@ def session_folders(pid: int) -> list[Path]:
 def test_a_run_outlives_each_of_its_own_rays_processes(tmp_path: Path) -> None:
     process = start(tmp_path, "--stop-episodes", "1000000")
     begun = psutil.Process(process.pid).create_time()
-    for name in ("raylet", "gcs_server"):
+    for name in ("raylet", "gcs_server", "ray::RuntimeEnvAgent"):
         daemon(process, name).kill()
         # An answer or two may come in before it is noticed.
         more = lines(tmp_path / "run") + 10
@@ -76,7 +67,7 @@ def test_a_run_outlives_each_of_its_own_rays_processes(tmp_path: Path) -> None:
     process.send_signal(signal.SIGUSR1)
     said, _ = process.communicate(timeout=DEADLINE)
     assert process.returncode == 0, said
-    assert said.count("is saved, and Ray is started anew") == 2
+    assert said.count("is saved, and Ray is started anew") == 3
     check_nothing_of_rays(said)
     made = metrics(tmp_path / "run")
     assert load_checkpoint(

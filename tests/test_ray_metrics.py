@@ -2,16 +2,15 @@
 
 import json
 import re
-import time
 import urllib.request
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command import until
 from prometheus_client.parser import text_string_to_metric_families
 
 from distributed_pg.config import TrainConfig
@@ -37,13 +36,6 @@ def scrape(address: str, run: str) -> Samples:
     }
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
 @dataclass(frozen=True)
 class Scraped:
     """A run that was stopped and resumed."""
@@ -62,7 +54,7 @@ def scraped(tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> Scrape
 
     class Prometheus(Silent):
         def updated(self, record: UpdateRecord) -> None:
-            wait_until((run / TARGET).exists)
+            until((run / TARGET).exists)
             targets.append(json.loads((run / TARGET).read_text()))
 
     train(replace(CONFIG, run_dir=run), Prometheus())
@@ -78,7 +70,7 @@ def scraped(tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> Scrape
         samples.update(scrape(metrics_address(), run.name))
         return all(samples.get((f"ray_distributed_pg_{n}", "")) == v for n, v in last.items())
 
-    wait_until(is_complete)
+    until(is_complete)
     return Scraped(targets, samples, lines)
 
 

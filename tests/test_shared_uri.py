@@ -9,6 +9,7 @@ from typing import Any
 
 import fsspec
 import pytest
+from command import until
 from records import record_of
 
 from distributed_pg.checkpoint import load_checkpoint
@@ -69,20 +70,9 @@ def update_at(uri: str) -> int:
     return load_newest_at(uri, load_checkpoint, pytest.fail).state.progress.update
 
 
-def wait_until(holds: Callable[[], bool]) -> None:
-    """Wait for what another thread does."""
-    waiting = threading.Condition()
-    with waiting:
-        for _ in range(int(SECONDS / 0.01)):
-            if holds():
-                return
-            waiting.wait(0.01)
-    pytest.fail("it did not come about")
-
-
 def published(run: RunDir, uri: str, update: int) -> None:
     make_update(run, update)
-    wait_until(lambda: update_at(uri) == update)
+    until(lambda: update_at(uri) == update)
 
 
 def keys(uri: str) -> list[str]:
@@ -358,7 +348,7 @@ def test_a_store_that_was_lost_while_it_failed_gets_everything(uri: str) -> None
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(RemoteRun, "_all_keys", lambda _: 1 / 0)
             make_update(run, 2)
-            wait_until(lambda: len(told) == 2)
+            until(lambda: len(told) == 2)
             memory.rm(f"/{uri.removeprefix('memory://')}", recursive=True)
         make_update(run, 3)
     assert told[-1] == f"{uri}: the run is published again"
