@@ -69,6 +69,7 @@ def test_a_run_outlives_each_of_its_own_rays_processes(tmp_path: Path) -> None:
     assert process.returncode == 0, said
     assert said.count("is saved, and Ray is started anew") == 3
     check_nothing_of_rays(said)
+    assert not (tmp_path / "run/scrape_target.yml").exists()
     made = metrics(tmp_path / "run")
     assert load_checkpoint(
         tmp_path / f"run/checkpoints/update-{len(made):08}.safetensors"
