@@ -30,7 +30,7 @@ def write_report(
     seconds: float,
     out: Path,
 ) -> list[Path]:
-    """Write ``benchmark.json``, ``benchmark.csv`` and, with matplotlib, the pictures to ``out``.
+    """Write ``benchmark.json``, ``benchmark.csv`` and, with matplotlib, pictures to the folder ``out``.
 
     Returns:
         The files written.
@@ -51,7 +51,6 @@ def write_report(
     }
     files = [out / "benchmark.json", out / "benchmark.csv"]
     with writing(f"out: {out}"):
-        out.mkdir(parents=True, exist_ok=True)
         write_atomically(files[0], (json.dumps(report, indent=2) + "\n").encode())
         with files[1].open("w", newline="") as file:
             writer = csv.DictWriter(file, [field.name for field in fields(Row)])

@@ -42,10 +42,14 @@ def neutral_folder() -> Iterator[None]:
 
     Processes of :mod:`multiprocessing` that start in the block must have ended at its end.
     """
-    before = os.getcwd()  # noqa: PTH109 - as Path has no chdir
+    try:
+        before = os.getcwd()  # noqa: PTH109 - as Path has no chdir
+    except FileNotFoundError:  # it was deleted, as the other one will be
+        before = None
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         try:
             yield
         finally:
-            os.chdir(before)
+            if before is not None:
+                os.chdir(before)

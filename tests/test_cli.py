@@ -67,6 +67,7 @@ def test_output_that_nobody_reads_is_no_error(tmp_path: Path) -> None:
         ("train --colour red", 2, "--colour"),
         ("train --stop-episodes", 2, "--stop-episodes"),
         ("train --run-dir /dev/null/run", 1, "run_dir: /dev/null/run cannot be written"),
+        ("benchmark --out /dev/null/out", 1, "out: /dev/null/out cannot be written"),
         ("train --resume nowhere", 2, r"nowhere holds no run \(config.json: No such file"),
         ("train --address head", 2, "address: 'head' is not HOST:PORT"),
         ("learn", 2, "learn"),

@@ -70,6 +70,10 @@ def test_without_a_current_folder(tmp_path: Path) -> None:
     leave = ("sh", "-c", 'rmdir "$PWD"; exec "$@"', "sh")
     trained = run(*leave, INSTALLED, "train", *BRIEF, "--run-dir", tmp_path / "run", cwd=gone)
     assert trained.returncode == 0, trained.stderr
+    gone.mkdir()
+    measure = "from distributed_pg.references import emulator_rate; print(emulator_rate(1, 0.1))"
+    measured = run(*leave, sys.executable, "-c", measure, cwd=gone)
+    assert measured.returncode == 0, measured.stderr
     assert not gone.exists()
 
 

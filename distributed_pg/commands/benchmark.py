@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from distributed_pg.config import check_address, check_whole
-from distributed_pg.errors import UsageError
+from distributed_pg.errors import UsageError, writing
 from distributed_pg.terminal import console
 
 
@@ -84,6 +84,8 @@ def run(args: BenchmarkArgs) -> int:
     )
     from distributed_pg.memory_benchmark import measure_memory
 
+    with writing(f"out: {args.out}"):  # minutes before there is something to write
+        args.out.mkdir(parents=True, exist_ok=True)
     errors = console(stderr=True)
     of_policy: dict[str, Any] = {
         "checkpoint": args.checkpoint,
@@ -96,13 +98,12 @@ def run(args: BenchmarkArgs) -> int:
     rows = benchmark(counts, args.rounds, args.seconds, native=args.native_kernels, **of_policy)
     simulations = simulate(simulated, args.seconds, **of_policy) if simulated else []
     memory = measure_memory(errors.print)
-    files = write_report(rows, simulations, memory, args.rounds, args.seconds, args.out)
     screen = console()
     screen.print(speed_table(rows))
     screen.print(gradient_line(rows))
     if simulations:
         screen.print(simulation_table(simulations))
     screen.print(memory_line(memory))
-    for file in files:
+    for file in write_report(rows, simulations, memory, args.rounds, args.seconds, args.out):
         screen.print(f"Wrote {file}", soft_wrap=True)
     return 0
