@@ -30,7 +30,7 @@ def write_report(
     seconds: float,
     out: Path,
 ) -> list[Path]:
-    """Write ``benchmark.json``, ``benchmark.csv`` and, with matplotlib, pictures to the folder ``out``.
+    """Write ``benchmark.json``, ``.csv`` and, with matplotlib, pictures to the folder ``out``.
 
     Returns:
         The files written.

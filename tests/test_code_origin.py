@@ -64,6 +64,13 @@ def test_a_job_does_not_look_for_the_package_where_it_begins(traps: Traps) -> No
     assert "--batch-size" in submitted.stdout
 
 
+MEASURE = """
+from distributed_pg.references import emulator_rate
+if __name__ == "__main__":
+    assert emulator_rate(1, 0.1).frames > 0
+"""
+
+
 def test_without_a_current_folder(tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
@@ -71,8 +78,9 @@ def test_without_a_current_folder(tmp_path: Path) -> None:
     trained = run(*leave, INSTALLED, "train", *BRIEF, "--run-dir", tmp_path / "run", cwd=gone)
     assert trained.returncode == 0, trained.stderr
     gone.mkdir()
-    measure = "from distributed_pg.references import emulator_rate; print(emulator_rate(1, 0.1))"
-    measured = run(*leave, sys.executable, "-c", measure, cwd=gone)
+    script = tmp_path / "script.py"
+    script.write_text(MEASURE)
+    measured = run(*leave, sys.executable, script, cwd=gone)
     assert measured.returncode == 0, measured.stderr
     assert not gone.exists()
 
