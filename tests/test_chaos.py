@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import pytest
 from chaos_script import chaos
 
 
+@pytest.mark.slow
 def test_a_run_that_is_broken_again_and_again_ends_in_the_same_bits(tmp_path: Path) -> None:
     kinds = ["two_workers_killed", "node_killed", "learner_killed_while_it_saves"]
     record = chaos(tmp_path / "chaos.json", "--kinds", ",".join(kinds))

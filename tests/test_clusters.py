@@ -93,6 +93,7 @@ def growing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         head.wait()
 
 
+@pytest.mark.slow
 def test_nodes_come_for_the_run_and_go_after_it(growing: str, tmp_path: Path) -> None:
     assert _nodes(growing) == 0
     command = [sys.executable, *TRAIN, "--address", growing, "--run-dir", f"{tmp_path}/grown"]

@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import pytest
 from chaos_script import chaos
 
 
+@pytest.mark.slow
 def test_runs_that_are_ended_in_some_way_are_resumed_with_the_same_bits(tmp_path: Path) -> None:
     ways = ["hang_up", "closed_pipe", "raylet_killed"]
     # The last of these numbers loses its output and then a worker, about which it would speak.

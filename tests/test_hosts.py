@@ -218,6 +218,7 @@ def test_it_says_why_it_cannot_make_hosts(
 
 
 @needs_hosts
+@pytest.mark.slow
 def test_training_on_hosts_that_go_and_come_ends_in_the_bits_of_a_local_run(tmp_path: Path) -> None:
     out = tmp_path / "hosts.json"
     command = [sys.executable, str(RECORD), "--out", str(out)]
