@@ -2,7 +2,7 @@
 
 import sys
 
-from distributed_pg.cli import main
+from distributed_pg.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

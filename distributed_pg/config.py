@@ -221,7 +221,7 @@ class TrainConfig:
         return min(self.decay, updates / (updates + 1))
 
     def env_settings(self) -> dict[str, Any]:
-        """The arguments of :class:`distributed_pg.env.PongEnv`."""
+        """The arguments of :class:`distributed_pg.envs.pong.PongEnv`."""
         names = ("actions", "crop", "frame_skip", "repeat_action_probability", "frame_limit")
         return {name: getattr(self, name) for name in names}
 

@@ -45,8 +45,8 @@ from faults import (
 from machines import ENDLESS, NODES, SETTINGS, WORKERS, Machines, Training
 from ways import WAYS
 
-from distributed_pg.run_dir import METRICS, read_metrics
-from distributed_pg.versions import library_versions
+from distributed_pg.storage.metrics import METRICS, read_metrics
+from distributed_pg.system_info import library_versions
 
 KINDS = {
     "worker_killed": 740,

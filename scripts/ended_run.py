@@ -28,8 +28,8 @@ from faults import (
 from sessions import Disowned, FullDisk, Nohup, Session
 from ways import ALSO, MOMENTS, UPDATES, WAYS, kill_worker, train_command, way_of
 
-from distributed_pg.checkpoint import load_checkpoint, weights_checksum
 from distributed_pg.errors import RunError
+from distributed_pg.storage.checkpoint import load_checkpoint, weights_checksum
 
 FURTHER = 2
 """Updates that a run must make to have gone on."""

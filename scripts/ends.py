@@ -35,7 +35,7 @@ from faults import (
 from sessions import Session
 from ways import SETTINGS, UPDATES, WAYS, train_command
 
-from distributed_pg.versions import library_versions
+from distributed_pg.system_info import library_versions
 
 GONE_SECONDS = 120.0
 """How long a run's processes may live on: Ray's agents take more than a minute to give up."""

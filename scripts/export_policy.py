@@ -11,15 +11,15 @@ import argparse
 import sys
 from pathlib import Path
 
-from distributed_pg.kernels import hold_kernels
+from distributed_pg.determinism import hold_kernels
 
 hold_kernels()
 
 import numpy as np  # noqa: E402
 
+from distributed_pg.algo.policy import Policy  # noqa: E402
 from distributed_pg.errors import RunError, UsageError  # noqa: E402
-from distributed_pg.policy import Policy  # noqa: E402
-from distributed_pg.trained_policy import (  # noqa: E402
+from distributed_pg.storage.policy_file import (  # noqa: E402
     TrainedPolicy,
     load_policy_at,
     save_policy,

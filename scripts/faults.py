@@ -10,9 +10,9 @@ from typing import Any
 
 import psutil
 
-from distributed_pg.checkpoint_files import CHECKPOINTS
 from distributed_pg.own_code import own_command
-from distributed_pg.run_dir import METRICS, read_metrics
+from distributed_pg.storage.checkpoint_files import CHECKPOINTS
+from distributed_pg.storage.metrics import METRICS, read_metrics
 
 TRAIN = own_command("train")
 DEADLINE = 180.0

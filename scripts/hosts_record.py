@@ -27,7 +27,7 @@ from hosts import Rig
 
 from distributed_pg.errors import RunError
 from distributed_pg.own_code import own_command
-from distributed_pg.run_dir import read_metrics
+from distributed_pg.storage.metrics import read_metrics
 
 DEADLINE = 120.0
 """Seconds in which anything that is waited for must happen."""

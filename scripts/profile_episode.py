@@ -11,15 +11,15 @@ import statistics
 import time
 from pathlib import Path
 
-from distributed_pg.kernels import hold_kernels
+from distributed_pg.determinism import hold_kernels
 
 hold_kernels()  # before numpy is imported
 
+from distributed_pg.algo.rollout import rollout  # noqa: E402
+from distributed_pg.algo.state import TrainingState  # noqa: E402
 from distributed_pg.config import TrainConfig  # noqa: E402
-from distributed_pg.env import PongEnv  # noqa: E402
-from distributed_pg.rollout import rollout  # noqa: E402
-from distributed_pg.state import TrainingState  # noqa: E402
-from distributed_pg.trained_policy import load_policy_at  # noqa: E402
+from distributed_pg.envs.pong import PongEnv  # noqa: E402
+from distributed_pg.storage.policy_file import load_policy_at  # noqa: E402
 
 
 def main() -> None:

@@ -19,10 +19,10 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from distributed_pg.analysis.learning_curves import setting_text
 from distributed_pg.config import as_flags
-from distributed_pg.curves import setting_text
 from distributed_pg.own_code import own_command
-from distributed_pg.run_dir import METRICS, read_metrics
+from distributed_pg.storage.metrics import METRICS, read_metrics
 
 Settings = dict[str, Any]
 

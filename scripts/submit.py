@@ -31,15 +31,15 @@ from typing import Any, NoReturn, cast
 from urllib.parse import urlencode, urlsplit
 
 import distributed_pg
-from distributed_pg.causes import first_sentence, last_line
-from distributed_pg.checkpoint import load_checkpoint, weights_checksum
-from distributed_pg.checkpoint_files import CHECKPOINTS
-from distributed_pg.cli import parse_command
-from distributed_pg.commands.train import TrainArgs
+from distributed_pg.cli.main import parse_command
+from distributed_pg.cli.train import TrainArgs
 from distributed_pg.config import TrainConfig
 from distributed_pg.errors import RunError, UsageError, one_line, plain, writing
-from distributed_pg.fresh_folder import RUNS
-from distributed_pg.run_dir import RunDir
+from distributed_pg.runtime.causes import first_sentence, last_line
+from distributed_pg.storage.checkpoint import load_checkpoint, weights_checksum
+from distributed_pg.storage.checkpoint_files import CHECKPOINTS
+from distributed_pg.storage.fresh_folder import RUNS
+from distributed_pg.storage.run_dir import RunDir
 
 # Ray's own commands send the token wherever there is one; its job client does so only if told,
 # before Ray is imported. The address is the one that the user gives.

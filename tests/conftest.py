@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 
-from distributed_pg.kernels import hold_kernels
+from distributed_pg.determinism import hold_kernels
 
 hold_kernels()
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -12,8 +12,8 @@ import pytest  # noqa: E402
 import ray  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
-from distributed_pg.env import PongEnv  # noqa: E402
-from distributed_pg.policy import Policy  # noqa: E402
+from distributed_pg.algo.policy import Policy  # noqa: E402
+from distributed_pg.envs.pong import PongEnv  # noqa: E402
 
 # A busy machine is not a failure. CI tries the same cases each time; runs by hand find new ones.
 settings.register_profile("ours", deadline=None, derandomize="CI" in os.environ)

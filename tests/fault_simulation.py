@@ -20,15 +20,16 @@ from pathlib import Path
 import numpy as np
 from simulated_cluster import Clock, Event, Faults, SimulatedCluster
 
-from distributed_pg.checkpoint import weights_checksum
+from distributed_pg.algo.policy import Gradient, Policy
+from distributed_pg.algo.rmsprop import RMSProp
+from distributed_pg.algo.rollout import EpisodeStats
+from distributed_pg.algo.state import Progress, TrainingState
 from distributed_pg.config import TrainConfig
-from distributed_pg.learner import Learner
-from distributed_pg.optimizer import RMSProp
-from distributed_pg.policy import Gradient, Policy
-from distributed_pg.rollout import EpisodeStats
-from distributed_pg.run_dir import RunDir, UpdateRecord
-from distributed_pg.schedule import Ticket
-from distributed_pg.state import Progress, TrainingState
+from distributed_pg.storage.checkpoint import weights_checksum
+from distributed_pg.storage.metrics import UpdateRecord
+from distributed_pg.storage.run_dir import RunDir
+from distributed_pg.training.learner import Learner
+from distributed_pg.training.schedule import Ticket
 
 INPUTS, HIDDEN = 8, 3
 DEADLOCK_SECONDS = 100_000.0

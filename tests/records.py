@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from distributed_pg.run_dir import UpdateRecord
+from distributed_pg.storage.metrics import UpdateRecord
 
 
 def record_of(update: int, **given: Any) -> UpdateRecord:

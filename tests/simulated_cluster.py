@@ -7,12 +7,12 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from distributed_pg.cluster import Failed, Finished, Lost
+from distributed_pg.algo.policy import Gradient, Policy
+from distributed_pg.algo.rollout import EpisodeStats, rollout
 from distributed_pg.config import TrainConfig
-from distributed_pg.env import PongEnv
-from distributed_pg.policy import Gradient, Policy
-from distributed_pg.rollout import EpisodeStats, rollout
-from distributed_pg.schedule import Ticket
+from distributed_pg.envs.pong import PongEnv
+from distributed_pg.training.schedule import Ticket
+from distributed_pg.training.worker_pool import Failed, Finished, Lost
 
 Event = Finished | Lost | Failed
 Play = Callable[[Ticket, Policy], tuple[EpisodeStats, Gradient]]
@@ -72,7 +72,7 @@ class _Worker:
 
 
 class SimulatedCluster:
-    """Implements distributed_pg.cluster.Cluster; ``play`` stands for the worker's work."""
+    """Implements the interface of a pool; ``play`` stands for the worker's work."""
 
     def __init__(
         self,

@@ -7,11 +7,11 @@ from typing import Any, cast
 import pytest
 from simulated_cluster import SimulatedCluster, play_for_real
 
-from distributed_pg.benchmark import _watch_training
+from distributed_pg.algo.state import TrainingState
+from distributed_pg.benchmark.throughput import _watch_training
 from distributed_pg.config import TrainConfig
-from distributed_pg.ray_cluster import RayCluster
-from distributed_pg.run_dir import RunDir
-from distributed_pg.state import TrainingState
+from distributed_pg.runtime.ray_worker_pool import RayCluster
+from distributed_pg.storage.run_dir import RunDir
 
 CONFIG = TrainConfig(batch_size=1, frame_limit=80, hidden_units=8, checkpoint_every=1)
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distributed_pg.braille import curve
+from distributed_pg.monitoring.braille import curve
 
 numbers = st.floats(-1e6, 1e6)
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from distributed_pg.causes import exception_in, first_sentence, last_line, reason_in
 from distributed_pg.errors import one_line, plain
+from distributed_pg.runtime.causes import exception_in, first_sentence, last_line, reason_in
 
 CREATION = """\
 The actor died because of an error raised in its creation task, \x1b[36mray::RolloutWorker.\

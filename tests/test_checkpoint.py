@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from distributed_pg.checkpoint import (
+from distributed_pg.algo.policy import Policy
+from distributed_pg.algo.rollout import EpisodeStats
+from distributed_pg.algo.state import Progress, TrainingState
+from distributed_pg.config import TrainConfig
+from distributed_pg.errors import CheckpointError
+from distributed_pg.storage.checkpoint import (
     load_checkpoint,
     save_checkpoint,
     weights_checksum,
 )
-from distributed_pg.config import TrainConfig
-from distributed_pg.errors import CheckpointError
-from distributed_pg.policy import Policy
-from distributed_pg.rollout import EpisodeStats
-from distributed_pg.sealed_file import write_atomically
-from distributed_pg.state import Progress, TrainingState
-from distributed_pg.versions import library_versions
+from distributed_pg.storage.tensor_file import write_atomically
+from distributed_pg.system_info import library_versions
 
 CONFIG = TrainConfig(seed=3, hidden_units=7, batch_size=2, crop=(35, 75, 0, 160))
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from distributed_pg.checkpoint import load_checkpoint
+from distributed_pg.algo.state import Progress, TrainingState
 from distributed_pg.config import TrainConfig
 from distributed_pg.errors import RunError
-from distributed_pg.run_dir import RunDir
-from distributed_pg.state import Progress, TrainingState
-from distributed_pg.trained_policy import load_policy_at
+from distributed_pg.storage.checkpoint import load_checkpoint
+from distributed_pg.storage.policy_file import load_policy_at
+from distributed_pg.storage.run_dir import RunDir
 
 CONFIG = TrainConfig(hidden_units=4, batch_size=1, crop=(35, 39, 0, 160))
 

@@ -10,10 +10,10 @@ from command import QUICK, metrics, run
 from lying_around import INSTALLED, PACKAGE, Traps, copy_package
 
 from distributed_pg.errors import RunError
-from distributed_pg.ray_cluster import _check_code
-from distributed_pg.versions import code_digest, own_code, python_files
-from distributed_pg.worker import WorkerInfo
-from distributed_pg.worker_code import code_for_workers
+from distributed_pg.runtime.ray_worker_pool import _check_code
+from distributed_pg.runtime.worker_code import code_for_workers
+from distributed_pg.system_info import code_digest, own_code, python_files
+from distributed_pg.training.rollout_worker import WorkerInfo
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 
@@ -44,7 +44,7 @@ def test_no_file_of_the_current_folder_is_run_in_other_processes(
     (tmp_path / "measure.py").write_text(
         "import subprocess\n"
         "from distributed_pg.own_code import own_command\n"
-        "from distributed_pg.references import emulator_rate\n"
+        "from distributed_pg.benchmark.comparisons import emulator_rate\n"
         "if __name__ == '__main__':\n"
         "    assert emulator_rate(2, 0.1).frames > 0\n"
         "    subprocess.run(own_command('train', '--help'), check=True)\n"
@@ -65,7 +65,7 @@ def test_a_job_does_not_look_for_the_package_where_it_begins(traps: Traps) -> No
 
 
 MEASURE = """
-from distributed_pg.references import emulator_rate
+from distributed_pg.benchmark.comparisons import emulator_rate
 if __name__ == "__main__":
     assert emulator_rate(1, 0.1).frames > 0
 """
@@ -94,7 +94,7 @@ import psutil
 copy, elsewhere, runs = map(Path, sys.argv[1:])
 sys.path.insert(0, str(copy.parent))
 from distributed_pg.config import TrainConfig
-from distributed_pg.train import train
+from distributed_pg.trainer import train
 
 assert sys.modules["distributed_pg"].__file__ == str(copy / "__init__.py")
 os.chdir(elsewhere)
@@ -135,7 +135,7 @@ def test_workers_run_the_code_that_the_learner_began_with(traps: Traps, tmp_path
 
 REFUSED = """
 import sys, ray
-from distributed_pg.cli import main
+from distributed_pg.cli.main import main
 ray.init(
     address="local", num_cpus=1, include_dashboard=False, log_to_driver=False,
     logging_level="critical", runtime_env={"env_vars": {"PYTHONPATH": sys.argv[1]}},

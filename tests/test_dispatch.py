@@ -3,11 +3,11 @@
 import pytest
 from simulated_cluster import Clock
 
-from distributed_pg.cluster import Failed, Finished, Lost
-from distributed_pg.dispatch import Dispatcher
-from distributed_pg.policy import Policy
-from distributed_pg.rollout import EpisodeStats
-from distributed_pg.schedule import Schedule, Ticket
+from distributed_pg.algo.policy import Policy
+from distributed_pg.algo.rollout import EpisodeStats
+from distributed_pg.training.dispatcher import Dispatcher
+from distributed_pg.training.schedule import Schedule, Ticket
+from distributed_pg.training.worker_pool import Failed, Finished, Lost
 
 STATS = EpisodeStats(0.0, 10, 40, 1.0, 1.0, 0, 0, 0.0)
 FINISHED = Finished(Ticket(2, 0), STATS, None, 1.0)

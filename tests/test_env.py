@@ -13,7 +13,7 @@ from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 from numpy.typing import NDArray
 
-from distributed_pg.env import PONG_ACTIONS, Crop, PongEnv
+from distributed_pg.envs.pong import PONG_ACTIONS, Crop, PongEnv
 from distributed_pg.errors import ConfigError, RomNotFoundError
 
 gymnasium.register_envs(ale_py)

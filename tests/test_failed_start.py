@@ -13,13 +13,13 @@ from command import QUICK, assert_one_line_error, distributed_pg
 from disks import full_disk
 from records import record_of
 
+from distributed_pg.algo.state import Progress, TrainingState
 from distributed_pg.config import TrainConfig
 from distributed_pg.errors import RunError, UsageError
-from distributed_pg.publisher import Publisher
-from distributed_pg.run_dir import RunDir
-from distributed_pg.run_location import open_run
-from distributed_pg.state import Progress, TrainingState
-from distributed_pg.train import resume_config, train
+from distributed_pg.storage.open_run import open_run
+from distributed_pg.storage.run_dir import RunDir
+from distributed_pg.storage.uploader import Publisher
+from distributed_pg.trainer import resume_config, train
 
 CONFIG = TrainConfig(hidden_units=4, batch_size=1, crop=(35, 39, 0, 160))
 
@@ -242,7 +242,7 @@ def test_without_the_game_nothing_is_left(tmp_path: Path, monkeypatch: pytest.Mo
     def no_rom(*_: Any, **__: Any) -> None:
         raise RunError("Pong ROM: there is none")
 
-    monkeypatch.setattr("distributed_pg.train.RayCluster", no_rom)
+    monkeypatch.setattr("distributed_pg.trainer.RayCluster", no_rom)
     with pytest.raises(RunError, match="Pong ROM"):
         train(replace(CONFIG, run_dir=tmp_path / "run"))
     assert listing(tmp_path) == {}

@@ -3,8 +3,8 @@
 import pytest
 from fault_simulation import problem
 
-from distributed_pg.dispatch import Dispatcher
-from distributed_pg.schedule import Schedule, Ticket
+from distributed_pg.training.dispatcher import Dispatcher
+from distributed_pg.training.schedule import Schedule, Ticket
 
 SEEDS = 500
 
@@ -74,5 +74,5 @@ class IgnoresHang(Dispatcher):
 @pytest.mark.parametrize("bug", [DoubleCount, WrongVersion, OutOfOrder, LostTicket, IgnoresHang])
 def test_a_bug_is_noticed_within_100_seeds(monkeypatch: pytest.MonkeyPatch, bug: type) -> None:
     name = "Dispatcher" if issubclass(bug, Dispatcher) else "Schedule"
-    monkeypatch.setattr(f"distributed_pg.learner.{name}", bug)
+    monkeypatch.setattr(f"distributed_pg.training.learner.{name}", bug)
     assert any(problem(seed) for seed in range(100))

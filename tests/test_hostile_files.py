@@ -12,17 +12,17 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from distributed_pg.checkpoint import (
+from distributed_pg.algo.state import Progress, TrainingState
+from distributed_pg.config import TrainConfig
+from distributed_pg.errors import CheckpointError, ConfigError, one_line
+from distributed_pg.storage.checkpoint import (
     FORMAT,
     Checkpoint,
     load_checkpoint,
     save_checkpoint,
 )
-from distributed_pg.config import TrainConfig
-from distributed_pg.errors import CheckpointError, ConfigError, one_line
-from distributed_pg.memory import peak_memory
-from distributed_pg.sealed_file import Tensors, write_sealed
-from distributed_pg.state import Progress, TrainingState
+from distributed_pg.storage.tensor_file import Tensors, write_sealed
+from distributed_pg.system_info import peak_memory
 
 CONFIG = TrainConfig(hidden_units=3, crop=(35, 39, 0, 160), batch_size=2)
 CASES = 10_000

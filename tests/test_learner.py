@@ -11,18 +11,19 @@ import numpy as np
 import pytest
 from simulated_cluster import Clock, Event, Faults, SimulatedCluster, play_for_real
 
-from distributed_pg.checkpoint import load_checkpoint, weights_checksum
-from distributed_pg.cluster import Finished
+from distributed_pg.algo.policy import Gradient, Policy
+from distributed_pg.algo.rmsprop import RMSProp, norm
+from distributed_pg.algo.rollout import EpisodeStats, rollout
+from distributed_pg.algo.state import TrainingState
 from distributed_pg.config import TrainConfig
-from distributed_pg.env import PongEnv
+from distributed_pg.envs.pong import PongEnv
 from distributed_pg.errors import RunError, UsageError
-from distributed_pg.learner import Learner
-from distributed_pg.optimizer import RMSProp, norm
-from distributed_pg.policy import Gradient, Policy
-from distributed_pg.rollout import EpisodeStats, rollout
-from distributed_pg.run_dir import METRICS, RunDir, UpdateRecord, read_metrics
-from distributed_pg.schedule import Ticket
-from distributed_pg.state import TrainingState
+from distributed_pg.storage.checkpoint import load_checkpoint, weights_checksum
+from distributed_pg.storage.metrics import METRICS, UpdateRecord, read_metrics
+from distributed_pg.storage.run_dir import RunDir
+from distributed_pg.training.learner import Learner
+from distributed_pg.training.schedule import Ticket
+from distributed_pg.training.worker_pool import Finished
 
 # Games of 200 steps: long enough for points, short enough for many runs.
 CONFIG = TrainConfig(

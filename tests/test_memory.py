@@ -3,9 +3,9 @@
 import subprocess
 import sys
 
-from distributed_pg.memory import peak_memory
+from distributed_pg.system_info import peak_memory
 
-SAY = "from distributed_pg.memory import peak_memory; print(peak_memory())"
+SAY = "from distributed_pg.system_info import peak_memory; print(peak_memory())"
 
 
 def test_what_started_a_process_does_not_count_as_its_own() -> None:

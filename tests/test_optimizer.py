@@ -7,9 +7,9 @@ import sys
 import numpy as np
 import pytest
 
-from distributed_pg.kernels import kernel_environment
-from distributed_pg.optimizer import RMSProp, norm
-from distributed_pg.policy import Policy
+from distributed_pg.algo.policy import Policy
+from distributed_pg.algo.rmsprop import RMSProp, norm
+from distributed_pg.determinism import kernel_environment
 
 
 def random_like(policy: Policy, seed: int, scale: float) -> Policy:
@@ -77,9 +77,9 @@ def test_norm() -> None:
 
 LEARN = """
 import numpy as np
-from distributed_pg.checkpoint import weights_checksum
-from distributed_pg.optimizer import RMSProp
-from distributed_pg.policy import Policy
+from distributed_pg.storage.checkpoint import weights_checksum
+from distributed_pg.algo.rmsprop import RMSProp
+from distributed_pg.algo.policy import Policy
 policy = Policy.init(seed=0, inputs=6400, hidden_units=200, actions=2)
 optimizer, cache = RMSProp(1e-3, 0.99), policy.zeros_like()
 random = np.random.default_rng(1)

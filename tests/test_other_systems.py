@@ -42,12 +42,12 @@ TRAIN = """
 sys.path.insert(0, {tests!r})
 from dataclasses import replace
 from pathlib import Path
-from distributed_pg.commands.train import _StopSignals
+from distributed_pg.cli.train import _StopSignals
 from distributed_pg.config import TrainConfig
-from distributed_pg.learner import Learner
-from distributed_pg.run_location import open_run
-from distributed_pg.state import TrainingState
-from distributed_pg.train import Silent
+from distributed_pg.training.learner import Learner
+from distributed_pg.storage.open_run import open_run
+from distributed_pg.algo.state import TrainingState
+from distributed_pg.monitoring.reporter import Silent
 from simulated_cluster import SimulatedCluster, play_for_real
 
 config = TrainConfig(
@@ -78,7 +78,11 @@ def run(script: str, cwd: Path) -> str:
 
 def test_every_module_is_imported_without_what_windows_lacks(tmp_path: Path) -> None:
     imported = run(IMPORT_ALL, tmp_path).split()
-    assert {"distributed_pg.run_lock", "distributed_pg.memory", "distributed_pg.cli"} <= {*imported}
+    assert {
+        "distributed_pg.storage.run_lock",
+        "distributed_pg.system_info",
+        "distributed_pg.cli.main",
+    } <= {*imported}
 
 
 def test_a_run_is_made_and_saved_without_what_windows_lacks(tmp_path: Path) -> None:

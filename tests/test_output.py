@@ -17,9 +17,9 @@ from command import COMMAND, DEADLINE, QUICK, metrics, until
 from records import record_of
 from terminals import Terminal
 
-from distributed_pg.display_thread import DisplayThread
-from distributed_pg.run_dir import UpdateRecord
-from distributed_pg.streams import OutputError
+from distributed_pg.monitoring.display_thread import DisplayThread
+from distributed_pg.monitoring.streams import OutputError
+from distributed_pg.storage.metrics import UpdateRecord
 
 TRAIN = [*COMMAND, "train", *QUICK, "--run-dir", "run"]
 READER_GONE = 128 + signal.SIGPIPE
@@ -120,9 +120,9 @@ import sys
 sys.path.insert(0, {tests!r})
 from records import record_of
 from distributed_pg.config import TrainConfig
-from distributed_pg.display import TrainDisplay
-from distributed_pg.streams import checked_streams
-from distributed_pg.terminal import console
+from distributed_pg.monitoring.terminal import TrainDisplay
+from distributed_pg.monitoring.streams import checked_streams
+from distributed_pg.cli.console import console
 with checked_streams(), TrainDisplay(console(), TrainConfig()) as display:
     for update in range(1, 9):
         display.updated(record_of(update, running_mean=float(update)))
@@ -227,7 +227,7 @@ def test_a_display_that_fails_is_given_up_once(do: Callable[[], object], reason:
 
 
 def test_a_display_that_hangs_is_waited_for_a_little(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distributed_pg.display_thread.CLOSE_SECONDS", 0.05)
+    monkeypatch.setattr("distributed_pg.monitoring.display_thread.CLOSE_SECONDS", 0.05)
     wake = threading.Event()
     with DisplayThread(Picture(wake.wait), lambda _: None) as thread:
         for number in range(20_000):  # more than are kept

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from command import COMMAND, DEADLINE, QUICK, assert_one_line_error, distributed_pg
 
-from distributed_pg import ray_private
-from distributed_pg.ray_session import usable_cpus
+from distributed_pg.runtime import _ray_private
+from distributed_pg.runtime.session import usable_cpus
 
 PLACE = """
 set -e
@@ -65,14 +65,14 @@ def test_half_a_cpu_no_home_no_user_and_a_proxy(tmp_path: Path) -> None:
 def test_a_limit_is_rounded_down_to_one_cpu_at_least(
     monkeypatch: pytest.MonkeyPatch, limit: float | None, cpus: int, expected: int
 ) -> None:
-    monkeypatch.setattr(ray_private, "limited_cpus", lambda: limit)
+    monkeypatch.setattr(_ray_private, "limited_cpus", lambda: limit)
     monkeypatch.setattr("os.cpu_count", lambda: cpus)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cpus)), raising=False)
     assert usable_cpus() == expected
 
 
 def test_a_batch_job_that_may_use_one_core_has_one(tmp_path: Path) -> None:
-    script = "from distributed_pg.ray_session import usable_cpus; print(usable_cpus())"
+    script = "from distributed_pg.runtime.session import usable_cpus; print(usable_cpus())"
     command = ["taskset", "--cpu-list", "0", COMMAND[0], "-c", script]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert result.stdout == "1\n"

@@ -15,8 +15,8 @@ from command import COMMAND
 from PIL import Image, ImageGrab
 from watching import untrained_checkpoint
 
-from distributed_pg.draw import ORANGE
-from distributed_pg.watch import Game
+from distributed_pg.viewer.frame_renderer import ORANGE
+from distributed_pg.viewer.playback import Game
 
 SECONDS = 60
 """Until a test gives up waiting for something that takes one or two."""
@@ -180,7 +180,7 @@ def test_a_user_plays_the_left_paddle(display: str, checkpoint: Path) -> None:
 def test_the_close_button_closes_it(checkpoint: Path) -> None:
     """Without a window manager there is none to press, so its event comes from within."""
     code = (
-        "import sys; from distributed_pg.window import play, pygame;"
+        "import sys; from distributed_pg.viewer.window import play, pygame;"
         "quit = pygame.event.Event(pygame.QUIT);"
         "play(sys.argv[1], opened=lambda: print(pygame.event.post(quit)))"
     )

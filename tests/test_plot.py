@@ -12,18 +12,19 @@ from matplotlib.figure import Figure
 from PIL import Image
 from records import record_of
 
-from distributed_pg.cli import main
+from distributed_pg.algo.policy import Policy
+from distributed_pg.algo.state import Progress, TrainingState
+from distributed_pg.analysis.hidden_units import LIGHT, strongest_units, tiled, weights_png
+from distributed_pg.analysis.learning_curves import Curve, Group, group_curves, load_curve, repeated
+from distributed_pg.analysis.milestones import milestones
+from distributed_pg.analysis.plot import curves_figure, weights_figure
+from distributed_pg.cli.main import main
 from distributed_pg.config import TrainConfig, preset
-from distributed_pg.curves import Curve, Group, group_curves, load_curve, repeated
 from distributed_pg.errors import RunError, UsageError
-from distributed_pg.milestones import milestones
-from distributed_pg.plot import curves_figure, weights_figure
-from distributed_pg.policy import Policy
-from distributed_pg.remote_run import RemoteRun
-from distributed_pg.run_dir import RunDir, UpdateRecord
-from distributed_pg.state import Progress, TrainingState
-from distributed_pg.trained_policy import TrainedPolicy
-from distributed_pg.weights_picture import LIGHT, strongest_units, tiled, weights_png
+from distributed_pg.storage.metrics import UpdateRecord
+from distributed_pg.storage.object_store import RemoteRun
+from distributed_pg.storage.policy_file import TrainedPolicy
+from distributed_pg.storage.run_dir import RunDir
 
 MEANS = [-21.0, -15.0, -14.9, -16.0, -10.0, 2.0, 5.5]
 

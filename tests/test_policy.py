@@ -9,15 +9,15 @@ from dense_reference import Array, forward, gradient
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distributed_pg.config import Baseline, TrainConfig
-from distributed_pg.env import PONG_ACTIONS, PongEnv
-from distributed_pg.policy import Gradient, Policy, action_probabilities
-from distributed_pg.rollout import (
+from distributed_pg.algo.policy import Gradient, Policy, action_probabilities
+from distributed_pg.algo.rollout import (
     Trajectory,
     episode_gradient,
     episode_seed,
     play_episode,
 )
+from distributed_pg.config import Baseline, TrainConfig
+from distributed_pg.envs.pong import PONG_ACTIONS, PongEnv
 
 ACTION_SETS = {2: ("UP", "DOWN"), 3: ("UP", "DOWN", "NOOP"), 6: tuple(PONG_ACTIONS)}
 

@@ -15,22 +15,23 @@ import ray
 from command import DEADLINE
 from ray.experimental import get_local_object_locations
 
-from distributed_pg.checkpoint import load_checkpoint
-from distributed_pg.cluster import Finished
+from distributed_pg.algo.policy import Gradient, Policy
+from distributed_pg.algo.rollout import EpisodeStats
+from distributed_pg.algo.state import TrainingState
 from distributed_pg.config import TrainConfig
+from distributed_pg.determinism import kernel_environment
 from distributed_pg.errors import RomNotFoundError, RunError, UsageError
-from distributed_pg.evaluate import Evaluation, evaluate, summary
-from distributed_pg.kernels import kernel_environment
-from distributed_pg.policy import Gradient, Policy
-from distributed_pg.ray_cluster import RayCluster
-from distributed_pg.ray_session import ray_session
-from distributed_pg.ray_worker import play, start_worker
-from distributed_pg.rollout import EpisodeStats
-from distributed_pg.run_dir import METRICS, RunDir, UpdateRecord, read_metrics
-from distributed_pg.schedule import Ticket
-from distributed_pg.state import TrainingState
-from distributed_pg.train import TrainResult, resume_config, train
-from distributed_pg.worker import RolloutWorker
+from distributed_pg.evaluation import Evaluation, evaluate, summary
+from distributed_pg.runtime.actor import play, start_worker
+from distributed_pg.runtime.ray_worker_pool import RayCluster
+from distributed_pg.runtime.session import ray_session
+from distributed_pg.storage.checkpoint import load_checkpoint
+from distributed_pg.storage.metrics import METRICS, UpdateRecord, read_metrics
+from distributed_pg.storage.run_dir import RunDir
+from distributed_pg.trainer import TrainResult, resume_config, train
+from distributed_pg.training.rollout_worker import RolloutWorker
+from distributed_pg.training.schedule import Ticket
+from distributed_pg.training.worker_pool import Finished
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -197,7 +198,7 @@ def failing(times: int) -> type[RolloutWorker]:
 def test_an_episode_that_fails_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reference: dict[int, TrainResult]
 ) -> None:
-    monkeypatch.setattr("distributed_pg.ray_worker.RolloutWorker", failing(2))
+    monkeypatch.setattr("distributed_pg.runtime.actor.RolloutWorker", failing(2))
     observer = Observer()
     result = train(replace(CONFIG, num_workers=1, run_dir=tmp_path / "run"), observer)
     assert result.weights_checksum == reference[1].weights_checksum
@@ -208,7 +209,7 @@ def test_an_episode_that_fails_is_tried_again(
 def test_an_episode_that_fails_three_times_stops_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("distributed_pg.ray_worker.RolloutWorker", failing(1000))
+    monkeypatch.setattr("distributed_pg.runtime.actor.RolloutWorker", failing(1000))
     config = replace(CONFIG, num_workers=2, batch_size=2, run_dir=tmp_path / "run")
     with pytest.raises(RunError) as raised:
         train(config)
@@ -253,7 +254,7 @@ def test_a_worker_without_the_game_stops_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     environment = kernel_environment() | {"ALE_ROMS_DIR": str(tmp_path)}
-    monkeypatch.setattr("distributed_pg.ray_worker.kernel_environment", lambda: environment)
+    monkeypatch.setattr("distributed_pg.runtime.actor.kernel_environment", lambda: environment)
     with pytest.raises(RomNotFoundError, match=r"Pong ROM: .*reinstall ale-py"):
         train(replace(CONFIG, num_workers=2, run_dir=tmp_path / "run"))
     assert not (tmp_path / "run").exists()  # so the same command works once the game is there
@@ -266,8 +267,8 @@ def test_workers_that_cannot_start_stop_the_run(
         def __init__(self, config: TrainConfig) -> None:
             raise ImportError("no module named emulator.py")
 
-    monkeypatch.setattr("distributed_pg.ray_worker.RolloutWorker", CannotStart)
-    monkeypatch.setattr("distributed_pg.ray_cluster.RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("distributed_pg.runtime.actor.RolloutWorker", CannotStart)
+    monkeypatch.setattr("distributed_pg.runtime.ray_worker_pool.RETRY_SECONDS", 0.01)
     observer = Observer()
     with pytest.raises(RunError) as raised:
         train(replace(CONFIG, num_workers=1, run_dir=tmp_path / "run"), observer)
@@ -279,7 +280,7 @@ def test_workers_that_cannot_start_stop_the_run(
 
 
 def test_the_user_is_told_when_no_cpu_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distributed_pg.ray_cluster.PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr("distributed_pg.runtime.ray_worker_pool.PATIENCE_SECONDS", 0.1)
     told: list[str] = []
     with RayCluster(CONFIG, lambda: 3) as busy:
         while busy.workers < 3:

@@ -15,12 +15,12 @@ import ray
 from command import COMMAND, DEADLINE, QUICK, distributed_pg, metrics, until
 from ray.cluster_utils import Cluster
 
-from distributed_pg import ray_session, ray_watch
-from distributed_pg.checkpoint import load_checkpoint
 from distributed_pg.errors import RunError, UsageError
-from distributed_pg.polled_clock import PolledClock
-from distributed_pg.ray_private import temporary_folder
-from distributed_pg.ray_watch import ClusterWatch, RayLostError
+from distributed_pg.runtime import health, session
+from distributed_pg.runtime._ray_private import temporary_folder
+from distributed_pg.runtime.health import ClusterWatch, RayLostError
+from distributed_pg.storage.checkpoint import load_checkpoint
+from distributed_pg.training.polled_clock import PolledClock
 
 TRAIN = [*COMMAND, "train", *QUICK, "--run-dir", "run"]
 
@@ -140,8 +140,8 @@ def check_saved(folder: Path, code: int, said: str, reason: str) -> None:
 def test_a_cluster_that_answers_late_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "40")
     now = [0.0]
-    monkeypatch.setattr(ray_watch, "cluster_cpus", lambda: 7)
-    monkeypatch.setattr(ray_watch, "ASK_SECONDS", 1e9)  # the thread asks nothing more
+    monkeypatch.setattr(health, "cluster_cpus", lambda: 7)
+    monkeypatch.setattr(health, "ASK_SECONDS", 1e9)  # the thread asks nothing more
     watch = ClusterWatch()
     watch._clock = PolledClock(lambda: now[0])
     watch._clock.judge_by(4.0)
@@ -183,24 +183,24 @@ def test_a_ray_that_does_not_start_in_time_gets_another_try(
     monkeypatch.setattr(ray, "init", init)
     told: list[str] = []
     fail = 2
-    ray_session._start(1, told.append)
+    session._start(1, told.append)
     assert tries == ["local", "local"]
     assert told == [
         "Ray did not start: The current node timed out during startup; trying once more"
     ]
     fail = 9
     with pytest.raises(RunError, match="Ray did not start: The current node timed out"):
-        ray_session._start(1, told.append)
+        session._start(1, told.append)
     assert len(tries) == 4
 
 
 def test_a_thread_of_its_own_cannot_use_ray_as_well() -> None:
-    with ray_session._OURS:
+    with session._OURS:
         result: list[BaseException] = []
 
         def other() -> None:
             try:
-                with ray_session.ray_session(None, 1, lambda _: None):
+                with session.ray_session(None, 1, lambda _: None):
                     pass
             except UsageError as error:
                 result.append(error)

@@ -14,9 +14,10 @@ from command import until
 from prometheus_client.parser import text_string_to_metric_families
 
 from distributed_pg.config import TrainConfig
-from distributed_pg.ray_metrics import GAUGES, STEPS_BUCKETS, TARGET, metrics_address
-from distributed_pg.run_dir import UpdateRecord, read_metrics
-from distributed_pg.train import Silent, resume_config, train
+from distributed_pg.monitoring.reporter import Silent
+from distributed_pg.runtime.prometheus import GAUGES, STEPS_BUCKETS, TARGET, metrics_address
+from distributed_pg.storage.metrics import UpdateRecord, read_metrics
+from distributed_pg.trainer import resume_config, train
 
 CONFIG = TrainConfig(batch_size=3, hidden_units=20, num_workers=2, stop_episodes=6)
 DASHBOARD = Path(__file__).parent.parent / "docs" / "grafana-dashboard.json"

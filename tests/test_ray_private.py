@@ -7,7 +7,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from distributed_pg import ray_private
+from distributed_pg.runtime import _ray_private
 
 
 def ray_requirement() -> Requirement:
@@ -50,16 +50,16 @@ def test_without_them_there_is_something_else_to_do(monkeypatch: pytest.MonkeyPa
         return real(name, package)
 
     monkeypatch.setattr(importlib, "import_module", moved)
-    assert ray_private.limited_cpus() is None
-    assert ray_private.temporary_folder() is None
-    assert ray_private.session_folder() is None
-    assert not ray_private.has_token()
-    ray_private.reread_environment()
-    assert ray_private.cluster_metadata("127.0.0.1:1") == "{}"
+    assert _ray_private.limited_cpus() is None
+    assert _ray_private.temporary_folder() is None
+    assert _ray_private.session_folder() is None
+    assert not _ray_private.has_token()
+    _ray_private.reread_environment()
+    assert _ray_private.cluster_metadata("127.0.0.1:1") == "{}"
     with (
-        ray_private.on_loopback(),
-        ray_private.our_sigterm_handler(),
-        ray_private.not_by_uv(),
-        ray_private.no_listener(),
+        _ray_private.on_loopback(),
+        _ray_private.our_sigterm_handler(),
+        _ray_private.not_by_uv(),
+        _ray_private.no_listener(),
     ):
         pass

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from watching import untrained_checkpoint
 
-from distributed_pg import draw
-from distributed_pg.draw import picture, picture_size, probability_of_up
-from distributed_pg.env import PongEnv
+from distributed_pg.algo.rollout import EVALUATION, episode_seed, evaluate_episode, play_episode
+from distributed_pg.envs.pong import PongEnv
 from distributed_pg.errors import RunError, UsageError
-from distributed_pg.rollout import EVALUATION, episode_seed, evaluate_episode, play_episode
-from distributed_pg.video import record
-from distributed_pg.watch import Game, Moment
+from distributed_pg.viewer import frame_renderer
+from distributed_pg.viewer.frame_renderer import picture, picture_size, probability_of_up
+from distributed_pg.viewer.playback import Game, Moment
+from distributed_pg.viewer.video import record
 
 FRAMES = 402  # the last step has two
 STEPS = 101
@@ -221,8 +221,8 @@ def test_a_picture_shows_points_and_probabilities_and_the_difference_frame() -> 
     assert np.array_equal(plain[36:], screen.repeat(2, axis=0).repeat(3, axis=1))
     assert np.array_equal(over[36:, :480], plain[36:])
     panel = over[36:196, 496:736]
-    assert (panel[20:22, 60:63] == draw.APPEARED).all()
-    assert (panel[158:, 237:] == draw.VANISHED).all()
+    assert (panel[20:22, 60:63] == frame_renderer.APPEARED).all()
+    assert (panel[158:, 237:] == frame_renderer.VANISHED).all()
     assert not panel[:20].any()
     changed = drawn((4, 5), overlay=False) != plain
     assert changed[:36, :120].any()  # the left side's points, and nothing else

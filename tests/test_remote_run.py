@@ -14,15 +14,15 @@ import pytest
 from moto.server import ThreadedMotoServer
 from records import record_of
 
-from distributed_pg.cli import main
+from distributed_pg.algo.state import TrainingState
+from distributed_pg.cli.main import main
 from distributed_pg.config import TrainConfig
 from distributed_pg.errors import RunError, UsageError
-from distributed_pg.evaluate import evaluate
-from distributed_pg.publisher import NoAnswerError, Publisher
-from distributed_pg.remote_run import POINTER, RemoteRun, TakenOverError
-from distributed_pg.run_location import open_run
-from distributed_pg.state import TrainingState
-from distributed_pg.train import resume_config, train
+from distributed_pg.evaluation import evaluate
+from distributed_pg.storage.object_store import POINTER, RemoteRun, TakenOverError
+from distributed_pg.storage.open_run import open_run
+from distributed_pg.storage.uploader import NoAnswerError, Publisher
+from distributed_pg.trainer import resume_config, train
 
 CONFIG = TrainConfig(
     seed=7, batch_size=4, frame_limit=1000, stop_episodes=16, checkpoint_every=1, num_workers=2
@@ -251,7 +251,7 @@ def test_a_store_that_goes_and_comes_back_is_told_once_and_loses_nothing(
 def test_a_store_that_stays_away_is_an_error_at_the_end(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("distributed_pg.publisher.END_SECONDS", 0.1)
+    monkeypatch.setattr("distributed_pg.storage.uploader.END_SECONDS", 0.1)
     remote = RemoteRun("memory://stays-away")
     publisher = Publisher(remote, run, lambda _: None)
     publisher.begin()
@@ -270,8 +270,8 @@ def begin_at(uri: str, message: Callable[[str], None] = lambda _: None) -> None:
 def test_a_store_that_is_silent_at_first_gets_no_run_when_it_wakes(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("distributed_pg.publisher.BEGIN_SECONDS", 0.1)
-    monkeypatch.setattr("distributed_pg.publisher.FIRST_WAIT", 0.1)
+    monkeypatch.setattr("distributed_pg.storage.uploader.BEGIN_SECONDS", 0.1)
+    monkeypatch.setattr("distributed_pg.storage.uploader.FIRST_WAIT", 0.1)
     monkeypatch.chdir(tmp_path)
     awake, tried = threading.Event(), threading.Event()
     put = RemoteRun._put
@@ -371,7 +371,7 @@ def test_a_store_that_denies_is_one_clear_line(
 def test_a_store_that_denies_after_a_while_is_told_and_the_run_is_here(
     bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("distributed_pg.publisher.END_SECONDS", 3.0)
+    monkeypatch.setattr("distributed_pg.storage.uploader.END_SECONDS", 3.0)
     told: list[str] = []
 
     def deny_later() -> None:

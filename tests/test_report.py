@@ -18,13 +18,13 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
-from distributed_pg.cli import main, parse_command
+from distributed_pg.algo.state import Progress, TrainingState
+from distributed_pg.analysis.learning_curves import Curve
+from distributed_pg.analysis.report.html_chart import MOST_POINTS, chart
+from distributed_pg.analysis.report.page import _learning_charts, duration, train_command
+from distributed_pg.cli.main import main, parse_command
 from distributed_pg.config import TrainConfig, preset
-from distributed_pg.curves import Curve
-from distributed_pg.html_chart import MOST_POINTS, chart
-from distributed_pg.report import _learning_charts, duration, train_command
-from distributed_pg.run_dir import RunDir
-from distributed_pg.state import Progress, TrainingState
+from distributed_pg.storage.run_dir import RunDir
 
 NAME = "<script>alert(1)<b>&amp;"
 ADDRESS = "<img src=x onerror=alert(1)>:80"

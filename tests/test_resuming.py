@@ -11,14 +11,14 @@ import pytest
 from command import assert_one_line_error, distributed_pg
 from records import record_of
 
-from distributed_pg.cli import parse_command
+from distributed_pg.algo.state import Progress, TrainingState
+from distributed_pg.cli.main import parse_command
 from distributed_pg.config import TrainConfig
 from distributed_pg.errors import RunError, UsageError
-from distributed_pg.publisher import Publisher
-from distributed_pg.run_dir import RunDir
-from distributed_pg.run_location import open_run
-from distributed_pg.state import Progress, TrainingState
-from distributed_pg.train import resume_config, train
+from distributed_pg.storage.open_run import open_run
+from distributed_pg.storage.run_dir import RunDir
+from distributed_pg.storage.uploader import Publisher
+from distributed_pg.trainer import resume_config, train
 
 CONFIG = TrainConfig(
     hidden_units=4,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distributed_pg.returns import discounted_returns, standardised
+from distributed_pg.algo.returns import discounted_returns, standardised
 
 rewards = st.lists(st.sampled_from([-1.0, 0.0, 0.0, 0.0, 1.0]), min_size=1, max_size=60)
 

@@ -8,10 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distributed_pg.config import TrainConfig
-from distributed_pg.env import PongEnv
-from distributed_pg.policy import Policy
-from distributed_pg.rollout import (
+from distributed_pg.algo.policy import Policy
+from distributed_pg.algo.rollout import (
     EVALUATION,
     TRAINING,
     EpisodeResult,
@@ -23,7 +21,9 @@ from distributed_pg.rollout import (
     play_episode,
     rollout,
 )
-from distributed_pg.worker import RolloutWorker
+from distributed_pg.config import TrainConfig
+from distributed_pg.envs.pong import PongEnv
+from distributed_pg.training.rollout_worker import RolloutWorker
 
 CONFIG = TrainConfig()
 

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from distributed_pg.errors import RunError, UsageError
-from distributed_pg.run_lock import locked
+from distributed_pg.storage.run_lock import locked
 
 HOLD = """
 import sys
 from pathlib import Path
-from distributed_pg.run_lock import locked
+from distributed_pg.storage.run_lock import locked
 with locked(Path(sys.argv[1]), print):
     print("locked", flush=True)
     sys.stdin.read()
@@ -88,7 +88,7 @@ import sys, warnings
 warnings.simplefilter("ignore")
 sys.modules["fcntl"] = None
 from pathlib import Path
-from distributed_pg.run_dir import RunDir
+from distributed_pg.storage.run_dir import RunDir
 with RunDir(Path(sys.argv[1])).lock(print):
     pass
 """

@@ -12,13 +12,13 @@ import pytest
 from disks import full_disk
 from records import record_of
 
-from distributed_pg.checkpoint import load_checkpoint, save_checkpoint
+from distributed_pg.algo.state import Progress, TrainingState
 from distributed_pg.config import TrainConfig
 from distributed_pg.errors import RunError, UsageError
-from distributed_pg.remote_run import TakenOverError
-from distributed_pg.run_dir import RunDir
-from distributed_pg.run_writer import RunWriter
-from distributed_pg.state import Progress, TrainingState
+from distributed_pg.storage.checkpoint import load_checkpoint, save_checkpoint
+from distributed_pg.storage.checkpoint_writer import RunWriter
+from distributed_pg.storage.object_store import TakenOverError
+from distributed_pg.storage.run_dir import RunDir
 
 CONFIG = TrainConfig(hidden_units=20, checkpoint_every=1, batch_size=1)
 
@@ -177,7 +177,7 @@ def test_a_best_that_is_written_stays_though_its_checkpoint_is_not(
         save_checkpoint(path, config, state)
 
     with monkeypatch.context() as patch:
-        patch.setattr("distributed_pg.run_dir.save_checkpoint", only_best)
+        patch.setattr("distributed_pg.storage.run_dir.save_checkpoint", only_best)
         written(writer, of_rewards(101, 5.0))
     written(writer, of_rewards(102, 4.0))
     assert best_mean(run_dir) == 5.0
@@ -232,8 +232,8 @@ def test_a_folder_that_is_renamed_stops_the_run(tmp_path: Path) -> None:
 HOLD = """
 import sys
 from pathlib import Path
-from distributed_pg.remote_run import TakenOverError
-from distributed_pg.run_dir import RunDir
+from distributed_pg.storage.object_store import TakenOverError
+from distributed_pg.storage.run_dir import RunDir
 with RunDir.open(Path(sys.argv[1])).lock(print):
     print("locked", flush=True)
     sys.stdin.read()

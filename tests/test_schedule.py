@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distributed_pg.schedule import Schedule, Ticket
+from distributed_pg.training.schedule import Schedule, Ticket
 
 
 def test_by_hand_without_lag() -> None:

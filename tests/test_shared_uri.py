@@ -12,18 +12,18 @@ import pytest
 from command import until
 from records import record_of
 
-from distributed_pg.checkpoint import load_checkpoint
+from distributed_pg.algo.state import Progress, TrainingState
+from distributed_pg.analysis.learning_curves import local_run
 from distributed_pg.config import TrainConfig
-from distributed_pg.curves import local_run
 from distributed_pg.errors import RunError, UsageError
-from distributed_pg.publisher import Publisher
-from distributed_pg.remote_run import POINTER, RemoteRun, TakenOverError
-from distributed_pg.run_dir import RunDir
-from distributed_pg.run_location import load_newest_at, open_run
-from distributed_pg.run_writer import RunWriter
-from distributed_pg.state import Progress, TrainingState
-from distributed_pg.train import resume_config, train
-from distributed_pg.trained_policy import load_policy_at
+from distributed_pg.storage.checkpoint import load_checkpoint
+from distributed_pg.storage.checkpoint_writer import RunWriter
+from distributed_pg.storage.object_store import POINTER, RemoteRun, TakenOverError
+from distributed_pg.storage.open_run import load_newest_at, open_run
+from distributed_pg.storage.policy_file import load_policy_at
+from distributed_pg.storage.run_dir import RunDir
+from distributed_pg.storage.uploader import Publisher
+from distributed_pg.trainer import resume_config, train
 
 CONFIG = TrainConfig(hidden_units=4, batch_size=1, crop=(35, 39, 0, 160), checkpoint_every=1)
 SECONDS = 30.0
@@ -61,7 +61,7 @@ def run_at(
 def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Where nothing is yet; and an empty folder to be in."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("distributed_pg.publisher.FIRST_WAIT", 0.02)
+    monkeypatch.setattr("distributed_pg.storage.uploader.FIRST_WAIT", 0.02)
     return f"memory://{tmp_path.name}/run"
 
 
@@ -197,7 +197,7 @@ def make_and_raise(run: RunDir, error: type[BaseException]) -> None:
 def test_an_interrupt_that_meets_a_store_that_fails_is_still_an_interrupt(
     uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("distributed_pg.publisher.END_SECONDS", 0.1)
+    monkeypatch.setattr("distributed_pg.storage.uploader.END_SECONDS", 0.1)
     told: list[str] = []
 
     def fail(*_: Any) -> None:
@@ -240,7 +240,7 @@ def test_an_error_that_nobody_foresaw_is_told_and_tried_again(uri: str, error: E
 def test_the_end_says_what_it_was_at_once_if_nothing_is_tried_any_more(
     uri: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("distributed_pg.publisher.END_SECONDS", 0.1)
+    monkeypatch.setattr("distributed_pg.storage.uploader.END_SECONDS", 0.1)
 
     class Broken(RemoteRun):
         def publish(self, folder: Path) -> None:
@@ -283,7 +283,7 @@ def test_a_terminal_that_is_gone_does_not_end_the_publishing(uri: str) -> None:
 def test_a_folder_that_is_removed_does_not_take_what_is_published_along(
     uri: str, monkeypatch: pytest.MonkeyPatch, harm: Callable[[Path], Any]
 ) -> None:
-    monkeypatch.setattr("distributed_pg.publisher.END_SECONDS", 0.1)
+    monkeypatch.setattr("distributed_pg.storage.uploader.END_SECONDS", 0.1)
 
     def act(run: RunDir) -> None:
         published(run, uri, 1)

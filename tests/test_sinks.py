@@ -9,9 +9,9 @@ from collections.abc import Callable
 import pytest
 from records import record_of
 
-from distributed_pg import sinks
-from distributed_pg.run_dir import UpdateRecord
-from distributed_pg.sinks import QUEUED, Sink, Sinks
+from distributed_pg.monitoring import sinks
+from distributed_pg.monitoring.sinks import QUEUED, Sink, Sinks
+from distributed_pg.storage.metrics import UpdateRecord
 
 
 class Reporter:
@@ -146,8 +146,8 @@ def test_the_end_waits_for_a_sink_a_bounded_time(
 
 HANG = """
 import threading
-from distributed_pg import sinks
-from distributed_pg.train import Silent
+from distributed_pg.monitoring import sinks
+from distributed_pg.monitoring.reporter import Silent
 sinks.CLOSE_SECONDS = 0.1
 with sinks.Sinks({"Hangs": threading.Event().wait}, Silent()):
     print("trained")

@@ -17,20 +17,20 @@ import pytest
 from command import COMMAND, DEADLINE, metrics
 from simulated_cluster import Clock, SimulatedCluster, play_for_real
 
-from distributed_pg import ray_cluster
-from distributed_pg.checkpoint import weights_checksum
-from distributed_pg.cluster import Finished, Lost
+from distributed_pg.algo.rollout import EpisodeStats
+from distributed_pg.algo.state import TrainingState
 from distributed_pg.config import TrainConfig
-from distributed_pg.learner import Learner
-from distributed_pg.polled_clock import MOST_SECONDS, PolledClock
-from distributed_pg.ray_cluster import RayCluster
-from distributed_pg.rollout import EpisodeStats
-from distributed_pg.run_dir import RunDir
-from distributed_pg.schedule import Ticket
-from distributed_pg.state import TrainingState
-from distributed_pg.train import Silent
-from distributed_pg.versions import library_versions, own_code
-from distributed_pg.worker import WorkerInfo
+from distributed_pg.monitoring.reporter import Silent
+from distributed_pg.runtime import ray_worker_pool
+from distributed_pg.runtime.ray_worker_pool import RayCluster
+from distributed_pg.storage.checkpoint import weights_checksum
+from distributed_pg.storage.run_dir import RunDir
+from distributed_pg.system_info import library_versions, own_code
+from distributed_pg.training.learner import Learner
+from distributed_pg.training.polled_clock import MOST_SECONDS, PolledClock
+from distributed_pg.training.rollout_worker import WorkerInfo
+from distributed_pg.training.schedule import Ticket
+from distributed_pg.training.worker_pool import Finished, Lost
 
 HANG = 60.0
 STATS = EpisodeStats(0.0, 10, 40, 0.1, 0.1, 0, 0, 0.0)
@@ -96,13 +96,13 @@ class FakeRay:
 def cluster_on(
     fake: FakeRay, monkeypatch: pytest.MonkeyPatch, message: Callable[[str], None] = lambda _: None
 ) -> RayCluster:
-    monkeypatch.setattr(ray_cluster, "ray", fake)
-    monkeypatch.setattr(ray_cluster, "get_all", lambda answers: [one.value for one in answers])
+    monkeypatch.setattr(ray_worker_pool, "ray", fake)
+    monkeypatch.setattr(ray_worker_pool, "get_all", lambda answers: [one.value for one in answers])
 
     def sleep(seconds: float) -> None:
         fake.clock.now += seconds
 
-    monkeypatch.setattr(ray_cluster, "time", SimpleNamespace(monotonic=fake.clock, sleep=sleep))
+    monkeypatch.setattr(ray_worker_pool, "time", SimpleNamespace(monotonic=fake.clock, sleep=sleep))
     return RayCluster(
         TrainConfig(),
         lambda: 4,

@@ -1,20 +1,33 @@
 """Promises about the package as a whole."""
 
+import ast
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from distributed_pg.cli import COMMANDS
-from distributed_pg.kernels import kernel_environment, on_x86
+from distributed_pg.determinism import kernel_environment, on_x86
+from distributed_pg.system_info import PACKAGE
 
-PURE = (
-    *("cli", "config", "env", "policy", "returns", "rollout", "optimizer", "schedule", "state"),
-    *("cluster", "dispatch", "learner", "checkpoint", "run_dir", "run_writer", "display"),
-    *("versions", "worker", "terminal", "sinks", "trained_policy", "watch", "plot"),
-    *(f"commands.{name}" for name in COMMANDS),
+LAYERS = (
+    {"errors", "determinism"},
+    {"config", "system_info", "_extras", "own_code"},
+    {"envs"},
+    {"algo"},
+    {"storage"},
+    {"monitoring", "viewer"},
+    {"training"},
+    {"runtime"},
+    {"trainer", "evaluation", "benchmark"},
+    {"analysis"},
+    {"cli"},
+    {"__main__"},
 )
+"""The packages and modules at the top, each with what it may import above it in this table."""
+MAY_IMPORT_RAY = {"runtime", "benchmark"}
 
 
 def python(code: str, **environment: str) -> str:
@@ -27,21 +40,48 @@ def python(code: str, **environment: str) -> str:
     ).stdout.strip()
 
 
-@pytest.mark.parametrize("module", PURE)
-def test_the_pure_part_does_not_import_ray(module: str) -> None:
-    assert python(f"import sys, distributed_pg.{module}; print('ray' in sys.modules)") == "False"
+def imported(file: Path) -> Iterator[str]:
+    """The modules that a file imports, at its top or in a function."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: a relative import"
+            module = str(node.module)
+            # A name of the package itself may be one of its modules.
+            yield from (
+                [f"{module}.{a.name}" for a in node.names] if module == PACKAGE.name else [module]
+            )
+
+
+def test_imports_go_down_only() -> None:
+    floor = {name: number for number, names in enumerate(LAYERS) for name in names}
+    wrong = []
+    for file in sorted(PACKAGE.rglob("*.py")):
+        here = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        if here == "__init__":
+            continue
+        for module in imported(file):
+            root, _, rest = module.partition(".")
+            there = rest.partition(".")[0]
+            allowed = root != PACKAGE.name or there in {here, "__version__"}
+            if root == "ray":
+                allowed = here in MAY_IMPORT_RAY
+            if not allowed and floor.get(there, 99) >= floor[here]:
+                wrong.append(f"{file.relative_to(PACKAGE)} imports {module}")
+    assert wrong == []
 
 
 def test_the_command_line_does_not_load_numpy_before_it_is_needed() -> None:
     """Or the kernels could not be chosen any more, and --help would be slow."""
-    assert python("import sys, distributed_pg.cli; print('numpy' in sys.modules)") == "False"
+    assert python("import sys, distributed_pg.cli.main; print('numpy' in sys.modules)") == "False"
 
 
 def test_the_command_line_holds_nothing_to_kernels_when_it_is_only_imported() -> None:
     # So it is by the benchmark's processes: those of the classic way may use all of the CPU.
     code = (
-        "import os; from distributed_pg.kernels import kernel_environment as held;"
-        "[os.environ.pop(name, None) for name in held()]; import distributed_pg.cli;"
+        "import os; from distributed_pg.determinism import kernel_environment as held;"
+        "[os.environ.pop(name, None) for name in held()]; import distributed_pg.cli.main;"
         "print(*held().keys() & os.environ.keys())"
     )
     assert python(code) == ""

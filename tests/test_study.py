@@ -12,7 +12,7 @@ import study_plot
 from command import DEADLINE
 from study import Question, Run
 
-from distributed_pg.cli import parse_command
+from distributed_pg.cli.main import parse_command
 from distributed_pg.config import preset
 
 FRAMES = 40_000

@@ -25,11 +25,11 @@ import requests
 from command import DEADLINE
 from lying_around import end, free_ports
 
-from distributed_pg.checkpoint import load_checkpoint, weights_checksum
 from distributed_pg.config import TrainConfig
-from distributed_pg.kernels import kernel_environment
-from distributed_pg.run_dir import RunDir
-from distributed_pg.train import train
+from distributed_pg.determinism import kernel_environment
+from distributed_pg.storage.checkpoint import load_checkpoint, weights_checksum
+from distributed_pg.storage.run_dir import RunDir
+from distributed_pg.trainer import train
 
 SUBMIT = Path(__file__).parent.parent / "scripts" / "submit.py"
 ENDLESS = ("--batch-size", "1", "--frame-limit", "400", "--num-workers", "1")

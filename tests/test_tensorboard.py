@@ -12,19 +12,21 @@ from records import record_of
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-from distributed_pg import tensorboard_sink, terminal
+from distributed_pg import _extras
 from distributed_pg.config import TrainConfig
 from distributed_pg.errors import UsageError
-from distributed_pg.run_dir import read_metrics
-from distributed_pg.sinks import Sinks
-from distributed_pg.tensorboard_sink import (
+from distributed_pg.monitoring import tensorboard
+from distributed_pg.monitoring.reporter import Silent
+from distributed_pg.monitoring.sinks import Sinks
+from distributed_pg.monitoring.tensorboard import (
     EPISODE_LENGTH,
     EPISODE_REWARD,
     FOLDER,
     SCALARS,
     TensorBoardSink,
 )
-from distributed_pg.train import Silent, resume_config, train
+from distributed_pg.storage.metrics import read_metrics
+from distributed_pg.trainer import resume_config, train
 
 CONFIG = TrainConfig(
     batch_size=3, frame_limit=1200, hidden_units=20, num_workers=2, checkpoint_every=2, keep=9
@@ -71,7 +73,7 @@ def test_what_is_resumed_is_shown_whatever_the_clock_says(
     expected = [(episode, float(episode)) for episode in range(1, 13)]
     now = [0.0]
     monkeypatch.setattr(time, "time", lambda: now[0])
-    monkeypatch.setattr(tensorboard_sink, "time", lambda: now[0])
+    monkeypatch.setattr(tensorboard, "time", lambda: now[0])
     clocks = [2e9, 1.7e9, 1.7e9, 86400.0, 0.0, 1e10] + 6 * [1.5e9]
     for before, now[0] in enumerate(clocks):
         sink = TensorBoardSink(tmp_path, before)
@@ -122,7 +124,7 @@ def test_what_is_shown_is_what_was_recorded_when_stopped_killed_and_resumed(
 def test_a_missing_library_is_told_before_anything_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(terminal, "find_spec", lambda _: None)
+    monkeypatch.setattr(_extras, "find_spec", lambda _: None)
     with pytest.raises(
         UsageError, match=r"^tensorboardX is not .* 'distributed-pg\[tensorboard\]'"
     ):

@@ -7,21 +7,21 @@ import numpy as np
 import pytest
 from export_policy import mean_policy
 
-from distributed_pg.checkpoint import run_texts, save_checkpoint
+from distributed_pg.algo.policy import Policy
+from distributed_pg.algo.rollout import evaluate_episode
+from distributed_pg.algo.state import Progress, TrainingState, policy_shape
 from distributed_pg.config import TrainConfig
-from distributed_pg.env import PongEnv
+from distributed_pg.envs.pong import PongEnv
 from distributed_pg.errors import CheckpointError, RunError, UsageError
-from distributed_pg.policy import Policy
-from distributed_pg.rollout import evaluate_episode
-from distributed_pg.sealed_file import Tensors, write_sealed
-from distributed_pg.state import Progress, TrainingState, policy_shape
-from distributed_pg.trained_policy import (
+from distributed_pg.storage.checkpoint import run_texts, save_checkpoint
+from distributed_pg.storage.policy_file import (
     FORMAT,
     PRETRAINED,
     TrainedPolicy,
     load_policy_at,
     save_policy,
 )
+from distributed_pg.storage.tensor_file import Tensors, write_sealed
 
 CONFIG = TrainConfig(hidden_units=3, crop=(35, 39, 0, 160), actions=("UP", "DOWN", "NOOP"))
 POLICY = Policy.init(1, *policy_shape(CONFIG))

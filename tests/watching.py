@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from distributed_pg.checkpoint import save_checkpoint
+from distributed_pg.algo.state import TrainingState
 from distributed_pg.config import TrainConfig
-from distributed_pg.state import TrainingState
+from distributed_pg.storage.checkpoint import save_checkpoint
 
 
 def untrained_checkpoint(path: Path, frame_limit: int) -> Path:

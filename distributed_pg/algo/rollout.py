@@ -1,0 +1,248 @@
+"""Play one episode and turn it into a gradient."""
+
+import itertools
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from operator import add
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distributed_pg.algo.policy import Floats, Gradient, Policy, action_probabilities
+from distributed_pg.algo.returns import discounted_returns, standardised
+from distributed_pg.config import TrainConfig
+from distributed_pg.envs.pong import PongEnv
+
+TRAINING, EVALUATION = 0, 1
+"""Streams of random numbers that never meet, whatever the seeds."""
+_VALUE_WEIGHT = 0.5
+"""Of the squared error of the expected returns, beside the policy's objective."""
+_BLOCK = 1024
+"""Steps for which noise is drawn, and room for activations made, at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeStats:
+    """What is known of an episode besides its gradient."""
+
+    reward: float
+    """Points won minus points lost."""
+    steps: int
+    """Actions taken."""
+    frames: int
+    """Emulated frames."""
+    emulator_seconds: float
+    """Time inside the emulator."""
+    seconds: float
+    """Time from the reset to the last step, and to the gradient where there is one."""
+    points_won: int
+    """Points the policy scored."""
+    points_lost: int
+    """Points the opponent scored."""
+    entropy: float
+    """Entropy of the policy, mean over the steps, nats."""
+    gradient_bytes: int = 0
+    """Size of its gradient."""
+    waited_seconds: float = 0.0
+    """Time the worker had nothing to play before this episode."""
+    worker_memory: int = 0
+    """The most memory the worker ever had resident, bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeResult:
+    """One training episode."""
+
+    stats: EpisodeStats
+    gradient: Gradient
+
+
+@dataclass(slots=True)
+class Trajectory:
+    """What happened at each step of one episode."""
+
+    pixels: list[NDArray[np.intp]] = field(default_factory=list)
+    signs: list[Floats] = field(default_factory=list)
+    hidden_blocks: list[Floats] = field(default_factory=list)
+    """Hidden activations, a row a step, in blocks; the last one has room left."""
+    output_blocks: list[Floats] = field(default_factory=list)
+    """Outputs of the network, likewise."""
+    actions: list[int] = field(default_factory=list)
+    rewards: list[float] = field(default_factory=list)
+
+    @property
+    def hidden(self) -> Floats:
+        """Hidden activations, (T, H)."""
+        return self._joined(self.hidden_blocks)
+
+    @property
+    def outputs(self) -> Floats:
+        """The logits of all actions but the last, and the expected return, (T, A)."""
+        return self._joined(self.output_blocks)
+
+    @property
+    def probabilities(self) -> NDArray[np.float64]:
+        """Of each action, (T, A)."""
+        return action_probabilities(self.outputs)
+
+    def rows(self, policy: Policy) -> Iterator[tuple[Floats, Floats]]:
+        """Where to write hidden activations (H,) and outputs (A,) of one step after another."""
+        hidden_units, actions = policy.w2.shape
+        while True:
+            hidden = np.empty((_BLOCK, hidden_units), np.float32)
+            outputs = np.empty((_BLOCK, actions), np.float32)
+            self.hidden_blocks.append(hidden)
+            self.output_blocks.append(outputs)
+            yield from zip(hidden, outputs, strict=True)
+
+    def _joined(self, blocks: list[Floats]) -> Floats:
+        # The whole takes the place of the blocks, so that they are not in memory twice.
+        blocks[:] = [np.concatenate(blocks)]
+        return blocks[0][: len(self.actions)]
+
+
+def rollout(env: PongEnv, policy: Policy, config: TrainConfig, episode: int) -> EpisodeResult:
+    """Play episode ``episode`` of the training run ``config`` and compute its gradient."""
+    clock = _Clock(env)
+    trajectory = play_episode(env, policy, episode_seed(config.seed, episode, TRAINING))
+    gradient = episode_gradient(policy, trajectory, config)
+    return EpisodeResult(clock.stats(trajectory), gradient)
+
+
+def evaluate_episode(
+    env: PongEnv, policy: Policy, seed: int, episode: int, *, greedy: bool
+) -> EpisodeStats:
+    """Play episode ``episode`` of the evaluation ``seed``."""
+    clock = _Clock(env)
+    trajectory = play_episode(env, policy, episode_seed(seed, episode, EVALUATION), greedy=greedy)
+    return clock.stats(trajectory)
+
+
+def episode_seed(seed: int, episode: int, stream: int) -> np.random.SeedSequence:
+    """The source of all random numbers of one episode."""
+    return np.random.SeedSequence(seed, spawn_key=(stream, episode))
+
+
+def play_episode(
+    env: PongEnv, policy: Policy, seed: np.random.SeedSequence, *, greedy: bool = False
+) -> Trajectory:
+    """Play one whole game, with random numbers from ``seed`` alone.
+
+    ``greedy`` takes the most probable action instead of sampling.
+    """
+    noise = begin_episode(env, seed, greedy=greedy)
+    trajectory = Trajectory()
+    rows = trajectory.rows(policy)
+    # Looked up once: a method of a list is otherwise looked up at every step.
+    keep_pixels, keep_signs = trajectory.pixels.append, trajectory.signs.append
+    keep_action, keep_reward = trajectory.actions.append, trajectory.rewards.append
+    forward, step = policy.forward, env.step_sparse
+    pixels, signs = np.empty(0, np.intp), np.empty(0, np.float32)
+    done = False
+    while not done:
+        _, outputs = forward(pixels, signs, out=next(rows))
+        action = choose(outputs, next(noise))
+        keep_pixels(pixels)
+        keep_signs(signs)
+        keep_action(action)
+        pixels, signs, reward, terminated, truncated = step(action)
+        keep_reward(reward)
+        done = terminated or truncated
+    return trajectory
+
+
+def begin_episode(
+    env: PongEnv, seed: np.random.SeedSequence, *, greedy: bool = False
+) -> Iterator[Sequence[float]]:
+    """Reset ``env`` for the episode of ``seed``; the noise to :func:`choose` its actions with."""
+    for_env, for_actions = seed.spawn(2)
+    env.reset(seed=int(for_env.generate_state(1, np.uint64)[0]))
+    actions = int(env.action_space.n)
+    if greedy:
+        return itertools.repeat([0.0] * actions)
+    return _gumbel_noise(np.random.default_rng(for_actions), actions)
+
+
+def choose(outputs: Floats, noise: Sequence[float]) -> int:
+    """The action with the highest sum of logit and noise.
+
+    With independent standard Gumbel noise for each action, that is a sample of
+    softmax(logits); with none it is the most probable action. It takes no exponentials while the
+    game waits (the Gumbel-max trick; Maddison, Tarlow and Minka, "A* sampling", 2014).
+
+    Args:
+        outputs: of the network, (A,).
+        noise: one number for each action.
+    """
+    logits = outputs.tolist()
+    logits[-1] = 0.0  # in its place stood the expected return
+    scores = list(map(add, logits, noise))
+    return scores.index(max(scores))
+
+
+def _gumbel_noise(random: np.random.Generator, actions: int) -> Iterator[Sequence[float]]:
+    """Endless noise for :func:`choose`, drawn in blocks."""
+    while True:
+        numbers = iter(random.gumbel(size=_BLOCK * actions).tolist())
+        # Tuples made when they are asked for: a thousand lists would call the garbage collector.
+        yield from zip(*[numbers] * actions, strict=True)
+
+
+def episode_gradient(policy: Policy, trajectory: Trajectory, config: TrainConfig) -> Gradient:
+    """Sum over the steps of the advantage times grad log pi(action), as REINFORCE has it.
+
+    Williams, "Simple statistical gradient-following algorithms for connectionist reinforcement
+    learning", 1992. The advantage is the return, standardised over the episode. With a learned
+    baseline (Sutton and Barto, "Reinforcement learning", 2018, section 13.4) what the network
+    expects is subtracted first, and its squared error is a second objective.
+    """
+    steps = len(trajectory.actions)
+    outputs, learned = trajectory.outputs, config.baseline == "learned"
+    surprises = discounted_returns(trajectory.rewards, config.gamma)
+    if learned:
+        surprises -= outputs[:, -1]
+    errors = -action_probabilities(outputs)
+    errors[np.arange(steps), trajectory.actions] += 1.0
+    errors *= standardised(surprises)[:, None]
+    # The last action has no logit of its own; the expected return has its place.
+    errors[:, -1] = _VALUE_WEIGHT * surprises if learned else 0.0
+    frame_starts = np.zeros(steps + 1, np.intp)
+    np.cumsum([len(pixels) for pixels in trajectory.pixels], out=frame_starts[1:])
+    return policy.gradient(
+        np.concatenate(trajectory.pixels),
+        np.concatenate(trajectory.signs),
+        frame_starts,
+        trajectory.hidden,
+        errors.astype(np.float32),
+    )
+
+
+def entropy(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Entropies (T,), in nats, of the distributions in the rows of (T, A)."""
+    logarithms = np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))  # 0 log 0 is 0
+    entropies: NDArray[np.float64] = -(probabilities * logarithms).sum(axis=1)
+    return entropies
+
+
+class _Clock:
+    """Times an episode, and the emulator's share of it."""
+
+    def __init__(self, env: PongEnv) -> None:
+        self._env = env
+        self._begin = time.perf_counter()
+        self._emulator_begin = env.emulator_seconds
+
+    def stats(self, trajectory: Trajectory) -> EpisodeStats:
+        rewards = np.array(trajectory.rewards)
+        return EpisodeStats(
+            reward=math.fsum(trajectory.rewards),
+            steps=len(trajectory.actions),
+            frames=self._env.emulated_frames,
+            emulator_seconds=self._env.emulator_seconds - self._emulator_begin,
+            points_won=int(np.count_nonzero(rewards > 0.0)),
+            points_lost=int(np.count_nonzero(rewards < 0.0)),
+            entropy=float(entropy(trajectory.probabilities).mean()),
+            seconds=time.perf_counter() - self._begin,
+        )

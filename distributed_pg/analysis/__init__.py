@@ -1,0 +1,1 @@
+"""What runs have learned, read from their files: curves, milestones, pictures, the report."""

@@ -1,0 +1,100 @@
+"""What the hidden units see: each unit's weights as a picture of the field."""
+
+import io
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distributed_pg.algo.policy import Floats
+from distributed_pg.envs.pong import observation_shape
+from distributed_pg.storage.policy_file import TrainedPolicy
+
+if TYPE_CHECKING:
+    from matplotlib.colors import LinearSegmentedColormap
+
+# Blue and orange, which do not ask to tell red from green.
+LIGHT = "#1f5fa8", "#ffffff", "#c8500a"
+"""Colours of the most negative weight, of 0 and of the most positive, on a light background."""
+DARK = "#79b4f2", "#201d19", "#ff9a52"
+"""The same on a dark one."""
+_STEPS = 31
+"""How many colours. A finer scale cannot be seen in a unit's noise, but makes a larger file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A hidden unit."""
+
+    weights: Floats
+    """Of the pixels, (rows, columns)."""
+    action: str
+    """The action that it makes more likely when it is active, more than any other."""
+    size: float
+    """Of its weights to the actions, Euclidean norm."""
+
+
+def strongest_units(trained: TrainedPolicy, count: int) -> list[Unit]:
+    """The units with the largest outgoing weights, or all if there are fewer, largest first."""
+    config, policy = trained.config, trained.policy
+    logits = policy.w2.copy()
+    logits[:, -1] = 0.0  # the last action's; what stands there is the expected return's
+    sizes, favoured = np.linalg.norm(logits, axis=1), logits.argmax(axis=1)
+    shape = observation_shape(config.crop)
+    return [
+        Unit(policy.w1[:, j].reshape(shape), config.actions[favoured[j]], float(sizes[j]))
+        for j in np.argsort(-sizes, kind="stable")[:count]
+    ]
+
+
+def scale_limit(units: list[Unit]) -> float:
+    """The weight at which the colours end, the same for all: 99.5% of the weights are within."""
+    limit = np.percentile([np.abs(unit.weights) for unit in units], 99.5)
+    return float(limit) or 1.0
+
+
+def columns_of(count: int) -> int:
+    """Columns of a grid of ``count`` pictures that is wider than it is high."""
+    return min(count, math.ceil(math.sqrt(1.6 * count)))
+
+
+def tiled(units: list[Unit], gap: tuple[int, int]) -> NDArray[np.float32]:
+    """The units' pictures in a grid, with NaN between and above them.
+
+    Args:
+        units: at least one.
+        gap: rows above each picture, and columns between two.
+    """
+    columns, (height, width) = columns_of(len(units)), units[0].weights.shape
+    rows = math.ceil(len(units) / columns)
+    shape = rows * (height + gap[0]), columns * (width + gap[1]) - gap[1]
+    sheet = np.full(shape, np.nan, np.float32)
+    for number, unit in enumerate(units):
+        row, column = divmod(number, columns)
+        top, left = row * (height + gap[0]) + gap[0], column * (width + gap[1])
+        sheet[top : top + height, left : left + width] = unit.weights
+    return sheet
+
+
+def weights_colours(low: str, zero: str, high: str) -> "LinearSegmentedColormap":
+    """The colours from the most negative weight over 0 to the most positive."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("weights", [low, zero, high], _STEPS)
+
+
+def weights_png(units: list[Unit], colours: tuple[str, str, str]) -> bytes:
+    """The grid as a PNG file with transparent gaps."""
+    from PIL import Image
+
+    sheet = tiled(units, gap=(6, 6))[6:]
+    steps = np.clip(sheet / scale_limit(units), -1, 1) * (_STEPS // 2) + _STEPS // 2
+    # Palette entry 0 is the gap; the colours come after it.
+    image = Image.fromarray(np.where(np.isnan(steps), 0, np.rint(steps) + 1).astype(np.uint8))
+    palette = weights_colours(*colours)(np.arange(-1, _STEPS), bytes=True)[:, :3]
+    image.putpalette(np.asarray(palette, np.uint8).tobytes())
+    file = io.BytesIO()
+    image.save(file, "PNG", optimize=True, transparency=0)
+    return file.getvalue()

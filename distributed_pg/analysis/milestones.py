@@ -1,0 +1,69 @@
+"""When a run's running mean first reached certain rewards."""
+
+from dataclasses import dataclass
+
+from rich.table import Table
+
+from distributed_pg.analysis.learning_curves import Array, Curve
+
+LEVELS = (-15, -10, 0, 5, 10, 15)
+"""Rewards that tell the stages of learning Pong; a beginner has -21, and 21 is the most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Milestone:
+    """The first update after which the running mean was at least ``level``."""
+
+    level: int
+    episodes: int
+    minutes: float
+    frames: int
+    mean: float
+    """The running mean then: at the level, or above where the run began above."""
+
+    @property
+    def name(self) -> str:
+        """The level with its sign."""
+        return level_name(self.level)
+
+
+def level_name(level: int) -> str:
+    """-15, 0, +5."""
+    return f"{level:+d}" if level else "0"
+
+
+def first_at(running_mean: Array, level: float) -> int | None:
+    """Index of the first value that is at least ``level``; None: there is none."""
+    reached = (running_mean >= level).nonzero()[0]
+    return int(reached[0]) if len(reached) else None
+
+
+def milestones(curve: Curve) -> list[Milestone]:
+    """Those of :data:`LEVELS` that the run reached."""
+    found = {level: first_at(curve.running_mean, level) for level in LEVELS}
+    return [
+        Milestone(
+            level,
+            int(curve.episodes[i]),
+            float(curve.minutes[i]),
+            int(curve.frames[i]),
+            float(curve.running_mean[i]),
+        )
+        for level, i in found.items()
+        if i is not None
+    ]
+
+
+def milestones_table(curves: list[Curve]) -> Table:
+    """Episodes and minutes to each milestone, run by run, for a terminal."""
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("running mean", overflow="fold")
+    table.add_column("")
+    for level in LEVELS:
+        table.add_column(level_name(level), justify="right", no_wrap=True)
+    for curve in curves:
+        reached = {milestone.level: milestone for milestone in milestones(curve)}
+        of_level = [reached.get(level) for level in LEVELS]
+        table.add_row(curve.name, "episodes", *(f"{m.episodes}" if m else "-" for m in of_level))
+        table.add_row("", "minutes", *(f"{m.minutes:.1f}" if m else "-" for m in of_level))
+    return table

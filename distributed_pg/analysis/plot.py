@@ -1,0 +1,199 @@
+"""Draws learning curves and what the hidden units see (needs the [plot] extra)."""
+
+import io
+import itertools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from matplotlib import patheffects, rc_context
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import EngFormatter
+
+from distributed_pg.analysis.hidden_units import (
+    LIGHT,
+    Unit,
+    columns_of,
+    scale_limit,
+    tiled,
+    weights_colours,
+)
+from distributed_pg.analysis.learning_curves import Array, By, Curve, Group
+from distributed_pg.analysis.milestones import LEVELS, first_at, level_name
+from distributed_pg.errors import writing
+from distributed_pg.storage.tensor_file import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+
+# Okabe and Ito's colours, which colour-blind readers tell apart; in grey the line styles do.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+STYLES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
+_GRID, _FAINT, _INK = "#dddddd", "#9db9d8", "#222222"
+_LABELS = {"episodes": "episodes", "minutes": "minutes", "frames": "emulated frames"}
+_CRISP: dict[str, Any] = {"interpolation": "nearest", "aspect": "equal"}
+_WEIGHTS_CAPTION = "weight of a pixel's change; above each unit the action it favours, and how much"
+_STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": _GRID,
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "pdf.fonttype": 42,  # text that stays text
+    "svg.hashsalt": "distributed_pg",  # the same data, the same file
+}
+
+
+def curves_figure(groups: list[Group], by: tuple[By, ...], title: str = "") -> Figure:
+    """The running mean of the reward.
+
+    Args:
+        groups: at least one. A group of several runs is drawn as thin lines, with their mean as a
+            strong one and a band from the lowest to the highest; a single run that is alone also
+            as the mean of each update.
+        by: what to draw it against, a panel each.
+        title: printed above.
+    """
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(max(5.0 * len(by), 6.5), 4.2), layout="constrained")
+        axes = figure.subplots(1, len(by), sharey=True, squeeze=False)[0]
+        for axis, of in zip(axes, by, strict=True):
+            _curves_panel(axis, groups, of)
+        axes[0].set_ylabel("running mean of the reward\n(points won minus points lost)")
+        handles = _legend(groups)
+        figure.legend(handles=handles, loc="outside lower center", ncols=_legend_columns(handles))
+        figure.suptitle(title)
+    return figure
+
+
+def weights_figure(units: list[Unit], title: str = "") -> Figure:
+    """What hidden units see."""
+    gap = 14, 6
+    sheet, limit = tiled(units, gap), scale_limit(units)
+    tile_height, tile_width = units[0].weights.shape
+    columns = columns_of(len(units))
+    inches = 1.25 * columns
+    high, top, bottom, side = inches * sheet.shape[0] / sheet.shape[1], 0.35, 0.75, 0.2
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(inches + 2 * side, high + top + bottom))
+        frame = (side, bottom, inches, high), (side, bottom - 0.2, inches, 0.08)
+        axis, bar = (figure.add_axes(_share(figure, *inch)) for inch in frame)
+        image = axis.imshow(sheet, weights_colours(*LIGHT), vmin=-limit, vmax=limit, **_CRISP)
+        axis.axis("off")
+        for number, unit in enumerate(units):
+            row, column = divmod(number, columns)
+            x, y = column * (tile_width + gap[1]), row * (tile_height + gap[0]) + gap[0] - 3
+            axis.text(x, y, f"{unit.action} {unit.size:.2f}", fontsize=7.5, color=_INK)
+        scale = figure.colorbar(image, bar, orientation="horizontal", label=_WEIGHTS_CAPTION)
+        scale.outline.set_visible(False)
+        figure.suptitle(title, y=1 - 0.12 / figure.get_figheight(), va="top")
+    return figure
+
+
+def write_figure(figure: Figure, out: Path) -> None:
+    """Write it to ``out``: PNG, SVG or PDF by its suffix. The same figure gives the same file.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    kind, file = out.suffix.lower()[1:], io.BytesIO()
+    dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+    with rc_context(_STYLE):
+        figure.savefig(file, format=kind, dpi=160, metadata=dates.get(kind))
+    with writing(f"out: {out}"):
+        write_atomically(out, file.getvalue())
+
+
+def _share(figure: Figure, *inches: float) -> tuple[float, float, float, float]:
+    """A rectangle given in inches, as shares of the figure."""
+    (left, bottom, wide, high), (width, height) = inches, figure.get_size_inches()
+    return left / width, bottom / height, wide / width, high / height
+
+
+def _curves_panel(axis: "Axes", groups: list[Group], by: By) -> None:
+    alone = len(groups) == 1
+    for group, (colour, style) in zip(groups, _looks(), strict=False):
+        if len(group.curves) > 1:
+            for curve in group.curves:
+                x, y = curve.against(by), curve.running_mean
+                axis.plot(x, y, color=colour, linewidth=0.7, alpha=0.55)
+        elif alone:
+            _update_dots(axis, group.curves[0], by)
+        x, mean, low, high = group.mean(by)
+        if len(group.curves) > 1:
+            axis.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+        axis.plot(x, mean, color=colour, linestyle=style, linewidth=2.2)
+        _mark_milestones(axis, x, mean, by, colour, text=alone)
+    axis.axhline(0.0, color=_INK, linewidth=0.8, zorder=1)
+    axis.set(xlabel=_LABELS[by], xlim=(0, None), ylim=(-21.5, 21.5), yticks=range(-20, 21, 5))
+    axis.margins(x=0.02)
+    if by == "frames":
+        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+
+
+def _update_dots(axis: "Axes", curve: Curve, by: By) -> None:
+    dots: dict[str, Any] = {"markersize": 2, "color": _FAINT, "rasterized": True}
+    axis.plot(curve.against(by), curve.update_mean, ".", zorder=1, **dots)
+
+
+def _mark_milestones(
+    axis: "Axes", x: Array, mean: Array, by: By, colour: str, *, text: bool
+) -> None:
+    """A ring where the mean reaches each level, and with ``text`` how far that is."""
+    # One update may have reached several levels.
+    for index in dict.fromkeys(first_at(mean, level) for level in LEVELS):
+        if index is None:
+            continue
+        axis.plot(x[index], mean[index], "o", color=colour, markerfacecolor="white", markersize=5)
+        if text:
+            number = EngFormatter(places=1, sep="")(x[index]) if by == "frames" else None
+            note = axis.annotate(
+                number or f"{x[index]:.{1 if by == 'minutes' else 0}f}",
+                (x[index], mean[index]),
+                (7, -11),
+                textcoords="offset points",
+                fontsize=8.5,
+                color=_INK,
+            )
+            note.set_path_effects([patheffects.withStroke(linewidth=2.5, foreground="white")])
+
+
+def _legend(groups: list[Group]) -> "list[Artist]":
+    handles: list[Artist] = []
+    for group, (colour, style) in zip(groups, _looks(), strict=False):
+        count = len(group.curves)
+        label = (
+            group.label
+            if count == 1 or group.label.endswith(" runs")
+            else (f"{group.label} ({count} runs)")
+        )
+        handles.append(Line2D([], [], color=colour, linestyle=style, linewidth=2.2, label=label))
+    if any(len(group.curves) > 1 for group in groups):
+        handles.append(Line2D([], [], color="#777777", linewidth=0.7, label="one run"))
+        band = "strong line: mean; band: lowest to highest run"
+        handles.append(Patch(facecolor="#777777", alpha=0.25, label=band))
+    elif len(groups) == 1:
+        dots: dict[str, Any] = {"marker": ".", "linestyle": "", "color": _FAINT}
+        handles.append(Line2D([], [], label="mean of one update", **dots))
+    ring: dict[str, Any] = {"marker": "o", "markersize": 5, "markerfacecolor": "white"}
+    label = f"mean reaches {', '.join(map(level_name, LEVELS))}"
+    handles.append(Line2D([], [], linestyle="", color="#777777", label=label, **ring))
+    return handles
+
+
+def _legend_columns(handles: "list[Artist]") -> int:
+    return 1 if max(len(str(handle.get_label())) for handle in handles) > 70 else 2
+
+
+def _looks() -> "itertools.cycle[tuple[str, Any]]":
+    """A colour and a line style for one group after another."""
+    pairs = itertools.product(range(len(STYLES)), range(len(COLOURS)))
+    return itertools.cycle(
+        (COLOURS[colour], STYLES[(colour + shift) % len(STYLES)]) for shift, colour in pairs
+    )

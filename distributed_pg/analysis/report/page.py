@@ -1,0 +1,249 @@
+"""One HTML page about a run that needs nothing but itself (needs the [report] extra)."""
+
+import base64
+import dataclasses
+import shlex
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+
+from distributed_pg import __version__
+from distributed_pg.algo.state import WINDOW
+from distributed_pg.analysis.hidden_units import DARK, LIGHT, strongest_units, weights_png
+from distributed_pg.analysis.learning_curves import (
+    Curve,
+    local_run,
+    run_curve,
+    run_name,
+    setting_text,
+)
+from distributed_pg.analysis.milestones import milestones
+from distributed_pg.analysis.report.html_chart import Chart, chart, stride
+from distributed_pg.config import TrainConfig, as_flags, preset
+from distributed_pg.envs.pong import FRAMES_PER_SECOND
+from distributed_pg.errors import UsageError, writing
+from distributed_pg.evaluation import Evaluation, evaluate
+from distributed_pg.storage.checkpoint import Checkpoint
+from distributed_pg.storage.policy_file import TrainedPolicy
+from distributed_pg.storage.run_dir import RunDir
+from distributed_pg.storage.tensor_file import write_atomically
+
+UNITS = 40
+"""Hidden units whose weights are shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A number of the run that is worth showing large."""
+
+    name: str
+    value: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A setting of the run, as text."""
+
+    name: str
+    value: str
+    changed: bool
+    """Whether it is not what the preset says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Game:
+    """A recorded game."""
+
+    source: str
+    """The film, as a data URI."""
+    reward: float
+    steps: int
+
+
+def write_report(
+    location: str,
+    out: Path,
+    *,
+    episodes: int = 20,
+    video: bool = True,
+    message: Callable[[str], None] = lambda _: None,
+    finished: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Write a page about a run.
+
+    Args:
+        location: the run's folder or URI.
+        out: the page.
+        episodes: games to play with the newest checkpoint; 0: none.
+        video: whether to record a game.
+        message: told what is being done.
+        finished: told the number of games played so far.
+
+    Raises:
+        UsageError: there is no run, or no folder for the page.
+        RunError: it cannot be read, is damaged, or the page cannot be written.
+    """
+    if not out.parent.is_dir():
+        raise UsageError(f"out: there is no folder {out.parent}")
+    with local_run(location, lost=message) as folder:
+        path, checkpoint = RunDir.open(folder).load_newest(message)
+        curve = run_curve(folder, run_name(location))
+        evaluation = None
+        if episodes:
+            message(f"Playing {episodes} games with {path.name}")
+            evaluation = evaluate(path, episodes, finished=finished, message=message)
+        game = None
+        if video:
+            message("Recording a game")
+            game = _recorded(path)
+    page = render(curve, checkpoint, evaluation, game)
+    with writing(f"out: {out}"):
+        write_atomically(out, page.encode())
+
+
+def render(
+    curve: Curve, checkpoint: Checkpoint, evaluation: Evaluation | None, game: Game | None
+) -> str:
+    """The page."""
+    config, progress = checkpoint.config, checkpoint.state.progress
+    trained = TrainedPolicy(config, checkpoint.state.policy, progress)
+    units = strongest_units(trained, UNITS)
+    template = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    ).from_string(files("distributed_pg").joinpath("report.html.j2").read_text("utf-8"))
+    return template.render(
+        curve=curve,
+        config=config,
+        figures=_figures(curve, evaluation),
+        learning=_learning_charts(curve),
+        speed=_speed_charts(curve),
+        every=stride(len(curve.episodes)),
+        milestones=milestones(curve),
+        evaluation=evaluation,
+        game=game,
+        units=len(units),
+        weights_light=_data_uri("image/png", weights_png(units, LIGHT)),
+        weights_dark=_data_uri("image/png", weights_png(units, DARK)),
+        light=LIGHT,
+        dark=DARK,
+        computing=[s for s in _settings(config, may_change=False) if s.name != "preset"],
+        running=_settings(config, may_change=True),
+        checkpoint_episodes=progress.episodes,
+        versions=[Setting(*item, changed=False) for item in sorted(checkpoint.versions.items())],
+        command=train_command(config),
+        checksum=curve.records[-1].get("weights_checksum", "unknown"),
+        duration=duration,
+        date=time.strftime("%Y-%m-%d"),
+        version=__version__,
+    )
+
+
+def train_command(config: TrainConfig) -> str:
+    """The command line that makes a run with these settings."""
+    base = preset(config.preset)
+    changed = {"preset": config.preset} if config.preset != TrainConfig().preset else {}
+    for name in config.to_json():
+        if getattr(config, name) != getattr(base, name):
+            changed[name] = getattr(config, name)
+    return shlex.join(["distributed-pg", "train", *as_flags(changed)])
+
+
+def duration(minutes: float) -> str:
+    """Minutes, from two hours on as hours."""
+    if minutes >= 120:
+        return f"{minutes / 60:.1f} h"
+    return f"{minutes:.0f} min" if minutes >= 10 else f"{minutes:.1f} min"
+
+
+def _recorded(checkpoint: Path) -> Game:
+    from distributed_pg.viewer.video import record
+
+    with tempfile.TemporaryDirectory() as folder:
+        recording = record(checkpoint, Path(folder) / "game.mp4", smooth=True)
+        source = _data_uri("video/mp4", recording.path.read_bytes())
+    return Game(source, recording.reward, recording.steps)
+
+
+def _data_uri(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _figures(curve: Curve, evaluation: Evaluation | None) -> list[Figure]:
+    rewards = np.concatenate([record["rewards"] for record in curve.records])[-WINDOW:]
+    won, games = float((rewards > 0).mean()), f"the last {len(rewards)} games of training"
+    shown = (
+        (won, games)
+        if evaluation is None
+        else (evaluation.won, f"{evaluation.episodes} games played for this page")
+    )
+    frames, seconds = curve.frames[-1], 60 * curve.minutes[-1]
+    speed = frames / seconds
+    return [
+        Figure("Mean reward", f"{rewards.mean():+.1f}", f"points won minus lost, in {games}"),
+        Figure("Games won", f"{100 * shown[0]:.3g}%", f"of {shown[1]}"),
+        Figure("Episodes", f"{curve.episodes[-1]:,.0f}", f"{frames / 1e6:.1f} million frames"),
+        Figure("Training time", duration(curve.minutes[-1]), "wall clock"),
+        Figure(
+            "Frames a second", f"{speed:,.0f}", f"{speed / FRAMES_PER_SECOND:,.0f} times real time"
+        ),
+    ]
+
+
+def _learning_charts(curve: Curve) -> list[Chart]:
+    reached = milestones(curve)
+    by_episode = tuple((f"{m.episodes:,}", float(m.episodes), m.mean) for m in reached)
+    by_minute = tuple((f"{m.minutes:.1f}", m.minutes, m.mean) for m in reached)
+    return [
+        chart(
+            "Running mean of the reward",
+            x_label,
+            x,
+            curve.running_mean,
+            dots=curve.update_mean,
+            y_range=(-21.0, 21.0),
+            marks=tuple(dict.fromkeys(marks)),  # one update may have reached several levels
+        )
+        for x_label, x, marks in (
+            ("episodes", curve.episodes, by_episode),
+            ("minutes", curve.minutes, by_minute),
+        )
+    ]
+
+
+def _speed_charts(curve: Curve) -> list[Chart]:
+    charts = []
+    for name, title in (
+        ("frames_per_second", "Frames a second"),
+        ("episodes_per_hour", "Episodes an hour"),
+        ("worker_busy", "Workers busy"),
+    ):
+        values = curve.column(name)
+        if values is not None:
+            is_share = name == "worker_busy"
+            y_range = (0.0, 1.0) if is_share else None
+            charts.append(
+                chart(title, "minutes", curve.minutes, values, y_range=y_range, percent=is_share)
+            )
+    return charts
+
+
+def _settings(config: TrainConfig, *, may_change: bool) -> list[Setting]:
+    base, names = preset(config.preset), config.to_json()
+    return [
+        Setting(
+            field.name,
+            "none"
+            if getattr(config, field.name) is None
+            else setting_text(getattr(config, field.name)),
+            getattr(config, field.name) != getattr(base, field.name),
+        )
+        for field in dataclasses.fields(config)
+        if bool(field.metadata.get("may_change")) is may_change and field.name in names
+    ]

@@ -1,0 +1,1 @@
+"""How fast it is: training and what it is compared with, saturation of a learner, memory."""

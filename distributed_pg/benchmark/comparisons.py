@@ -1,0 +1,184 @@
+"""What the benchmark compares training with: its parts alone, and the two usual ways to train.
+
+The parts are the bare emulator, and workers without Ray and a learner. The classic way is one
+process with the player in :mod:`distributed_pg.benchmark.classic`. The tutorial way puts the same
+player into Ray actors: one dense policy in each, one episode an actor an update, and all wait for
+the slowest.
+
+All but the workers run with the caller's environment variables, which should let them use the whole
+CPU: see :func:`distributed_pg.determinism.native_kernels`.
+"""
+
+import multiprocessing
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+import ray
+from ale_py import Action
+
+from distributed_pg.algo.policy import Policy
+from distributed_pg.benchmark.classic import ClassicPlayer, Dense, add, dense_weights, rmsprop
+from distributed_pg.config import TrainConfig
+from distributed_pg.determinism import ONE_THREAD, environment
+from distributed_pg.envs.pong import load_pong
+from distributed_pg.own_code import neutral_folder
+from distributed_pg.runtime.actor import worker_environment
+from distributed_pg.training.rollout_worker import RolloutWorker
+
+RAY_WORKER_NICENESS = 15
+"""Ray runs its workers at this niceness; so do the references, or the comparison is not fair."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """What was done in a stretch of time."""
+
+    episodes: int
+    frames: int
+    """Emulated frames."""
+    seconds: float
+    worker_busy: float | None = None
+    """Share of the workers' time spent playing; None where it was not measured."""
+    gradient_bytes: float | None = None
+    """Size of a gradient that was sent, mean; likewise."""
+
+
+def emulator_rate(processes: int, seconds: float) -> Rate:
+    """``processes`` bare emulators at once, with random actions and nothing else."""
+    return _in_processes(_step_emulator, processes, seconds)
+
+
+def rollout_rate(config: TrainConfig, policy: Policy, processes: int, seconds: float) -> Rate:
+    """``processes`` workers at once that play and compute gradients, which nobody is sent."""
+    with environment(worker_environment()["env_vars"]):
+        return _in_processes(partial(_roll_out, config, policy), processes, seconds)
+
+
+def classic_rate(policy: Policy, frame_skip: int, seconds: float) -> Rate:
+    """The classic script in one process on one core, with an update every ten episodes."""
+    work = partial(_train_classic, dense_weights(policy), frame_skip)
+    return _in_processes(work, 1, seconds)
+
+
+def tutorial_rate(policy: Policy, frame_skip: int, workers: int, seconds: float) -> Rate:
+    """The tutorial way on Ray actors: one episode an actor an update."""
+    actor = ray.remote(TutorialWorker).options(num_cpus=1, runtime_env={"env_vars": ONE_THREAD})
+    actors: list[Any] = [actor.remote(seed, frame_skip) for seed in range(workers)]
+    ray.get([worker.ready.remote() for worker in actors])
+    weights = dense_weights(policy)
+    caches = [np.zeros_like(array) for array in weights]
+    episodes = frames = 0
+    begin = time.perf_counter()
+    while time.perf_counter() - begin < seconds:
+        published = ray.put(weights)
+        results = ray.get([worker.play.remote(published) for worker in actors])
+        total = [np.zeros_like(array) for array in weights]
+        for gradient, _ in results:
+            add(gradient, total)
+        rmsprop(weights, caches, total)
+        episodes += len(results)
+        frames += sum(played for _, played in results)
+    rate = Rate(episodes, frames, time.perf_counter() - begin)
+    for worker in actors:
+        ray.kill(worker)
+    return rate
+
+
+class TutorialWorker:
+    """A :class:`ClassicPlayer` as a Ray actor."""
+
+    def __init__(self, seed: int, frame_skip: int) -> None:
+        self._player = ClassicPlayer(seed, frame_skip)
+
+    def ready(self) -> None:
+        """Return when the game is loaded."""
+
+    def play(self, weights: list[Dense]) -> tuple[list[Dense], int]:
+        """One episode: its dense gradient and its emulated frames."""
+        return self._player.episode(weights)
+
+
+def _step_emulator(seconds: float) -> Rate:
+    ale = load_pong(frame_limit=108_000, display=False)
+    ale.reset_game()
+    start = ale.cloneState()
+    choices = [(Action.RIGHT, Action.LEFT)[i] for i in np.random.default_rng(0).integers(0, 2, 997)]
+    frames = games = 0
+    begin = time.perf_counter()
+    while time.perf_counter() - begin < seconds:
+        for action in choices:
+            for _ in range(4):
+                ale.act(action)
+            frames += 4
+            if ale.game_over():
+                ale.restoreState(start)
+                games += 1
+    return Rate(games, frames, time.perf_counter() - begin)
+
+
+def _roll_out(config: TrainConfig, policy: Policy, seconds: float) -> Rate:
+    worker = RolloutWorker(config)
+    worker.play(0, policy)  # the first game is slower
+    episodes = frames = 0
+    begin = time.perf_counter()
+    while time.perf_counter() - begin < seconds:
+        episodes += 1
+        stats, _ = worker.play(episodes, policy)
+        frames += stats.frames
+    return Rate(episodes, frames, time.perf_counter() - begin)
+
+
+def _train_classic(weights: list[Dense], frame_skip: int, seconds: float) -> Rate:
+    caches = [np.zeros_like(array) for array in weights]
+    total = [np.zeros_like(array) for array in weights]
+    player = ClassicPlayer(0, frame_skip)
+    episodes = frames = 0
+    begin = time.perf_counter()
+    while time.perf_counter() - begin < seconds:
+        gradient, played = player.episode(weights)
+        add(gradient, total)
+        episodes += 1
+        frames += played
+        if episodes % 10 == 0:
+            rmsprop(weights, caches, total)
+            for summed in total:
+                summed.fill(0.0)
+    return Rate(episodes, frames, time.perf_counter() - begin)
+
+
+def _in_processes(work: Callable[[float], Rate], processes: int, seconds: float) -> Rate:
+    """``work(seconds)`` in that many fresh processes, begun together."""
+    context = multiprocessing.get_context("spawn")
+    pipes, running = [], []
+    with neutral_folder():  # else they would run what lies in the current one
+        barrier = context.Barrier(processes)
+        for _ in range(processes):
+            receiver, sender = context.Pipe(duplex=False)
+            process = context.Process(target=_child, args=(work, seconds, barrier, sender))
+            process.start()
+            sender.close()
+            pipes.append(receiver)
+            running.append(process)
+        rates: list[Rate] = [pipe.recv() for pipe in pipes]
+        for process in running:
+            process.join()
+    return Rate(
+        sum(rate.episodes for rate in rates),
+        sum(rate.frames for rate in rates),
+        statistics.mean(rate.seconds for rate in rates),
+    )
+
+
+def _child(work: Callable[[float], Rate], seconds: float, barrier: Any, sender: Connection) -> None:
+    if sys.platform != "win32":
+        os.nice(max(0, RAY_WORKER_NICENESS - os.nice(0)))
+    barrier.wait()
+    sender.send(work(seconds))

@@ -1,0 +1,98 @@
+"""Measure how much memory a worker and a learner need."""
+
+import json
+import subprocess
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from distributed_pg.algo.policy import Gradient, Policy
+from distributed_pg.algo.rollout import (
+    EVALUATION,
+    Trajectory,
+    episode_gradient,
+    episode_seed,
+    play_episode,
+)
+from distributed_pg.algo.state import TrainingState
+from distributed_pg.config import TrainConfig
+from distributed_pg.envs.pong import PongEnv
+from distributed_pg.errors import RunError, one_line
+from distributed_pg.own_code import own_command
+from distributed_pg.runtime.actor import worker_environment
+from distributed_pg.runtime.session import ray_session
+from distributed_pg.system_info import peak_memory
+
+LONG_GAME = 10_000
+"""Steps; three times as long as a game between equals."""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Peak resident memory in bytes, what was touched of the shared object store included."""
+
+    ray_worker: int
+    """A Ray worker process that does nothing."""
+    worker: int
+    """A worker after a game of 10000 steps and its gradient."""
+    learner: int
+    """A training process with 2 workers and batches of 100."""
+
+
+class LongGame:
+    """An actor that plays as long a game as asked for, by joining several."""
+
+    def play(self, policy: Policy, config: TrainConfig) -> Gradient:
+        """Play :data:`LONG_GAME` steps and return their gradient."""
+        env, joined, game = PongEnv(), Trajectory(), 0
+        while len(joined.actions) < LONG_GAME:
+            played = play_episode(env, policy, episode_seed(0, game, EVALUATION))
+            for name in ("pixels", "signs", "actions", "rewards"):
+                getattr(joined, name).extend(getattr(played, name))
+            joined.hidden_blocks.append(played.hidden.copy())
+            joined.output_blocks.append(played.outputs)
+            game += 1
+        return episode_gradient(policy, joined, config)
+
+    def peak_memory(self) -> int:
+        """Of this process, bytes."""
+        return peak_memory()
+
+
+def measure_memory(progress: Callable[[str], None] = lambda _: None) -> Memory:
+    """Measure on this machine, in processes of their own.
+
+    Raises:
+        RunError: the training run it starts failed.
+    """
+    config = TrainConfig()
+    progress("memory of a worker")
+    with ray_session(None, 1, lambda _: None):
+        ray_worker: int = ray.get(ray.remote(peak_memory).options(num_cpus=0).remote())
+        actor = ray.remote(LongGame).options(num_cpus=1, runtime_env=worker_environment())
+        player: Any = actor.remote()
+        policy = TrainingState.initial(config).policy
+        ray.get(player.play.remote(policy, config))
+        worker: int = ray.get(player.peak_memory.remote())
+    progress("memory of a learner")
+    return Memory(ray_worker, worker, _learner_memory())
+
+
+def _learner_memory() -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "run"
+        arguments = ("--num-workers", "2", "--batch-size", "100", "--stop-episodes", "200")
+        training = subprocess.run(  # noqa: S603
+            own_command("train", *arguments, "--run-dir", str(run)),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if training.returncode != 0:
+            raise RunError(f"the training run to measure failed: {one_line(training.stderr)}")
+        last = (run / "metrics.jsonl").read_text().splitlines()[-1]
+        return int(json.loads(last)["learner_memory"])

@@ -1,0 +1,177 @@
+"""Writes what the benchmark measured: JSON, CSV, a table and a picture."""
+
+import csv
+import json
+import os
+import time
+from dataclasses import asdict, fields
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from distributed_pg.benchmark.memory import Memory
+from distributed_pg.benchmark.throughput import Row, Simulation
+from distributed_pg.errors import writing
+from distributed_pg.storage.tensor_file import write_atomically
+from distributed_pg.system_info import cpu_model, library_versions
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def write_report(
+    rows: list[Row],
+    simulations: list[Simulation],
+    memory: Memory,
+    rounds: int,
+    seconds: float,
+    out: Path,
+) -> list[Path]:
+    """Write ``benchmark.json``, ``.csv`` and, with matplotlib, pictures to the folder ``out``.
+
+    Returns:
+        The files written.
+
+    Raises:
+        RunError: ``out`` cannot be written.
+    """
+    report = {
+        "measured": time.strftime("%Y-%m-%d %H:%M"),
+        "cpu": cpu_model(),
+        "cpus": os.cpu_count(),
+        "versions": library_versions(),
+        "rounds": rounds,
+        "seconds": seconds,
+        "rows": [asdict(row) for row in rows],
+        "memory": asdict(memory),
+        "simulations": [asdict(simulation) for simulation in simulations],
+    }
+    files = [out / "benchmark.json", out / "benchmark.csv"]
+    with writing(f"out: {out}"):
+        write_atomically(files[0], (json.dumps(report, indent=2) + "\n").encode())
+        with files[1].open("w", newline="") as file:
+            writer = csv.DictWriter(file, [field.name for field in fields(Row)])
+            writer.writeheader()
+            writer.writerows(asdict(row) for row in rows)
+        if find_spec("matplotlib"):
+            files.append(_plot_scaling(rows, out / "scaling.png"))
+            if simulations:
+                files.append(_plot_saturation(simulations, out / "saturation.png"))
+    return files
+
+
+def speed_table(rows: list[Row]) -> Table:
+    """The rows for a terminal."""
+    grid = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    grid.add_column("", no_wrap=True)
+    for title in ("workers", "frames/s", "range", "episodes/h", "of limit", "speedup", "busy"):
+        grid.add_column(title, justify="right", no_wrap=True)
+    for row in rows:
+        grid.add_row(
+            row.name,
+            f"{row.workers}",
+            f"{row.frames_per_second:.0f}",
+            f"{row.slowest:.0f}-{row.fastest:.0f}",
+            f"{row.episodes_per_hour:.0f}",
+            f"{row.of_emulator:.3f}",
+            f"{row.speedup:.2f}",
+            "" if row.worker_busy is None else f"{row.worker_busy:.1%}",
+        )
+    return grid
+
+
+def gradient_line(rows: list[Row]) -> str:
+    """How much a worker sends, for a terminal."""
+    sizes = [row.gradient_bytes for row in rows if row.gradient_bytes is not None]
+    return f"a gradient sent to the learner: {max(sizes) / 1024:.0f} KiB on average"
+
+
+def memory_line(memory: Memory) -> str:
+    """The memory for a terminal."""
+    mebibytes = {name: value / 2**20 for name, value in asdict(memory).items()}
+    return (
+        "peak memory: worker {worker:.0f} MiB in a game of 10000 steps (a Ray worker that does "
+        "nothing {ray_worker:.0f}), learner {learner:.0f} MiB with 2 workers and batches of 100"
+    ).format(**mebibytes)
+
+
+def simulation_table(simulations: list[Simulation]) -> Table:
+    """The simulations for a terminal."""
+    grid = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for title in ("simulated workers", "gradients/s", "busy", "bytes a gradient"):
+        grid.add_column(title, justify="right")
+    for simulation in simulations:
+        grid.add_row(
+            f"{simulation.workers}",
+            f"{simulation.gradients_per_second:.0f}",
+            f"{simulation.worker_busy:.1%}",
+            f"{simulation.gradient_bytes}",
+        )
+    return grid
+
+
+def _plot_scaling(rows: list[Row], path: Path) -> Path:
+    """Frames per second by number of workers, with the emulator's as the limit."""
+    figure, axis = _axis("workers", "emulated frames per second")
+    styles = {
+        "emulator": ("black", "--"),
+        "rollout": ("#8a8a8a", "-."),
+        "training": ("#1f5fa8", "-"),
+        "native": ("#7fa8d8", ":"),
+    }
+    for name, (colour, line) in styles.items():
+        of_name = [row for row in rows if row.name == name]
+        if not of_name:
+            continue
+        x = [row.workers for row in of_name]
+        y = [row.frames_per_second for row in of_name]
+        below = [row.frames_per_second - row.slowest for row in of_name]
+        above = [row.fastest - row.frames_per_second for row in of_name]
+        axis.errorbar(x, y, (below, above), color=colour, linestyle=line, marker="o", label=name)
+    for name, marker in (("tutorial", "s"), ("classic", "^")):
+        for row in (row for row in rows if row.name == name):
+            axis.plot(row.workers, row.frames_per_second, marker, color="#b0532a", label=name)
+    axis.set_ylim(bottom=0)
+    return _save(figure, axis, path)
+
+
+def _plot_saturation(simulations: list[Simulation], path: Path) -> Path:
+    """Gradients per second by number of simulated workers, and what they would make unhindered."""
+    figure, axis = _axis("simulated workers", "gradients per second")
+    x = [simulation.workers for simulation in simulations]
+    unhindered = [simulation.workers / simulation.episode_seconds for simulation in simulations]
+    axis.plot(x, unhindered, "--", color="black", marker="o", label="if none waited")
+    served = [simulation.gradients_per_second for simulation in simulations]
+    axis.plot(x, served, color="#1f5fa8", marker="o", label="one learner")
+    axis.set(xscale="log", yscale="log")
+    axis.set_xticks(x, [f"{workers}" for workers in x], minor=False)
+    axis.yaxis.set_major_formatter("{x:.0f}")
+    return _save(figure, axis, path)
+
+
+def _axis(x: str, y: str) -> "tuple[Figure, Axes]":
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
+    axis.set_xlabel(x)
+    axis.set_ylabel(y)
+    axis.grid(color="#d9d9d9", linewidth=0.6)
+    axis.spines[["top", "right"]].set_visible(False)
+    return figure, axis
+
+
+def _save(figure: "Figure", axis: "Axes", path: Path) -> Path:
+    from matplotlib.ticker import MaxNLocator
+
+    if axis.get_xscale() == "linear":
+        axis.set_xlim(left=0)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.legend(frameon=False)
+    figure.savefig(path, dpi=120)
+    return path

@@ -1,0 +1,109 @@
+"""``distributed-pg benchmark``."""
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distributed_pg.cli.console import console
+from distributed_pg.config import check_address, check_whole
+from distributed_pg.errors import UsageError, writing
+
+
+def _powers_of_two() -> str:
+    """1, 2, 4 and so on, and the number of CPUs."""
+    cpus = os.cpu_count() or 1
+    powers = {2**n for n in range(cpus.bit_length()) if 2**n <= cpus}
+    return ",".join(map(str, sorted(powers | {cpus})))
+
+
+@dataclass(frozen=True)
+class BenchmarkArgs:
+    """Measure training speed against the bare emulator and the usual ways to train.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    num_workers: str = dataclasses.field(default_factory=_powers_of_two)
+    """Numbers of workers to measure, with commas between. Default: 1, 2, 4 and so on, up to the
+    number of CPUs."""
+    rounds: int = 5
+    """How often everything is measured, in turns."""
+    seconds: float = 10.0
+    """How long one measurement takes, at least."""
+    simulate_workers: str = ""
+    """Numbers of simulated workers, which play nothing, to find how many one learner can serve."""
+    native_kernels: bool = False
+    """Measure training also with workers that use all vector instructions of their CPU, to show
+    what holding them to SSE gains. Shown as native."""
+    checkpoint: str | None = None
+    """Whose policy plays, at its frame skip: a file, a run's folder or URI, or pretrained. Default:
+    the initial one at 4 frames a step, as the classic script; its games are short."""
+    out: Path = Path("benchmark")
+    """Folder for benchmark.json, benchmark.csv and the pictures."""
+    address: str | None = None
+    """HOST:PORT of a running Ray cluster, or auto to find one."""
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check_whole("rounds", self.rounds, 1, 1000)
+        if not 0.1 <= self.seconds <= 3600:
+            raise UsageError(f"seconds: {self.seconds} is not a number from 0.1 to 3600")
+        check_address(self.address)
+        worker_counts("num_workers", self.num_workers)
+        worker_counts("simulate_workers", self.simulate_workers or "1")
+
+
+def worker_counts(name: str, text: str) -> list[int]:
+    """The numbers in ``text``, ascending.
+
+    Raises:
+        UsageError: one of them is no number of workers; the message begins with ``name``.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    for part in parts:
+        if not part.isdecimal() or not 1 <= int(part) <= 100_000:
+            raise UsageError(
+                f"{name}: {part!r} is not a whole number from 1 to 100000, with commas between "
+                "several"
+            )
+    return sorted({int(part) for part in parts})
+
+
+def run(args: BenchmarkArgs) -> int:
+    """Measure, print tables and write files; returns the exit code."""
+    from distributed_pg.benchmark.memory import measure_memory
+    from distributed_pg.benchmark.report import (
+        gradient_line,
+        memory_line,
+        simulation_table,
+        speed_table,
+        write_report,
+    )
+    from distributed_pg.benchmark.throughput import benchmark, simulate
+
+    with writing(f"out: {args.out}"):  # minutes before there is something to write
+        args.out.mkdir(parents=True, exist_ok=True)
+    errors = console(stderr=True)
+    of_policy: dict[str, Any] = {
+        "checkpoint": args.checkpoint,
+        "address": args.address,
+        "progress": errors.print,
+    }
+    counts = worker_counts("num_workers", args.num_workers)
+    asked = args.simulate_workers
+    simulated = worker_counts("simulate_workers", asked) if asked else []
+    rows = benchmark(counts, args.rounds, args.seconds, native=args.native_kernels, **of_policy)
+    simulations = simulate(simulated, args.seconds, **of_policy) if simulated else []
+    memory = measure_memory(errors.print)
+    screen = console()
+    screen.print(speed_table(rows))
+    screen.print(gradient_line(rows))
+    if simulations:
+        screen.print(simulation_table(simulations))
+    screen.print(memory_line(memory))
+    for file in write_report(rows, simulations, memory, args.rounds, args.seconds, args.out):
+        screen.print(f"Wrote {file}", soft_wrap=True)
+    return 0

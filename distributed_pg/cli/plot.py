@@ -1,0 +1,81 @@
+"""``distributed-pg plot``."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from distributed_pg._extras import need_extra
+from distributed_pg.cli.console import console
+from distributed_pg.config import check_whole
+from distributed_pg.errors import UsageError
+
+_SUFFIXES = (".png", ".svg", ".pdf")
+
+
+@dataclass(frozen=True)
+class PlotArgs:
+    """Draw the learning curves of runs, or what the hidden units of a policy see.
+
+    Runs whose settings are the same but for the seed form a group: a thin line for each, their mean
+    as a strong one, and a band from the lowest to the highest. The mean ends where the shortest run
+    does. A table says when each run reached its milestones.
+
+    Raises:
+        UsageError: a value is not allowed.
+    """
+
+    out: Path
+    """The picture to write: .png, .svg or .pdf."""
+    runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")] = ()
+    """Runs' folders or URIs, or files like their metrics.jsonl."""
+    by: tuple[Literal["episodes", "minutes", "frames"], ...] = ("episodes", "minutes")
+    """What to draw the reward against, a panel each."""
+    label: tuple[str, ...] = ()
+    """Names of the groups, in the order of their first runs. Default: the settings that differ."""
+    title: str = ""
+    """Printed above the picture."""
+    weights: str | None = None
+    """Draw what hidden units see instead: a checkpoint, a run's folder or URI, or pretrained."""
+    units: int = 40
+    """With weights, how many units: those with the largest outgoing weights."""
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        if self.out.suffix.lower() not in _SUFFIXES:
+            raise UsageError(f"out: {self.out} does not end in one of {', '.join(_SUFFIXES)}")
+        if not self.runs and self.weights is None:
+            raise UsageError("plot: name at least one run, or --weights CHECKPOINT")
+        if self.runs and self.weights is not None:
+            raise UsageError("weights: goes without runs; draw one or the other")
+        if not self.by or len(set(self.by)) < len(self.by):
+            raise UsageError("by: name one or more of episodes, minutes, frames, each once")
+        check_whole("units", self.units, 1, 100_000)
+
+
+def run(args: PlotArgs) -> int:
+    """Draw, print the milestones and write the picture; returns the exit code."""
+    need_extra("plot", "matplotlib")
+    from distributed_pg.analysis.plot import curves_figure, weights_figure, write_figure
+
+    screen = console()
+    if args.weights is None:
+        from distributed_pg.analysis.learning_curves import group_curves, load_curve, repeated
+        from distributed_pg.analysis.milestones import milestones_table
+
+        curves = [load_curve(location) for location in args.runs]
+        groups = group_curves(curves, args.label)
+        for names in repeated(groups):
+            said = f"{' and '.join(names)} have the same settings and seed; the mean counts both"
+            console(stderr=True).print(said, soft_wrap=True)
+        write_figure(curves_figure(groups, args.by, args.title), args.out)
+        screen.print(milestones_table(curves))
+    else:
+        from distributed_pg.analysis.hidden_units import strongest_units
+        from distributed_pg.storage.policy_file import load_policy_at
+
+        units = strongest_units(load_policy_at(args.weights), args.units)
+        write_figure(weights_figure(units, args.title), args.out)
+    screen.print(f"Wrote {args.out}", soft_wrap=True)
+    return 0

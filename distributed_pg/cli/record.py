@@ -1,0 +1,79 @@
+"""``distributed-pg record``."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.progress import Progress, TextColumn, TimeElapsedColumn
+
+from distributed_pg._extras import need_extra
+from distributed_pg.cli.arguments import Checkpoint
+from distributed_pg.cli.console import console
+from distributed_pg.config import check_whole
+from distributed_pg.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class RecordArgs:
+    """Play whole games with the weights of a checkpoint and write one as a video.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    checkpoint: Checkpoint
+    """A checkpoint, a run's folder or URI for its newest one, or pretrained: the policy that comes
+    with this package."""
+    out: Path = Path("game.mp4")
+    """The video, ending in .mp4 or .gif."""
+    seed: int = 0
+    """Of the games and the sampling; the games are those of evaluate with this seed."""
+    greedy: bool = False
+    """Take the most probable action instead of sampling."""
+    best_of: int = 1
+    """Play so many games and record the one with the highest reward."""
+    smooth: bool = False
+    """Show all emulated frames, 60 a second, instead of one a step. Of a GIF every second one."""
+    overlay: bool = False
+    """Add what the network sees, the difference frame, and its probabilities. A GIF of it, unless
+    smooth, shows every second step only, to stay small."""
+    max_seconds: float | None = None
+    """Cut the video off there."""
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check_whole("seed", self.seed, 0, 2**63 - 1)
+        check_whole("best_of", self.best_of, 1, 1_000_000)
+        if self.max_seconds is not None and not 0.0 < self.max_seconds <= 1e6:
+            raise ConfigError(f"max_seconds: {self.max_seconds} is not a number above 0, up to 1e6")
+
+
+def run(args: RecordArgs) -> int:
+    """Play, and write the video; returns the exit code."""
+    need_extra("video", "imageio_ffmpeg", "PIL")
+
+    from distributed_pg.viewer.video import record
+
+    errors = console(stderr=True)
+    columns = TextColumn("{task.description} {task.completed}"), TimeElapsedColumn()
+    quiet = not errors.is_terminal
+    with Progress(*columns, console=errors, transient=True, disable=quiet) as progress:
+        games = progress.add_task("Games played", total=None, visible=args.best_of > 1)
+        steps = progress.add_task("Steps recorded", total=None)
+        recording = record(
+            args.checkpoint,
+            args.out,
+            seed=args.seed,
+            greedy=args.greedy,
+            best_of=args.best_of,
+            smooth=args.smooth,
+            overlay=args.overlay,
+            max_seconds=args.max_seconds,
+            played=lambda count: progress.update(games, completed=count),
+            progress=lambda count: progress.update(steps, completed=count),
+        )
+    console().print(
+        f"Wrote {recording.path}: game {recording.episode} of seed {args.seed}, reward "
+        f"{recording.reward:+.0f} in {recording.steps} steps, {recording.seconds:.1f} seconds",
+        soft_wrap=True,
+    )
+    return 0

@@ -1,0 +1,55 @@
+"""``distributed-pg report``."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from distributed_pg._extras import need_extra
+from distributed_pg.cli.console import console, games_progress
+from distributed_pg.config import check_whole
+from distributed_pg.errors import UsageError
+
+
+@dataclass(frozen=True)
+class ReportArgs:
+    """Write one HTML page about a run, complete in itself: curves, figures, a game.
+
+    Raises:
+        UsageError: a value is not allowed.
+    """
+
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """The run's folder or URI."""
+    out: Path = Path("report.html")
+    """The page to write."""
+    episodes: int = 20
+    """Games to play with the newest checkpoint, to say how good it is; 0: none."""
+    no_video: bool = False
+    """Leave the recorded game out."""
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        if self.out.suffix.lower() not in (".html", ".htm"):
+            raise UsageError(f"out: {self.out} does not end in .html")
+        check_whole("episodes", self.episodes, 0, 10_000_000)
+
+
+def run(args: ReportArgs) -> int:
+    """Play, record, and write the page; returns the exit code."""
+    need_extra("report", "jinja2", "matplotlib", "imageio_ffmpeg", "PIL")
+    from distributed_pg.analysis.report.page import write_report
+
+    errors = console(stderr=True)
+    with games_progress(errors, args.episodes) as finished:
+        write_report(
+            args.run,
+            args.out,
+            episodes=args.episodes,
+            video=not args.no_video,
+            message=errors.print,
+            finished=finished,
+        )
+    console().print(f"Wrote {args.out}", soft_wrap=True)
+    return 0

@@ -1,0 +1,193 @@
+"""``distributed-pg train``."""
+
+import argparse
+import os
+import signal
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import tyro
+from rich.console import Console
+
+from distributed_pg.cli.console import command_name, console
+from distributed_pg.config import PRESETS, STOP_CONDITIONS, TrainConfig, preset
+
+if TYPE_CHECKING:
+    from distributed_pg.monitoring.display_thread import Display
+    from distributed_pg.trainer import TrainResult
+
+
+@dataclass(frozen=True)
+class TrainArgs:
+    """Train a policy."""
+
+    config: tyro.conf.OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
+
+    quiet: bool = False
+    """Print nothing but where the run is kept at the end, and warnings on stderr."""
+    no_color: bool = False
+    """Show no colours; so does the environment variable NO_COLOR."""
+
+
+def description() -> str:
+    """The help text, with what each preset stands for."""
+    presets = "; ".join(f"{name}: {_preset_text(name)}" for name in PRESETS)
+    return f"Train a policy. Presets: {presets}."
+
+
+def defaults(arguments: list[str]) -> TrainArgs:
+    """What the flags that are not given stand at: the preset's values, or the resumed run's.
+
+    Raises:
+        UsageError: there is no such preset, or no run to go on with.
+        RunError: that run cannot be read.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--preset")
+    parser.add_argument("--resume")
+    for name in STOP_CONDITIONS:
+        parser.add_argument(f"--{name.replace('_', '-')}", f"--{name}", dest=name)
+    try:
+        given, _ = parser.parse_known_args(arguments)
+    except argparse.ArgumentError:  # a flag without its value: the real parser says so
+        return TrainArgs()
+    if given.resume not in (None, "None"):
+        from distributed_pg.trainer import resume_config
+
+        stops = [name for name in STOP_CONDITIONS if getattr(given, name) is not None]
+        return TrainArgs(resume_config(given.resume, **dict.fromkeys(stops)))
+    return TrainArgs(preset(given.preset)) if given.preset is not None else TrainArgs()
+
+
+def run(args: TrainArgs) -> int:
+    """Train until a stop condition holds or the user stops it; returns the exit code."""
+    from distributed_pg.monitoring.display_thread import DisplayThread
+    from distributed_pg.storage.object_store import is_uri
+
+    config, screen = args.config, console(no_color=args.no_color or None)
+    errors = console(stderr=True, no_color=args.no_color or None)
+    warn = partial(errors.print, soft_wrap=True)
+    with _StopSignals() as stop, DisplayThread(_display(args, screen, errors), warn) as display:
+        from distributed_pg.trainer import train  # Ray's import takes a while: something shows
+
+        result = train(config, display, lambda: stop.asked(display.message))
+        kept_at = config.location if is_uri(config.location) else result.run_dir
+        display.conclude(_last_lines(result, kept_at, config.address))
+    if display.hangs:
+        os._exit(0)  # all is saved; Python itself would wait for the terminal
+    if args.quiet:
+        screen.print(kept_at, soft_wrap=True)
+    return 0
+
+
+def _last_lines(
+    result: "TrainResult", kept_at: str | Path, address: str | None = None
+) -> list[str]:
+    how = "Stopped on request" if result.interrupted else "Done"
+    where = "" if address is None else f" --address {address}"
+    commands = (
+        f"evaluate {kept_at}",
+        f"record {kept_at} --out game.mp4",
+        f"report {kept_at} --out report.html",
+        f"train --resume {kept_at}{where}",
+    )
+    return [
+        f"{how} after {result.episodes} episodes, {result.updates} updates.",
+        f"Weights checksum: {result.weights_checksum}",
+        f"Checkpoint: {result.checkpoint}",
+        "",
+        "Next:",
+        *(f"  {command_name()} {command}" for command in commands),
+    ]
+
+
+def _display(args: TrainArgs, screen: Console, errors: Console) -> "Display":
+    from distributed_pg.monitoring.terminal import QuietDisplay, TrainDisplay
+
+    if args.quiet:
+        return QuietDisplay(errors)
+    return TrainDisplay(screen, args.config, _history(args.config))
+
+
+def _history(config: TrainConfig) -> list[float]:
+    """The running means of a run that goes on in a folder; none where it is kept elsewhere."""
+    from distributed_pg.storage.metrics import METRICS, read_metrics
+
+    if config.resume is None:
+        return []
+    try:
+        records = read_metrics(Path(config.resume) / METRICS)
+        means = [record["running_mean"] for record in records]
+        return [float(mean) for mean in means if mean is not None]
+    except (OSError, ValueError, TypeError, LookupError):
+        return []  # damaged lines are the run's concern; here the curve only begins anew
+
+
+def _preset_text(name: str) -> str:
+    config = preset(name)
+    return (
+        f"learning rate {config.learning_rate:g}, batch size {config.batch_size}, "
+        f"{config.baseline} baseline, policy lag {config.policy_lag}, "
+        f"{config.frame_skip} frames a step"
+    )
+
+
+_REQUESTS = ("SIGINT", "SIGTERM", "SIGBREAK")
+"""What people and supervisors send to have a process end."""
+_WARNINGS = ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
+"""What comes when the terminal is closed or the connection lost, and from batch systems before a
+time limit; maybe several times, and from several sides."""
+AGAIN_SECONDS = 1.0
+"""A second request that comes sooner is the same one: ``timeout`` sends every one twice."""
+
+
+def _numbers(names: Iterable[str]) -> list[signal.Signals]:
+    """The signals with these names, as far as this system has them."""
+    return [getattr(signal, name) for name in names if hasattr(signal, name)]
+
+
+class _StopSignals:
+    """Signals ask the run to save and stop; a second request ends the process at once.
+
+    A signal that whoever started the process had it ignore, as nohup does SIGHUP, stays ignored.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._told = False
+        self._requested_at: float | None = None
+        self._requests = _numbers(_REQUESTS)
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "_StopSignals":
+        for number in (*self._requests, *_numbers(_WARNINGS)):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def asked(self, tell: Callable[[str], None]) -> bool:
+        """Whether to stop; the first time it is so, ``tell`` the user."""
+        if self._asked and not self._told:
+            self._told = True
+            tell("Saving and stopping; once more to exit at once")
+        return self._asked
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        # Nothing else is safe here: the display may be in the middle of a line.
+        self._asked = True
+        if number not in self._requests:
+            return
+        now = time.monotonic()
+        if self._requested_at is None:
+            self._requested_at = now
+        elif self._told or now - self._requested_at > AGAIN_SECONDS:
+            os._exit(128 + number)

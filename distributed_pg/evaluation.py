@@ -1,0 +1,133 @@
+"""Play a trained policy and say how good it is."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from distributed_pg.algo.policy import Policy
+from distributed_pg.algo.rollout import EpisodeStats
+from distributed_pg.config import NumWorkers, TrainConfig
+from distributed_pg.runtime.actor import Submit, Worker
+from distributed_pg.runtime.ray_worker_pool import RayCluster
+from distributed_pg.runtime.session import ray_session
+from distributed_pg.storage.policy_file import load_policy_at
+from distributed_pg.training.dispatcher import Dispatcher
+from distributed_pg.training.schedule import Schedule
+from distributed_pg.training.worker_pool import Cluster
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Rewards of whole games, points won minus points lost, from -21 to 21."""
+
+    episodes: int
+    mean: float
+    std: float | None
+    """Standard deviation of one game's reward; None for a single game."""
+    sem: float | None
+    """Standard error of the mean; None for a single game."""
+    best: float
+    worst: float
+    won: float
+    """Share of the games won."""
+    mean_length: float
+    """Steps in a game."""
+
+
+def evaluate(
+    checkpoint: str | Path,
+    episodes: int,
+    *,
+    greedy: bool = False,
+    seed: int = 0,
+    num_workers: NumWorkers = "auto",
+    address: str | None = None,
+    finished: Callable[[int], None] = lambda _: None,
+    message: Callable[[str], None] = lambda _: None,
+) -> Evaluation:
+    """Play whole games with a trained policy.
+
+    The games follow from ``seed`` and are none of those that any training run plays.
+
+    Args:
+        checkpoint: where it is; see :func:`distributed_pg.storage.policy_file.load_policy_at`.
+        episodes: games to play, at least 1.
+        greedy: take the most probable action instead of sampling.
+        seed: of the games and the sampling.
+        num_workers: how many games at a time; ``"auto"``: one on each CPU.
+        address: of a Ray cluster; None: this machine.
+        finished: told the number of games played so far.
+        message: told of lost workers.
+
+    Raises:
+        UsageError: there is nothing at ``checkpoint``.
+        RunError: it cannot be read, or nobody answers at the address.
+    """
+    loaded = load_policy_at(checkpoint, message)
+    play = _play(seed, greedy)
+    with (
+        ray_session(address, num_workers, message) as session,
+        RayCluster(
+            loaded.config,
+            lambda: min(session.workers(), episodes),
+            play,
+            message,
+            check=session.check,
+            cpus=session.cpus,
+        ) as cluster,
+    ):
+        config, policy = loaded.config, loaded.policy
+        stats = _play_all(cluster, config, policy, episodes, finished, message)
+    return summary(stats)
+
+
+def summary(stats: list[EpisodeStats]) -> Evaluation:
+    """Mean, spread and extremes over at least one game."""
+    rewards = np.array([game.reward for game in stats], np.float64)
+    std = float(rewards.std(ddof=1)) if len(rewards) > 1 else None
+    return Evaluation(
+        episodes=len(rewards),
+        mean=float(rewards.mean()),
+        std=std,
+        sem=None if std is None else std / math.sqrt(len(rewards)),
+        best=float(rewards.max()),
+        worst=float(rewards.min()),
+        won=float((rewards > 0).mean()),
+        mean_length=float(np.mean([game.steps for game in stats])),
+    )
+
+
+def _play(seed: int, greedy: bool) -> Callable[[Worker], Submit]:
+    def of(worker: Worker) -> Submit:
+        return lambda episode, weights: worker.evaluate.remote(episode, weights, seed, greedy)
+
+    return of
+
+
+def _play_all(
+    cluster: Cluster,
+    config: TrainConfig,
+    policy: Policy,
+    episodes: int,
+    finished: Callable[[int], None],
+    message: Callable[[str], None],
+) -> list[EpisodeStats]:
+    """An evaluation is one batch that nobody learns from."""
+    dispatcher = Dispatcher(
+        Schedule(batch_size=episodes, policy_lag=0, last_update=1),
+        cluster,
+        message,
+        backup_after=config.backup_after,
+        hang_seconds=config.hang_seconds,
+    )
+    stats: dict[int, EpisodeStats] = {}
+    cluster.publish(0, policy)
+    while len(stats) < episodes:
+        dispatcher.hand_out()
+        for event in dispatcher.collect(timeout=0.5):
+            stats[event.ticket.episode] = event.stats
+            finished(len(stats))
+    return [stats[episode] for episode in range(episodes)]

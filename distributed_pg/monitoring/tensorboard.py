@@ -1,0 +1,94 @@
+"""Write a run's records as TensorBoard's event files."""
+
+import re
+import socket
+from pathlib import Path
+from time import time
+
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.record_writer import RecordWriter
+
+from distributed_pg.storage.metrics import UpdateRecord
+
+FOLDER = "tensorboard"
+"""Where the event files are, in the run's folder."""
+SCALARS = {
+    "reward/running_mean": "running_mean",
+    "reward/mean_100": "mean_100",
+    "reward/points_share": "points_share",
+    "policy/entropy": "entropy",
+    "policy/gradient_norm": "gradient_norm",
+    "policy/learning_rate": "learning_rate",
+    "policy/weights_norm": "weights_norm",
+    "speed/episodes_per_hour": "episodes_per_hour",
+    "speed/frames_per_second": "frames_per_second",
+    "speed/worker_busy": "worker_busy",
+    "speed/workers": "workers",
+    "speed/update_seconds": "update_seconds",
+    "speed/policy_lag": "policy_lag",
+}
+"""Each tag and the field of :class:`UpdateRecord` that it shows; step: the episodes so far."""
+EPISODE_REWARD, EPISODE_LENGTH = "reward/episode", "policy/episode_length"
+"""Tags that have a value for each episode; their step is its number, from 1."""
+
+
+class TensorBoardSink:
+    """A :class:`distributed_pg.monitoring.sinks.Sink`.
+
+    It writes events itself, not through tensorboardX's SummaryWriter: that one has a thread of its
+    own, in which a full disk goes unheard, and names its files by the clock alone.
+
+    Args:
+        run: the run's folder.
+        episodes: after how many episodes the run goes on. Events of later ones, which a process
+            that was killed may have left, are hidden by the new ones.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+
+    def __init__(self, run: Path, episodes: int) -> None:
+        folder = run / FOLDER
+        folder.mkdir(exist_ok=True)
+        self._records = RecordWriter(str(_new_file(folder)))
+        self._write(Event(wall_time=time(), file_version="brain.Event:2"))
+        start = SessionLog(status=SessionLog.START)
+        self._write(Event(wall_time=time(), step=episodes + 1, session_log=start))
+        self._records.flush()
+
+    def write(self, record: UpdateRecord) -> None:
+        """:meth:`distributed_pg.monitoring.sinks.Sink.write`."""
+        first = record.episodes - len(record.rewards) + 1
+        games = zip(record.rewards, record.lengths, strict=True)
+        for episode, (reward, length) in enumerate(games, first):
+            self._add(episode, {EPISODE_REWARD: reward, EPISODE_LENGTH: length})
+        self._add(record.episodes, {tag: getattr(record, field) for tag, field in SCALARS.items()})
+        self._records.flush()
+
+    def close(self) -> None:
+        """:meth:`distributed_pg.monitoring.sinks.Sink.close`."""
+        self._records.close()
+
+    def _add(self, step: int, scalars: dict[str, float | None]) -> None:
+        values = [
+            Summary.Value(tag=tag, simple_value=value)
+            for tag, value in scalars.items()
+            if value is not None
+        ]
+        self._write(Event(wall_time=time(), step=step, summary=Summary(value=values)))
+
+    def _write(self, event: Event) -> None:
+        self._records.write(event.SerializeToString())
+
+
+def _new_file(folder: Path) -> Path:
+    """A name for an event file that sorts behind all that are there.
+
+    TensorBoard reads the files in the order of their names, which else begin with the second in
+    which they were made. But the clock may be set back, and a run may be resumed within a second.
+    """
+    made = [re.match(r"events\.part(\d+)\.", path.name) for path in folder.iterdir()]
+    part = 1 + max((int(found[1]) for found in made if found), default=0)
+    # "part" sorts behind the "out" with which the names of other writers go on.
+    return folder / f"events.part{part:06}.out.tfevents.{int(time()):010}.{socket.gethostname()}"

@@ -1,0 +1,87 @@
+"""The folders that Ray makes for each session, and never removes."""
+
+import os
+import shutil
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from distributed_pg.errors import RunError
+from distributed_pg.runtime import _ray_private
+
+_MARK = "distributed_pg.lock"
+"""In a session's folder that we made; locked for as long as the process lives that made it."""
+_LONGEST = 107 if sys.platform == "linux" else 103
+"""Bytes that the path of a socket may have."""
+_IN_THE_FOLDER = "ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
+
+
+class SessionFolder:
+    """The folder of the Ray that was started here just now."""
+
+    def __init__(self) -> None:
+        folder = _ray_private.session_folder()
+        self._path = None if folder is None else Path(folder)
+        self._lock = None if self._path is None else _locked(self._path)
+
+    def remove(self) -> None:
+        """Remove it; that Ray has ended."""
+        if self._path is not None and self._lock is not None:
+            _remove(self._path, self._lock)
+
+
+def remove_left_over() -> None:
+    """Remove the folders of our sessions whose process was killed."""
+    temporary = _ray_private.temporary_folder()
+    if temporary is None:
+        return
+    for mark in Path(temporary, "ray").glob(f"session_*/{_MARK}"):
+        lock = _locked(mark.parent)
+        if lock is not None:
+            _remove(mark.parent, lock)
+
+
+def check_temporary_folder() -> None:
+    """See to it that Ray can make its folder.
+
+    Raises:
+        RunError: it cannot be written, or its name is too long for the sockets in it.
+    """
+    folder = _ray_private.temporary_folder()
+    if folder is None:
+        return
+    variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), None)
+    named = f"{variable or 'the folder for temporary files'}: {folder}"
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise RunError(f"{named} is not a folder that can be written; Ray needs one")
+    most = _LONGEST - len(_IN_THE_FOLDER) - 1
+    if sys.platform != "win32" and len(os.fsencode(folder)) > most:
+        raise RunError(
+            f"{named} is too long for Ray's sockets; set {variable or 'TMPDIR'} to a folder with "
+            f"at most {most} characters in its path"
+        )
+
+
+def _remove(folder: Path, lock: FileLock) -> None:
+    """Remove a session's folder; its mark last, so that what cannot go now goes with the next."""
+    for path in folder.iterdir():
+        if path.name != _MARK:
+            shutil.rmtree(path, ignore_errors=True)
+            with suppress(OSError):  # it was no folder, or is gone
+                path.unlink()
+    lock.release()
+    if all(path.name == _MARK for path in folder.iterdir()):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _locked(folder: Path) -> FileLock | None:
+    """The lock of a session's folder, now held; None: another process holds it."""
+    lock = FileLock(folder / _MARK)
+    try:
+        lock.acquire(timeout=0)
+    # Some file systems have no locks (filelock says it with the latter); then nothing is removed.
+    except (Timeout, OSError, NotImplementedError):
+        return None
+    return lock

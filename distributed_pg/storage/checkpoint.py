@@ -1,0 +1,138 @@
+"""Checkpoints: one sealed file that holds all a run needs to go on bit for bit.
+
+Tensors: ``policy.V.w1`` and ``policy.V.w2`` for each weights version V kept, ``cache.w1`` and
+``cache.w2``. Texts: ``format``; ``config``, ``progress`` and ``versions`` in JSON; ``cpu``.
+"""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distributed_pg.algo.policy import Policy
+from distributed_pg.algo.state import WINDOW, Progress, TrainingState, policy_shape
+from distributed_pg.config import TrainConfig
+from distributed_pg.errors import CheckpointError, ConfigError, one_line
+from distributed_pg.storage.tensor_file import Tensors, read_sealed, write_sealed
+from distributed_pg.system_info import cpu_model, library_versions
+
+FORMAT = "distributed_pg checkpoint 2"
+_MOST = 1e18
+"""More than any number of a run's progress can be."""
+
+# What reading JSON of the wrong form, or building objects from it, can raise.
+MISFITS = (ConfigError, KeyError, TypeError, ValueError, AttributeError, RecursionError)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What a checkpoint file says."""
+
+    config: TrainConfig
+    state: TrainingState
+    versions: dict[str, str]
+    """Library versions the run was made with."""
+
+
+def weights_checksum(policy: Policy) -> str:
+    """The first 16 hex digits of the weights' SHA-256: equal only if all bits are equal."""
+    digest = hashlib.sha256()
+    for array in policy.arrays:
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()[:16]
+
+
+def save_checkpoint(path: Path, config: TrainConfig, state: TrainingState) -> None:
+    """Write a checkpoint so that ``path`` is never half written, whatever happens meanwhile.
+
+    Raises:
+        OSError: the file cannot be written; a file that was at ``path`` is still there.
+    """
+    tensors: Tensors = {"cache.w1": state.cache.w1, "cache.w2": state.cache.w2}
+    for version, policy in state.policies.items():
+        tensors[f"policy.{version}.w1"] = policy.w1
+        tensors[f"policy.{version}.w2"] = policy.w2
+    texts = {"format": FORMAT, **run_texts(config, state.progress), "cpu": cpu_model()}
+    write_sealed(path, texts, tensors)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint.
+
+    Raises:
+        CheckpointError: the file is missing, is no checkpoint, is damaged, or its tensors do not
+            fit its config.
+    """
+    return parse_checkpoint(path, *read_sealed(path, FORMAT))
+
+
+def parse_checkpoint(path: Path, metadata: dict[str, str], tensors: Tensors) -> Checkpoint:
+    """The checkpoint that was read from ``path``.
+
+    Raises:
+        CheckpointError: what was read does not fit together.
+    """
+    try:
+        config, progress, versions = parse_texts(metadata)
+        state = _state(config, progress, tensors)
+    except MISFITS as error:
+        raise CheckpointError(
+            f"{path}: its contents do not fit together ({one_line(error)})"
+        ) from None
+    return Checkpoint(config, state, versions)
+
+
+def run_texts(config: TrainConfig, progress: Progress) -> dict[str, str]:
+    """What a file of ours says of the run it comes from; :func:`parse_texts` reads it."""
+    return {
+        "config": json.dumps(config.to_json()),
+        "progress": json.dumps(dataclasses.asdict(progress)),
+        "versions": json.dumps(library_versions()),
+    }
+
+
+def parse_texts(texts: dict[str, str]) -> tuple[TrainConfig, Progress, dict[str, str]]:
+    """Config, progress and library versions; raises one of :data:`MISFITS`."""
+    config = TrainConfig.from_json(json.loads(texts["config"]))
+    progress = _progress(json.loads(texts["progress"]))
+    return config, progress, {str(k): str(v) for k, v in json.loads(texts["versions"]).items()}
+
+
+def _progress(values: dict[str, Any]) -> Progress:
+    for name, value in values.items():
+        numbers = value if name == "last_rewards" else [0 if value is None else value]
+        kind = int if name in ("update", "episodes", "frames") else (int, float)
+        # "Not below" holds for a NaN as well.
+        if any(type(n) is bool or not isinstance(n, kind) or not abs(n) < _MOST for n in numbers):
+            raise ValueError(f"{name}: {value!r}")
+    progress = Progress(**values)
+    return dataclasses.replace(progress, last_rewards=tuple(progress.last_rewards))
+
+
+def _state(config: TrainConfig, progress: Progress, tensors: Tensors) -> TrainingState:
+    inputs, hidden_units, actions = policy_shape(config)
+    shapes = {"w1": (inputs, hidden_units), "w2": (hidden_units, actions)}
+
+    def take(name: str) -> Policy:
+        arrays = []
+        for layer, shape in shapes.items():
+            tensor = tensors.pop(f"{name}.{layer}")
+            if tensor.shape != shape or tensor.dtype != np.float32:
+                raise ValueError(f"{name}.{layer} is {tensor.dtype} {tensor.shape}, not {shape}")
+            arrays.append(tensor)
+        return Policy(*arrays)
+
+    if progress.episodes != progress.update * config.batch_size:
+        raise ValueError("episodes and updates do not fit the batch size")
+    if len(progress.last_rewards) != min(progress.episodes, WINDOW):
+        raise ValueError("the last rewards are not all there")
+    oldest = max(0, progress.update - config.policy_lag)
+    policies = {v: take(f"policy.{v}") for v in range(oldest, progress.update + 1)}
+    state = TrainingState(policies, take("cache"), progress)
+    if tensors:
+        raise ValueError(f"unexpected tensor {min(tensors)}")
+    return state

@@ -1,0 +1,87 @@
+"""The lines of metrics.jsonl: one for each update."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+METRICS = "metrics.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateRecord:
+    """One line of metrics.jsonl: an update and the run as it stands after it."""
+
+    update: int
+    """Updates made so far."""
+    episodes: int
+    """Episodes so far."""
+    frames: int
+    """Emulated frames so far."""
+    wall_seconds: float
+    """Training time so far, seconds."""
+    rewards: list[float]
+    """Reward of each episode of this update."""
+    lengths: list[int]
+    """Steps of each episode of this update."""
+    points_won: int
+    """Points the policy scored in this update's episodes."""
+    points_lost: int
+    """Points the opponent scored in them."""
+    points_share: float | None
+    """Points won of those played; None if there were none."""
+    entropy: float
+    """Entropy of the policy, mean over the steps of this update's episodes, nats."""
+    running_mean: float | None
+    """Running mean of the reward, each episode with weight 0.01."""
+    mean_100: float | None
+    """Mean reward of the last 100 episodes."""
+    best_reward: float | None
+    """Highest reward of an episode."""
+    episodes_per_hour: float
+    """Rate over the last 25 updates of this session."""
+    frames_per_second: float
+    """Emulated frames per second, likewise."""
+    worker_busy: float
+    """Share of the workers' time spent playing, from 0 to 1, over the episodes of this update."""
+    workers: int
+    """Workers that can play now."""
+    gradient_bytes: int
+    """Size of an episode's gradient, mean over this update."""
+    worker_memory: int
+    """The most memory that one of the workers of this update ever had resident, bytes."""
+    learner_memory: int
+    """The most memory the learner's process ever had resident in this session, bytes."""
+    learning_rate: float
+    """RMSProp's step size in this update."""
+    gradient_norm: float
+    """Euclidean norm of the summed gradient."""
+    weights_norm: float
+    """Euclidean norm of the weights after this update."""
+    policy_lag: int
+    """How many updates old the weights were that played this update's episodes."""
+    update_seconds: float
+    """The learner's time for this update: fetching and summing the gradients, the step and
+    publishing the weights."""
+    weights_checksum: str
+    """Of the weights after this update."""
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl, but for one that is only half written; none if it is not there.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: a line is not JSON.
+    """
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
+
+
+def is_record_until(line: bytes, update: int) -> bool:
+    """Whether a line is whole and of update ``update`` or one before."""
+    try:
+        return int(json.loads(line)["update"]) <= update
+    except (ValueError, TypeError, LookupError):  # the line a killed process was writing
+        return False

@@ -1,0 +1,167 @@
+"""Where a run is kept: in a folder, or in a folder of this machine that is published at a URI."""
+
+import tempfile
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from distributed_pg.config import TrainConfig
+from distributed_pg.errors import CheckpointError, RunError, UsageError, writing
+from distributed_pg.storage.checkpoint import load_checkpoint
+from distributed_pg.storage.checkpoint_files import CHECKPOINTS, newest_good, update_of
+from distributed_pg.storage.fresh_folder import RUNS, FreshFolder
+from distributed_pg.storage.object_store import RemoteRun, is_checkpoint, is_uri
+from distributed_pg.storage.run_dir import RunDir
+from distributed_pg.storage.uploader import Publisher
+
+T = TypeVar("T")
+
+
+@contextmanager
+def open_run(config: TrainConfig, message: Callable[[str], None]) -> Iterator[RunDir]:
+    """The folder of a new run, or with ``config.resume`` of an old one, for this process alone.
+
+    If the run is kept at a URI, the folder is a new one in runs/. The first state that is saved
+    there is published at the URI before training begins, later ones meanwhile, the last one by the
+    end of the ``with`` block. Until then a run that was there is not touched.
+
+    If the block ends in an error before this process has made an update, what was made for it is
+    removed, at the URI too.
+
+    Raises:
+        UsageError: it holds a run already, or none to go on with, or another process trains there.
+        RunError: it cannot be read or written.
+    """
+    location, is_new = config.location, config.resume is None
+    if not is_uri(location):
+        run_dir = RunDir.create(config) if is_new else RunDir.open(Path(config.resume or ""))
+        with _kept(run_dir, message):
+            yield run_dir
+        return
+    remote = RemoteRun(location)
+    run_dir = _begun(config, remote) if is_new else _fetched(config, remote, message)
+    with _kept(run_dir, message), _published(run_dir, remote, message):
+        yield run_dir
+
+
+@contextmanager
+def _kept(run_dir: RunDir, message: Callable[[str], None]) -> Iterator[None]:
+    """Lock the folder; remove it where the run fails before it has made an update."""
+    try:
+        with run_dir.lock(message):
+            yield
+    except Exception:
+        run_dir.discard()
+        raise
+
+
+@contextmanager
+def _published(
+    run_dir: RunDir, remote: RemoteRun, message: Callable[[str], None]
+) -> Iterator[None]:
+    """Publish the folder whenever a state was saved in it, and the last one at the end."""
+    publisher = Publisher(remote, run_dir.path, message)
+
+    def begin() -> None:
+        run_dir.when_saved = publisher.changed
+        publisher.begin()
+        message(f"The run is kept at {remote.uri}, and meanwhile in {run_dir.path}")
+
+    run_dir.when_saved, run_dir.check_ours = begin, publisher.check
+    try:
+        yield
+    except BaseException as error:
+        # An interrupted run stays, however early: the user may go on with it.
+        if isinstance(error, Exception) and not run_dir.has_updates:
+            _withdraw(publisher, remote, message)
+            raise
+        try:
+            publisher.end()
+        except RunError as unpublished:  # beside the error that ended the run, not in its place
+            message(str(unpublished))
+        raise
+    publisher.end()
+
+
+def _withdraw(publisher: Publisher, remote: RemoteRun, message: Callable[[str], None]) -> None:
+    """Take a run that has not begun away from its URI; one that was there before stays."""
+    publisher.stop()
+    if publisher.has_published and remote.is_new:
+        try:
+            remote.remove()
+        except RunError as error:
+            message(str(error))
+
+
+def saved_config(location: str | Path) -> TrainConfig:
+    """The settings of the run that is kept there, from its newest good checkpoint.
+
+    Raises:
+        UsageError: there is no run.
+        RunError: it cannot be read.
+    """
+    return load_newest_at(location, load_checkpoint, lambda _: None).config
+
+
+def load_newest_at(
+    location: str | Path, load: Callable[[Path], T], message: Callable[[str], None]
+) -> T:
+    """What ``load`` makes of the newest good checkpoint of the run in a folder or at a URI.
+
+    ``message`` is told which ones are not good, and why.
+
+    Raises:
+        UsageError: there is no run.
+        RunError: it cannot be read, or none of its checkpoints is good.
+    """
+    if not is_uri(location):
+        folder = RunDir.open(Path(location)).path / CHECKPOINTS
+        return newest_good(folder, load, message)[1]
+    remote, tried, reasons = RemoteRun(location), list[str](), list[CheckpointError]()
+
+    def next_newest(names: Collection[str]) -> list[str]:
+        left = [name for name in names if is_checkpoint(name) and name not in tried]
+        # The best one has no number, so it comes last.
+        newest = sorted(left, key=lambda name: update_of(name.rpartition("/")[2]))[-1:]
+        tried.extend(newest)
+        return newest
+
+    while True:
+        with tempfile.TemporaryDirectory() as folder_name:
+            try:
+                found = remote.fetch(Path(folder_name), next_newest)
+                if not found:
+                    break
+                loaded = load(found[0])
+            except CheckpointError as error:
+                reasons.append(error)
+                continue
+        for reason in reasons:
+            message(f"{reason}; going on from {found[0].name}")
+        return loaded
+    if reasons:
+        raise RunError(f"no checkpoint is good; the newest: {reasons[0]}") from reasons[0]
+    raise RunError(f"{location}: there is no checkpoint")
+
+
+def _begun(config: TrainConfig, remote: RemoteRun) -> RunDir:
+    if remote.pointer() is not None:
+        raise UsageError(
+            f"run_dir: {remote.uri} holds a run already; --resume {remote.uri} goes on with it"
+        )
+    return RunDir.create(replace(config, run_dir=None))
+
+
+def _fetched(config: TrainConfig, remote: RemoteRun, message: Callable[[str], None]) -> RunDir:
+    """A copy of the run; the run there stays as it is."""
+    remote.take_over()
+    with writing(f"{RUNS}:"):
+        fresh = FreshFolder.in_runs(config.preset)
+    try:
+        remote.fetch(fresh.path, lost=message)
+        return RunDir.open(fresh.path, fresh)
+    except (RunError, UsageError):
+        fresh.remove()
+        raise

@@ -1,0 +1,98 @@
+"""A trained policy without what training needs: from a checkpoint, or from a small file of its own.
+
+A policy file is sealed and has the tensors ``w1`` and ``w2``, which may be float16, and the texts
+``format``; ``config``, ``progress`` and ``versions`` in JSON.
+"""
+
+import logging
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from distributed_pg.algo.policy import Policy
+from distributed_pg.algo.state import Progress, policy_shape
+from distributed_pg.config import TrainConfig
+from distributed_pg.errors import CheckpointError, UsageError, one_line
+from distributed_pg.storage import checkpoint
+from distributed_pg.storage.object_store import is_uri
+from distributed_pg.storage.open_run import load_newest_at
+from distributed_pg.storage.tensor_file import read_sealed, write_sealed
+
+FORMAT = "distributed_pg policy 1"
+PRETRAINED = "pretrained"
+"""The name of the policy that comes with the package; docs/pretrained.md tells of it."""
+_LOG = logging.getLogger("distributed_pg")
+_PRETRAINED_FILE = Path(__file__).parent.parent / "assets" / "pretrained.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedPolicy:
+    """A policy and the run it comes from."""
+
+    config: TrainConfig
+    policy: Policy
+    progress: Progress
+
+
+def save_policy(path: Path, trained: TrainedPolicy) -> None:
+    """Write a policy file, with the weights in float16.
+
+    Raises:
+        OSError: it cannot be written; a file that was at ``path`` is still there.
+    """
+    texts = {"format": FORMAT, **checkpoint.run_texts(trained.config, trained.progress)}
+    w1, w2 = (array.astype(np.float16) for array in trained.policy.arrays)
+    write_sealed(path, texts, {"w1": w1, "w2": w2})
+
+
+def load_policy_at(
+    location: str | Path, message: Callable[[str], None] | None = None
+) -> TrainedPolicy:
+    """The newest policy of a run (its folder or URI), that of a file, or :data:`PRETRAINED`.
+
+    Args:
+        location: a checkpoint, a policy file, a run's folder or URI, or ``"pretrained"``.
+        message: told of newer checkpoints of the run that are damaged; None: the log.
+
+    Raises:
+        UsageError: there is nothing.
+        RunError: it cannot be read.
+    """
+    if str(location) == PRETRAINED:
+        return load_policy(_PRETRAINED_FILE)
+    if not is_uri(location) and not _is_folder(Path(location)):
+        return load_policy(Path(location))
+    return load_newest_at(location, load_policy, message or _LOG.warning)
+
+
+def load_policy(path: Path) -> TrainedPolicy:
+    """The newest weights of a checkpoint, or those of a policy file.
+
+    Raises:
+        CheckpointError: the file is neither, or damaged.
+    """
+    texts, tensors = read_sealed(path, checkpoint.FORMAT, FORMAT)
+    if texts["format"] == checkpoint.FORMAT:
+        loaded = checkpoint.parse_checkpoint(path, texts, tensors)
+        return TrainedPolicy(loaded.config, loaded.state.policy, loaded.state.progress)
+    try:
+        config, progress, _ = checkpoint.parse_texts(texts)
+        w1, w2 = (tensors[name].astype(np.float32) for name in ("w1", "w2"))
+        inputs, hidden_units, actions = policy_shape(config)
+        if w1.shape != (inputs, hidden_units) or w2.shape != (hidden_units, actions):
+            raise ValueError(f"weights of shapes {w1.shape} and {w2.shape}")
+    except checkpoint.MISFITS as error:
+        raise CheckpointError(
+            f"{path}: its contents do not fit together ({one_line(error)})"
+        ) from None
+    return TrainedPolicy(config, Policy(w1, w2), progress)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None

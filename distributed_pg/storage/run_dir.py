@@ -1,0 +1,230 @@
+"""The folder a run is kept in: config.json, metrics.jsonl and checkpoints/."""
+
+import errno
+import json
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from pathlib import Path
+
+from distributed_pg.algo.state import TrainingState
+from distributed_pg.config import TrainConfig
+from distributed_pg.errors import CheckpointError, RunError, UsageError, one_line, writing
+from distributed_pg.storage import checkpoint_files
+from distributed_pg.storage.checkpoint import (
+    MISFITS,
+    Checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
+from distributed_pg.storage.checkpoint_files import BEST, CHECKPOINTS
+from distributed_pg.storage.fresh_folder import RUNS, FreshFolder
+from distributed_pg.storage.metrics import METRICS, UpdateRecord, is_record_until
+from distributed_pg.storage.run_lock import locked
+from distributed_pg.storage.tensor_file import write_atomically
+
+CONFIG = "config.json"
+
+
+class RunDir:
+    """A run's folder. Make one with :meth:`create` or :meth:`open`.
+
+    Args:
+        path: the folder.
+        fresh: the same, if it was made for this process to train in.
+    """
+
+    def __init__(self, path: Path, fresh: FreshFolder | None = None) -> None:
+        self.path = path
+        self.when_saved: Callable[[], None] = lambda: None
+        """Called each time that the folder holds a new state of the run."""
+        self.check_ours: Callable[[], None] = lambda: None
+        """Raises RunError where another process has taken the run over."""
+        self.has_updates = False
+        """Whether this process has made an update."""
+        self._fresh = fresh
+        self._begun_at = 0
+        self._metrics = path / METRICS
+        self._checkpoints = path / CHECKPOINTS
+        self._best: float | None = None
+        self._best_is_read = False
+
+    @classmethod
+    def create(cls, config: TrainConfig) -> "RunDir":
+        """A folder for a new run.
+
+        Raises:
+            UsageError: there is a run in it already.
+            RunError: it cannot be written; nothing is left of it.
+        """
+        with writing(f"run_dir: {config.run_dir or RUNS}"):
+            if config.run_dir is None:
+                fresh = FreshFolder.in_runs(config.preset)
+            else:
+                fresh = FreshFolder(Path(config.run_dir))
+            run_dir = cls(fresh.path, fresh)
+            if any((fresh.path / name).exists() for name in (CONFIG, METRICS, CHECKPOINTS)):
+                raise run_dir._holds_a_run()
+            try:
+                run_dir._checkpoints.mkdir()
+                write_atomically(fresh.path / CONFIG, _config_text(config).encode())
+            except FileExistsError:  # another process has begun here at the same moment
+                raise run_dir._holds_a_run() from None
+            except OSError:
+                run_dir.discard()
+                raise
+        return run_dir
+
+    @classmethod
+    def open(cls, path: Path, fresh: FreshFolder | None = None) -> "RunDir":
+        """The folder of an existing run.
+
+        Raises:
+            UsageError: there is no run in it.
+        """
+        try:
+            (path / CONFIG).open().close()
+        except OSError as error:
+            for folder in path.parents[:2]:
+                if (folder / CONFIG).is_file():
+                    raise UsageError(
+                        f"{path} is a part of the run in {folder}; give {folder}"
+                    ) from None
+            reason = f"{CONFIG}: {error.strerror}"
+            raise UsageError(f"{path} holds no run ({reason})") from None
+        return cls(path, fresh)
+
+    def discard(self) -> None:
+        """Remove what was made for this process, as long as it has made no update.
+
+        A folder that was there before stays, with what it held.
+        """
+        if self._fresh is not None and not self.has_updates:
+            self._fresh.remove()
+
+    @property
+    def best_mean(self) -> float | None:
+        """The mean of the last 100 episodes at which the best checkpoint on the disk was made."""
+        if not self._best_is_read:
+            self._best_is_read = True
+            try:
+                best = load_checkpoint(self._checkpoints / BEST)
+            except CheckpointError:  # there is none, or it is of no use to anybody
+                return None
+            self._best = best.state.progress.mean_100
+        return self._best
+
+    def newest_checkpoint(self) -> Path:
+        """The file of the latest checkpoint.
+
+        Raises:
+            RunError: there is none.
+        """
+        files = checkpoint_files.numbered(self._checkpoints)
+        if not files:
+            raise RunError(f"{self.path}: there is no checkpoint in {self._checkpoints}")
+        return files[-1]
+
+    def load_newest(self, message: Callable[[str], None]) -> tuple[Path, Checkpoint]:
+        """The latest checkpoint that is good, and what it says.
+
+        ``message`` is told which ones are not, and why.
+
+        Raises:
+            RunError: there is none.
+        """
+        return checkpoint_files.newest_good(self._checkpoints, load_checkpoint, message)
+
+    def lock(self, message: Callable[[str], None]) -> AbstractContextManager[None]:
+        """Keep other processes from training here, as :func:`locked` does."""
+        return locked(self.path, message)
+
+    def save(self, config: TrainConfig, state: TrainingState, *, best: bool) -> Path:
+        """Write a checkpoint and delete those no longer kept; ``best``: also as the best one.
+
+        The lines of metrics.jsonl reach the disk first.
+
+        Raises:
+            RunError: it cannot be written. What was saved before is still there.
+        """
+        update = state.progress.update
+        path = self._checkpoints / checkpoint_files.checkpoint_name(update)
+        with writing(f"{path}:"):
+            if self._metrics.exists():
+                with self._metrics.open("a") as file:
+                    os.fsync(file.fileno())
+            if best:
+                save_checkpoint(self._checkpoints / BEST, config, state)
+                self._best, self._best_is_read = state.progress.mean_100, True
+            save_checkpoint(path, config, state)
+            checkpoint_files.prune(self._checkpoints, update, config.keep)
+        self.has_updates |= update > self._begun_at
+        self.when_saved()
+        return path
+
+    def append(self, record: UpdateRecord) -> None:
+        """Add a line to metrics.jsonl.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        self.has_updates = True
+        line = json.dumps(asdict(record)).encode() + b"\n"
+        with writing(f"{self._metrics}:"), self._metrics.open("ab", buffering=0) as file:
+            end = file.tell()
+            if file.write(line) != len(line):  # the disk is full
+                file.truncate(end)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def rewind(
+        self, config: TrainConfig, update: int, loaded: Path | None = None
+    ) -> tuple[Path, list[Path]]:
+        """Make the folder what it was after ``update`` updates, to go on from there.
+
+        A run that was killed has metrics of updates made after its last checkpoint. They will be
+        made again, with the same results. Checkpoints beyond ``update`` were found damaged.
+
+        Args:
+            config: the run's settings from now on.
+            update: where to go on.
+            loaded: the checkpoint that says so.
+
+        Returns:
+            The checkpoint to go on from, and those that were set aside.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        with writing(f"{self.path}:"):
+            write_atomically(self.path / CONFIG, _config_text(config).encode())
+            if self._metrics.exists():
+                lines = self._metrics.read_bytes().splitlines()
+                kept = [line + b"\n" for line in lines if is_record_until(line, update)]
+                write_atomically(self._metrics, b"".join(kept))
+            aside = checkpoint_files.set_newer_aside(self._checkpoints, update, loaded)
+        self._begun_at = update
+        self.when_saved()
+        own = self._checkpoints / checkpoint_files.checkpoint_name(update)
+        return loaded if loaded is not None and loaded.exists() else own, aside
+
+    def _holds_a_run(self) -> UsageError:
+        return UsageError(
+            f"run_dir: {self.path} holds a run already; --resume {self.path} goes on with it"
+        )
+
+
+def _config_text(config: TrainConfig) -> str:
+    return json.dumps(config.to_json(), indent=2) + "\n"
+
+
+def parse_config(text: bytes, path: str) -> TrainConfig:
+    """The settings in a config.json, which came from ``path``.
+
+    Raises:
+        RunError: it cannot be used.
+    """
+    try:
+        return TrainConfig.from_json(json.loads(text))
+    except MISFITS as error:
+        raise RunError(f"{path}: cannot be used ({one_line(error)})") from None

@@ -1,0 +1,206 @@
+"""Train: the run's folder, Ray, its workers and the learner put together."""
+
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distributed_pg._extras import need_extra
+from distributed_pg.algo.state import TrainingState
+from distributed_pg.config import TrainConfig
+from distributed_pg.monitoring.reporter import Reporter, Silent
+from distributed_pg.monitoring.sinks import Sink, Sinks
+from distributed_pg.runtime.health import RayLostError
+from distributed_pg.runtime.prometheus import RayMetrics
+from distributed_pg.runtime.ray_worker_pool import RayCluster
+from distributed_pg.runtime.session import RaySession, ray_session
+from distributed_pg.storage.checkpoint import weights_checksum
+from distributed_pg.storage.open_run import open_run, saved_config
+from distributed_pg.storage.run_dir import RunDir
+from distributed_pg.system_info import changed_versions
+from distributed_pg.training.learner import Learner, stop_reached
+from distributed_pg.training.resuming import check_same_run, held_conditions, nothing_left, repairs
+
+MOST_RAY_DEATHS = 3
+"""How often our own Ray may die without an update in between before the run gives up."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """How a run, or this part of it, ended."""
+
+    run_dir: Path
+    checkpoint: Path
+    """The checkpoint written at the end."""
+    weights_checksum: str
+    updates: int
+    episodes: int
+    frames: int
+    running_mean: float | None
+    mean_100: float | None
+    interrupted: bool
+    """Whether it was asked to stop before a stop condition held."""
+
+
+def train(
+    config: TrainConfig,
+    reporter: Reporter | None = None,
+    stop_asked: Callable[[], bool] = lambda: False,
+) -> TrainResult:
+    """Train a policy until a stop condition holds, or ``stop_asked()`` says so between updates.
+
+    Args:
+        config: the settings. With ``resume`` the run there goes on; see :func:`resume_config`.
+        reporter: told of every update; None for nobody.
+        stop_asked: asked at least twice a second. The last update is kept, later episodes are
+            played again when the run is resumed.
+
+    Returns:
+        What was reached. The same config gives the same ``weights_checksum`` on any number of
+        workers, whatever was lost on the way.
+
+    Raises:
+        UsageError: the run directory holds a run, a resumed run would become another one, or a
+            library that the config needs is missing.
+        RunError: files cannot be read or written, nobody answers at the address, or an episode
+            failed in a worker. What was learned until then is saved.
+    """
+    reporter = reporter or Silent()
+    if config.tensorboard:
+        need_extra("tensorboard", "tensorboardX")
+    with open_run(config, reporter.message) as run_dir:
+        return _train(config, run_dir, reporter, stop_asked)
+
+
+def _train(
+    config: TrainConfig, run_dir: RunDir, reporter: Reporter, stop_asked: Callable[[], bool]
+) -> TrainResult:
+    state, checkpoint = _start(config, run_dir, reporter)
+    training = _Training(config, run_dir, reporter, stop_asked, state, checkpoint)
+    finished = training.run()
+    progress = training.state.progress
+    return TrainResult(
+        run_dir=run_dir.path,
+        checkpoint=training.checkpoint,
+        weights_checksum=weights_checksum(training.state.policy),
+        updates=progress.update,
+        episodes=progress.episodes,
+        frames=progress.frames,
+        running_mean=progress.running_mean,
+        mean_100=progress.mean_100,
+        interrupted=not finished,
+    )
+
+
+@dataclass
+class _Training:
+    """A run of the learner that goes on when the Ray that we started dies."""
+
+    config: TrainConfig
+    run_dir: RunDir
+    reporter: Reporter
+    stop_asked: Callable[[], bool]
+    state: TrainingState
+    checkpoint: Path
+    """Holds ``state``."""
+
+    def run(self) -> bool:
+        """Train until a stop condition holds (True) or it is asked to stop (False)."""
+        progress, deaths = self.state.progress, 0
+        while not stop_reached(self.config, self.state.progress, self.state.progress.wall_seconds):
+            try:
+                return self._run_on_ray()
+            except RayLostError as error:
+                before, progress = progress, self.state.progress
+                deaths = 1 if progress.update > before.update else deaths + 1
+                if not error.ours or deaths == MOST_RAY_DEATHS:
+                    raise
+                self.reporter.message(
+                    f"{error}; update {progress.update} is saved, and Ray is started anew"
+                )
+            if self.stop_asked():
+                return False
+        return True
+
+    def _run_on_ray(self) -> bool:
+        """Train for as long as one Ray lives; whatever ends it, the last update is saved."""
+        config, message = self.config, self.reporter.message
+        with (
+            ray_session(config.address, config.num_workers, message, config.max_workers) as session,
+            _requested_cpus(config, session),
+            RayCluster(
+                config, session.workers, message=message, check=session.check, cpus=session.cpus
+            ) as cluster,
+            Sinks(self._sinks(), self.reporter) as watched,
+        ):
+            learner = Learner(config, self.state, cluster, self.run_dir, watched, self.checkpoint)
+            session.when_silent(learner.save)
+            try:
+                return learner.run(self.stop_asked)
+            finally:
+                # The state is whole after each update, be this an error, an interrupt or an exit.
+                self.state = learner.state
+                self.checkpoint = learner.save()
+
+    def _sinks(self) -> dict[str, Callable[[], Sink]]:
+        """What shows the run outside of its folder and the terminal."""
+        run, progress = self.run_dir.path, self.state.progress
+
+        def tensorboard() -> Sink:
+            from distributed_pg.monitoring.tensorboard import TensorBoardSink
+
+            return TensorBoardSink(run, progress.episodes)
+
+        metrics = {"Ray metrics": lambda: RayMetrics(run, progress.frames)}
+        return {**metrics, "TensorBoard": tensorboard} if self.config.tensorboard else {**metrics}
+
+
+def _requested_cpus(config: TrainConfig, session: RaySession) -> AbstractContextManager[None]:
+    """Ask a cluster that grows on demand for the CPUs that the run can use."""
+    if config.address is None:
+        return nullcontext()
+    if config.num_workers != "auto":
+        return session.requested_cpus(config.num_workers)
+    most = config.max_workers or sys.maxsize
+    return session.requested_cpus(min(config.episodes_at_a_time, most))
+
+
+def resume_config(location: str | Path, **changes: Any) -> TrainConfig:
+    """The settings of the run in a folder or at a URI, to go on with it.
+
+    ``address``, ``num_workers`` and ``max_workers`` belong to the place where a run trains; they
+    stand at their defaults unless they are given. A stop condition that is given takes the place of
+    all that were saved.
+
+    Raises:
+        UsageError: there is no run.
+        RunError: it cannot be read, or none of its checkpoints is good.
+    """
+    return saved_config(location).to_go_on(location, **changes)
+
+
+def _start(config: TrainConfig, run_dir: RunDir, reporter: Reporter) -> tuple[TrainingState, Path]:
+    """The state to go on from, and the checkpoint that holds it.
+
+    A run that is refused, or has nothing left to do, is left as it is.
+    """
+    if config.resume is None:
+        state = TrainingState.initial(config)
+        # So that a run can be resumed whenever it is stopped, and however early.
+        return state, run_dir.save(config, state, best=False)
+    path, checkpoint = run_dir.load_newest(reporter.message)
+    check_same_run(config, checkpoint.config)
+    state = checkpoint.state
+    if held := held_conditions(config, state.progress):
+        reporter.message(nothing_left(config, state.progress, held))
+        return state, path
+    for change in changed_versions(checkpoint.versions):
+        reporter.message(f"{change}: the run may not go on with the same bits")
+    for repair in repairs(run_dir.path, config, checkpoint):
+        reporter.message(repair)
+    path, aside = run_dir.rewind(config, state.progress.update, path)
+    for damaged in aside:
+        reporter.message(f"The damaged checkpoint is kept as {damaged}")
+    return state, path

@@ -1,0 +1,250 @@
+"""The learner: collect gradients in order, update, publish, and again."""
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+from distributed_pg.algo.policy import Policy
+from distributed_pg.algo.rmsprop import RMSProp, norm
+from distributed_pg.algo.rollout import EpisodeStats
+from distributed_pg.algo.state import WINDOW, Progress, TrainingState
+from distributed_pg.config import TrainConfig
+from distributed_pg.errors import RunError
+from distributed_pg.monitoring.reporter import Reporter
+from distributed_pg.storage.checkpoint import weights_checksum
+from distributed_pg.storage.checkpoint_writer import RunWriter
+from distributed_pg.storage.metrics import UpdateRecord
+from distributed_pg.storage.run_dir import RunDir
+from distributed_pg.system_info import peak_memory
+from distributed_pg.training.dispatcher import Dispatcher
+from distributed_pg.training.schedule import Schedule
+from distributed_pg.training.worker_pool import Cluster, Finished
+
+POLL_SECONDS = 0.5
+"""How long the learner waits for workers before it looks whether it was asked to stop."""
+_TOGETHER = 16
+"""Gradients added before the workers are looked after again."""
+_RATE_UPDATES = 25
+
+
+class Learner:
+    """Trains with whatever plays the episodes.
+
+    Args:
+        config: the run's settings.
+        state: where to go on from.
+        cluster: the workers.
+        run_dir: where metrics and checkpoints go.
+        reporter: told of every update.
+        saved: the checkpoint that holds ``state`` already.
+        clock: seconds, as :func:`time.monotonic` gives them.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        state: TrainingState,
+        cluster: Cluster,
+        run_dir: RunDir,
+        reporter: Reporter,
+        saved: Path,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._config = config
+        self._state = state
+        self._cluster = cluster
+        self._reporter = reporter
+        self._gradient = state.policy.zeros_like()
+        self._schedule = Schedule(
+            config.batch_size, config.policy_lag, state.progress.update, _last_update(config)
+        )
+        self._dispatcher = Dispatcher(
+            self._schedule,
+            cluster,
+            reporter.message,
+            backup_after=config.backup_after,
+            hang_seconds=config.hang_seconds,
+            clock=clock,
+        )
+        self._told_workers_wait = False
+        self._finished: dict[int, Finished] = {}
+        self._batch: list[EpisodeStats] = []
+        self._update_seconds = 0.0
+        self._wall_before = state.progress.wall_seconds
+        self._clock = clock
+        self._begin = clock()
+        self._rate_from = deque([state.progress], maxlen=_RATE_UPDATES)
+        self._writer = RunWriter(run_dir, config, reporter.message, state.progress.update, saved)
+
+    @property
+    def state(self) -> TrainingState:
+        """The state after the last update."""
+        return self._state
+
+    def run(self, stop_asked: Callable[[], bool]) -> bool:
+        """Train until a stop condition holds (True) or ``stop_asked()`` (False)."""
+        for version, policy in self._state.policies.items():
+            self._cluster.publish(version, policy)
+        while not self._stop_reached():
+            if stop_asked():
+                return False
+            self._dispatcher.hand_out()
+            idle = not self._schedule.next_to_sum(1)
+            for event in self._dispatcher.collect(POLL_SECONDS if idle else 0.0):
+                self._finished[event.ticket.episode] = event
+            # Workers get their next tickets before the learner turns to the gradients.
+            self._dispatcher.hand_out()
+            begin = self._clock()
+            self._sum()
+            self._update_seconds += self._clock() - begin
+            if self._schedule.batch_complete:
+                self._update()
+        return True
+
+    def save(self) -> Path:
+        """See to it that there is a checkpoint of the state after the last update."""
+        return self._writer.finish(self._state)
+
+    def wait(self) -> None:
+        """Wait until no checkpoint is being written."""
+        self._writer.wait()
+
+    def _sum(self) -> None:
+        """Add some of the gradients whose turn it is."""
+        for episode in self._schedule.next_to_sum(_TOGETHER):
+            finished = self._finished.pop(episode)
+            finished.gradient.add_to(self._gradient)
+            self._batch.append(finished.stats)
+            self._schedule.mark_summed(episode)
+
+    def _update(self) -> None:
+        """Apply the summed gradient; make, publish and record the next version of the weights."""
+        begin, state = self._clock(), self._state
+        gradient_norm = self._finite_norm("gradient", self._gradient)
+        policy, cache = state.policy.copy(), state.cache.copy()
+        episodes = state.progress.episodes
+        learning_rate = self._config.learning_rate_after(episodes)
+        decay = self._config.decay_after(episodes)
+        RMSProp(learning_rate, decay).step(policy, cache, self._gradient)
+        weights_norm = self._finite_norm("weights", policy)
+        progress = state.progress.after_update(self._batch, self._wall_seconds())
+        batch = self._batch.copy()
+        self._schedule.advance()
+        oldest = self._schedule.oldest_version
+        policies = {v: p for v, p in state.policies.items() if v >= oldest}
+        after = TrainingState({**policies, progress.update: policy}, cache, progress)
+
+        self._batch.clear()
+        for array in self._gradient.arrays:
+            array.fill(0.0)
+        self._cluster.publish(progress.update, policy)
+        update_seconds = self._update_seconds + self._clock() - begin
+        self._update_seconds = 0.0
+        self._cluster.retire(before=oldest)
+        # Before anything is hashed or written: workers that waited for this update go on.
+        self._dispatcher.hand_out()
+        self._record(after, batch, gradient_norm, weights_norm, update_seconds)
+        # The update is made when this one assignment is. Whatever ends the run, an interrupt at
+        # any line included, finds a whole state to save, with its line in the metrics.
+        self._state = after
+        self._writer.updated(after)
+        self._tell_if_workers_wait()
+
+    def _finite_norm(self, what: str, of: Policy) -> float:
+        length = norm(of)
+        if not math.isfinite(length):
+            raise RunError(
+                f"the {what} of update {self._state.progress.update + 1} cannot be used: not all "
+                "finite numbers. The last good state is saved; a lower learning_rate may help"
+            )
+        return length
+
+    def _tell_if_workers_wait(self) -> None:
+        """Say it once when there are more workers than the batch size and lag can keep busy."""
+        config, workers = self._config, self._cluster.workers
+        lag = max(1, config.policy_lag)
+        if self._told_workers_wait or workers <= config.batch_size * lag:
+            return
+        self._told_workers_wait = True
+        self._reporter.message(
+            f"{workers} workers, but at most {config.episodes_at_a_time} episodes at a time "
+            f"(batch_size x (policy_lag + 1)): some will wait; batch_size {-(-workers // lag)} "
+            "has work for all, but a larger batch needs more episodes to learn"
+        )
+
+    def _wall_seconds(self) -> float:
+        return self._wall_before + self._clock() - self._begin
+
+    def _stop_reached(self) -> bool:
+        return stop_reached(self._config, self._state.progress, self._wall_seconds())
+
+    def _record(
+        self,
+        state: TrainingState,
+        batch: list[EpisodeStats],
+        gradient_norm: float,
+        weights_norm: float,
+        update_seconds: float,
+    ) -> None:
+        progress, before = state.progress, self._rate_from[0]
+        self._rate_from.append(progress)
+        busy = sum(stats.seconds for stats in batch)
+        steps = sum(stats.steps for stats in batch)
+        won = sum(stats.points_won for stats in batch)
+        lost = sum(stats.points_lost for stats in batch)
+        entropy = sum(stats.entropy * stats.steps for stats in batch) / steps
+        seconds = max(progress.wall_seconds - before.wall_seconds, 1e-9)
+        record = UpdateRecord(
+            update=progress.update,
+            episodes=progress.episodes,
+            frames=progress.frames,
+            wall_seconds=round(progress.wall_seconds, 3),
+            rewards=[stats.reward for stats in batch],
+            lengths=[stats.steps for stats in batch],
+            points_won=won,
+            points_lost=lost,
+            points_share=round(won / (won + lost), 4) if won + lost else None,
+            entropy=round(entropy, 6),
+            running_mean=progress.running_mean,
+            mean_100=progress.mean_100,
+            best_reward=progress.best_reward,
+            episodes_per_hour=round((progress.episodes - before.episodes) / seconds * 3600, 1),
+            frames_per_second=round((progress.frames - before.frames) / seconds, 1),
+            worker_busy=round(busy / (busy + sum(stats.waited_seconds for stats in batch)), 4),
+            workers=self._cluster.workers,
+            gradient_bytes=sum(stats.gradient_bytes for stats in batch) // len(batch),
+            worker_memory=max(stats.worker_memory for stats in batch),
+            learner_memory=peak_memory(),
+            learning_rate=self._config.learning_rate_after(progress.episodes - len(batch)),
+            gradient_norm=gradient_norm,
+            weights_norm=weights_norm,
+            policy_lag=min(progress.update - 1, self._config.policy_lag),
+            update_seconds=round(update_seconds, 6),
+            weights_checksum=weights_checksum(state.policy),
+        )
+        self._writer.record(record)
+        self._reporter.updated(record)
+
+
+def stop_reached(config: TrainConfig, progress: Progress, wall_seconds: float) -> bool:
+    """Whether one of the stop conditions holds after ``wall_seconds`` of training."""
+    if config.stop_episodes is not None and progress.episodes >= config.stop_episodes:
+        return True
+    if config.stop_frames is not None and progress.frames >= config.stop_frames:
+        return True
+    if config.stop_minutes is not None and wall_seconds >= 60 * config.stop_minutes:
+        return True
+    return (
+        config.stop_reward is not None
+        and progress.mean_100 is not None
+        and progress.episodes >= WINDOW
+        and progress.mean_100 >= config.stop_reward
+    )
+
+
+def _last_update(config: TrainConfig) -> int | None:
+    if config.stop_episodes is None:
+        return None
+    return math.ceil(config.stop_episodes / config.batch_size)

@@ -1,0 +1,108 @@
+"""Looked at before a run goes on: whether it is the same, is to go on, and is whole."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from distributed_pg.algo.state import Progress
+from distributed_pg.config import STOP_CONDITIONS, TrainConfig, may_change, of_the_place
+from distributed_pg.errors import RunError, UsageError
+from distributed_pg.storage.checkpoint import Checkpoint
+from distributed_pg.storage.metrics import METRICS
+from distributed_pg.storage.run_dir import CONFIG, parse_config
+from distributed_pg.training.learner import stop_reached
+
+
+def check_same_run(config: TrainConfig, saved: TrainConfig) -> None:
+    """Refuse settings that would make another run of the one that has the settings ``saved``.
+
+    Raises:
+        UsageError: there are some; the message names them.
+    """
+    changed = [
+        f"{name}: the run in {config.resume} has {getattr(saved, name)}, "
+        f"not {getattr(config, name)}"
+        for name in config.changed_settings(saved)
+    ]
+    if changed:
+        raise UsageError("; ".join(changed))
+
+
+def held_conditions(config: TrainConfig, progress: Progress) -> list[str]:
+    """The stop conditions that hold already."""
+    none: dict[str, Any] = dict.fromkeys(STOP_CONDITIONS)
+    alone = {
+        name: replace(config, **{**none, name: getattr(config, name)}) for name in STOP_CONDITIONS
+    }
+    seconds = progress.wall_seconds
+    return [name for name, one in alone.items() if stop_reached(one, progress, seconds)]
+
+
+def nothing_left(config: TrainConfig, progress: Progress, held: list[str]) -> str:
+    """Tells that nothing is left to do because of the conditions ``held``, and what to give."""
+    now = {
+        "stop_episodes": f"{progress.episodes} episodes",
+        "stop_frames": f"{progress.frames} frames",
+        "stop_minutes": f"{progress.wall_seconds / 60:.3g} minutes of training",
+        "stop_reward": f"a mean reward of {progress.mean_100 or 0.0:.2f}",
+    }
+    why = ", ".join(f"{name} is {getattr(config, name)}, and it has {now[name]}" for name in held)
+    flags = [f"--{name.replace('_', '-')}" for name in (*held, *STOP_CONDITIONS)]
+    first, *others = dict.fromkeys(flags)
+    return (
+        f"Nothing is left to do in {config.resume}: {why}. Give another {first}, or "
+        f"{', '.join(others[:-1])} or {others[-1]}: those that are given replace all saved ones"
+    )
+
+
+def repairs(folder: Path, config: TrainConfig, checkpoint: Checkpoint) -> Iterator[str]:
+    """One line for each thing in a run's folder that is not as its checkpoint says.
+
+    The checkpoint counts. ``config`` are the settings from now on.
+    """
+    yield from _ignored_settings(folder / CONFIG, config, checkpoint.config)
+    update = checkpoint.state.progress.update
+    lines = _updates_in(folder / METRICS)
+    missing = [number for number in range(1, update + 1) if number not in lines]
+    if missing:
+        yield (
+            f"{folder / METRICS}: the lines of {len(missing)} of the {update} updates so far are "
+            f"missing, from update {missing[0]} on; curves have a gap there, the run has not"
+        )
+
+
+def _ignored_settings(path: Path, config: TrainConfig, saved: TrainConfig) -> Iterator[str]:
+    """What config.json says that neither the checkpoint nor the command does."""
+    try:
+        written = parse_config(path.read_bytes(), str(path))
+    except (OSError, RunError) as error:
+        yield f"{error}; it is written anew from the checkpoint"
+        return
+    names = saved.to_json().keys() - of_the_place()
+    if any(getattr(config, name) != getattr(saved, name) for name in STOP_CONDITIONS):
+        names -= set(STOP_CONDITIONS)  # some were given, and replace all that were saved
+    for name in sorted(names):
+        here, kept, given = (getattr(one, name) for one in (written, saved, config))
+        if here == kept or given != kept:
+            continue
+        flag = f"--{name.replace('_', '-')}"
+        how = f"give {flag}" if name in may_change() else f"begin a new run with {flag}"
+        yield f"{path}: {name} {here} is ignored, the checkpoint has {kept}; to change it, {how}"
+
+
+def _updates_in(path: Path) -> set[int]:
+    """The updates that have a whole line in metrics.jsonl."""
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError:
+        return set()
+    return set(map(_update_in, lines))
+
+
+def _update_in(line: bytes) -> int:
+    try:
+        return int(json.loads(line)["update"])
+    except (ValueError, TypeError, LookupError):  # cut, or empty
+        return -1
