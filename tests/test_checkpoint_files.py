@@ -106,12 +106,12 @@ def test_a_checkpoint_with_the_name_of_another_update_gets_its_own(tmp_path: Pat
 
 
 def test_evaluating_a_run_says_which_checkpoint_is_damaged(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = run_with(tmp_path / "run", 10, 20)
     path_of(run, 20).write_bytes(b"")
     assert load_policy_at(run.path).progress.update == 10
-    (line,) = capsys.readouterr().err.splitlines()
+    (line,) = caplog.messages
     assert line.startswith(f"{path_of(run, 20)}: not a distributed_pg checkpoint, or cut short")
     assert line.endswith("; going on from update-00000010.safetensors")
 
