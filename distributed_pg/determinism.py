@@ -39,7 +39,7 @@ def kernel_environment() -> dict[str, str]:
     return ONE_THREAD | (_SSE_ONLY if on_x86() else {})
 
 
-def hold_kernels() -> None:
+def pin_kernels() -> None:
     """Set :func:`kernel_environment` in this process; call it before numpy is imported."""
     os.environ.update(kernel_environment())
 

@@ -11,12 +11,12 @@ from distributed_pg.algo.policy import Policy
 from distributed_pg.algo.rollout import EpisodeStats
 from distributed_pg.config import NumWorkers, TrainConfig
 from distributed_pg.runtime.actor import Submit, Worker
-from distributed_pg.runtime.ray_worker_pool import RayCluster
+from distributed_pg.runtime.ray_worker_pool import RayWorkerPool
 from distributed_pg.runtime.session import ray_session
 from distributed_pg.storage.policy_file import load_policy_at
 from distributed_pg.training.dispatcher import Dispatcher
 from distributed_pg.training.schedule import Schedule
-from distributed_pg.training.worker_pool import Cluster
+from distributed_pg.training.worker_pool import WorkerPool
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +70,17 @@ def evaluate(
     play = _play(seed, greedy)
     with (
         ray_session(address, num_workers, message) as session,
-        RayCluster(
+        RayWorkerPool(
             loaded.config,
             lambda: min(session.workers(), episodes),
             play,
             message,
             check=session.check,
             cpus=session.cpus,
-        ) as cluster,
+        ) as pool,
     ):
         config, policy = loaded.config, loaded.policy
-        stats = _play_all(cluster, config, policy, episodes, finished, message)
+        stats = _play_all(pool, config, policy, episodes, finished, message)
     return summary(stats)
 
 
@@ -108,7 +108,7 @@ def _play(seed: int, greedy: bool) -> Callable[[Worker], Submit]:
 
 
 def _play_all(
-    cluster: Cluster,
+    pool: WorkerPool,
     config: TrainConfig,
     policy: Policy,
     episodes: int,
@@ -118,16 +118,16 @@ def _play_all(
     """An evaluation is one batch that nobody learns from."""
     dispatcher = Dispatcher(
         Schedule(batch_size=episodes, policy_lag=0, last_update=1),
-        cluster,
+        pool,
         message,
         backup_after=config.backup_after,
         hang_seconds=config.hang_seconds,
     )
     stats: dict[int, EpisodeStats] = {}
-    cluster.publish(0, policy)
+    pool.broadcast(0, policy)
     while len(stats) < episodes:
         dispatcher.hand_out()
         for event in dispatcher.collect(timeout=0.5):
-            stats[event.ticket.episode] = event.stats
+            stats[event.task.episode] = event.stats
             finished(len(stats))
     return [stats[episode] for episode in range(episodes)]

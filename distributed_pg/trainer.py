@@ -10,11 +10,11 @@ from typing import Any
 from distributed_pg._extras import need_extra
 from distributed_pg.algo.state import TrainingState
 from distributed_pg.config import TrainConfig
-from distributed_pg.monitoring.reporter import Reporter, Silent
+from distributed_pg.monitoring.reporter import NullReporter, Reporter
 from distributed_pg.monitoring.sinks import Sink, Sinks
 from distributed_pg.runtime.health import RayLostError
 from distributed_pg.runtime.prometheus import RayMetrics
-from distributed_pg.runtime.ray_worker_pool import RayCluster
+from distributed_pg.runtime.ray_worker_pool import RayWorkerPool
 from distributed_pg.runtime.session import RaySession, ray_session
 from distributed_pg.storage.checkpoint import weights_checksum
 from distributed_pg.storage.open_run import open_run, saved_config
@@ -67,7 +67,7 @@ def train(
         RunError: files cannot be read or written, nobody answers at the address, or an episode
             failed in a worker. What was learned until then is saved.
     """
-    reporter = reporter or Silent()
+    reporter = reporter or NullReporter()
     if config.tensorboard:
         need_extra("tensorboard", "tensorboardX")
     with open_run(config, reporter.message) as run_dir:
@@ -130,12 +130,12 @@ class _Training:
         with (
             ray_session(config.address, config.num_workers, message, config.max_workers) as session,
             _requested_cpus(config, session),
-            RayCluster(
+            RayWorkerPool(
                 config, session.workers, message=message, check=session.check, cpus=session.cpus
-            ) as cluster,
+            ) as pool,
             Sinks(self._sinks(), self.reporter) as watched,
         ):
-            learner = Learner(config, self.state, cluster, self.run_dir, watched, self.checkpoint)
+            learner = Learner(config, self.state, pool, self.run_dir, watched, self.checkpoint)
             session.when_silent(learner.save)
             try:
                 return learner.run(self.stop_asked)

@@ -11,9 +11,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from distributed_pg.determinism import hold_kernels
+from distributed_pg.determinism import pin_kernels
 
-hold_kernels()
+pin_kernels()
 
 import numpy as np  # noqa: E402
 

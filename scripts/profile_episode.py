@@ -11,9 +11,9 @@ import statistics
 import time
 from pathlib import Path
 
-from distributed_pg.determinism import hold_kernels
+from distributed_pg.determinism import pin_kernels
 
-hold_kernels()  # before numpy is imported
+pin_kernels()  # before numpy is imported
 
 from distributed_pg.algo.rollout import rollout  # noqa: E402
 from distributed_pg.algo.state import TrainingState  # noqa: E402

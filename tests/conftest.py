@@ -3,9 +3,9 @@
 import os
 from collections.abc import Iterator
 
-from distributed_pg.determinism import hold_kernels
+from distributed_pg.determinism import pin_kernels
 
-hold_kernels()
+pin_kernels()
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
 import pytest  # noqa: E402

@@ -51,7 +51,7 @@ def gradient(
     """Gradient of one episode, dense: (D, H) and (H, A). xs is (T, D).
 
     With a learned baseline v(x), the last column of w2, it is that of the policy's objective with
-    the advantages G - v standardised, minus (G - v)^2 / 4.
+    the advantages G - v normalized, minus (G - v)^2 / 4.
     """
     hiddens, dlogps = [], []
     for x, action in zip(xs, actions, strict=True):

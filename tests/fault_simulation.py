@@ -18,7 +18,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
-from simulated_cluster import Clock, Event, Faults, SimulatedCluster
+from simulated_cluster import Clock, Faults, SimulatedWorkerPool
 
 from distributed_pg.algo.policy import Gradient, Policy
 from distributed_pg.algo.rmsprop import RMSProp
@@ -29,7 +29,8 @@ from distributed_pg.storage.checkpoint import weights_checksum
 from distributed_pg.storage.metrics import UpdateRecord
 from distributed_pg.storage.run_dir import RunDir
 from distributed_pg.training.learner import Learner
-from distributed_pg.training.schedule import Ticket
+from distributed_pg.training.schedule import EpisodeTask
+from distributed_pg.training.worker_pool import PoolEvent
 
 INPUTS, HIDDEN = 8, 3
 DEADLOCK_SECONDS = 100_000.0
@@ -66,9 +67,9 @@ def scenario(seed: int) -> Scenario:
     return Scenario(config, chance.randint(1, 8), Faults(**rates), kills)
 
 
-def play(ticket: Ticket, policy: Policy) -> tuple[EpisodeStats, Gradient]:
+def play(task: EpisodeTask, policy: Policy) -> tuple[EpisodeStats, Gradient]:
     """Stands for an episode: depends on its number and on every weight that it was played with."""
-    chance = np.random.default_rng(ticket.episode)
+    chance = np.random.default_rng(task.episode)
     rows = np.sort(chance.permutation(INPUTS)[:4]).astype(np.int32)
     noise = chance.standard_normal((4, HIDDEN)).astype(np.float32)
     total = np.float32(policy.w1.sum() + policy.w2.sum())
@@ -77,7 +78,7 @@ def play(ticket: Ticket, policy: Policy) -> tuple[EpisodeStats, Gradient]:
         rows, which, policy.w1[rows] + total * noise, policy.w2 * total - noise[0][:, None]
     )
     seconds = float(chance.lognormal(0.0, 0.3))
-    reward = reward_of(ticket.episode)
+    reward = reward_of(task.episode)
     return EpisodeStats(reward, 10, 40, seconds, seconds, 0, 0, 0.0), gradient
 
 
@@ -100,9 +101,9 @@ def by_the_definition(config: TrainConfig, updates: int) -> Policy:
         total = start.policy.zeros_like()
         version = max(0, update - config.policy_lag)
         for i in range(config.batch_size):
-            ticket = Ticket(update * config.batch_size + i, version)
-            _, gradient = play(ticket, versions[version])
-            total.w1[gradient.rows] += gradient.w1_rows[gradient.which]
+            task = EpisodeTask(update * config.batch_size + i, version)
+            _, gradient = play(task, versions[version])
+            total.w1[gradient.rows] += gradient.unique_w1_rows[gradient.row_index]
             total.w2[...] += gradient.w2
         policy = versions[-1].copy()
         annealed = 1 + update * config.batch_size / (config.anneal_episodes or math.inf)
@@ -116,14 +117,14 @@ class Killed(BaseException):
     """The learner's process is gone."""
 
 
-class MortalCluster(SimulatedCluster):
+class MortalCluster(SimulatedWorkerPool):
     """Ends the learner at a given time; nothing of it is left but what is on the disk."""
 
     kill_at = float("inf")
 
-    def wait(self, timeout: float, deadline: float) -> list[Event]:
+    def poll(self, timeout: float, deadline: float) -> list[PoolEvent]:
         told = len(self.faults)
-        events = super().wait(timeout, deadline)
+        events = super().poll(timeout, deadline)
         if self.clock.now > self.kill_at:
             del self.faults[told:]  # it was not told any more
             raise Killed
@@ -187,7 +188,7 @@ def check(seed: int) -> None:
     while True:
         policies = {v: policy.copy() for v, policy in disk.saved.policies.items()}
         state = TrainingState(policies, disk.saved.cache.copy(), disk.saved.progress)
-        cluster = MortalCluster(
+        pool = MortalCluster(
             play,
             what.workers,
             what.faults,
@@ -196,18 +197,18 @@ def check(seed: int) -> None:
             most_versions=config.policy_lag + 2,
         )
         if kills < len(what.kills):
-            cluster.kill_at = clock.now + what.kills[kills]
-        learner = Learner(config, state, cluster, disk, listener, disk.path, clock)
+            pool.kill_at = clock.now + what.kills[kills]
+        learner = Learner(config, state, pool, disk, listener, disk.path, clock)
         try:
             assert learner.run(lambda: False), "stopped early"
         except Killed:
             learner.wait()
             kills += 1
-            faults.update(cluster.faults)
+            faults.update(pool.faults)
             continue
         learner.save()
         state = learner.state
-        faults.update(cluster.faults)
+        faults.update(pool.faults)
         break
     rewards = [r for _, record in sorted(disk.records.items()) for r in record.rewards]
     assert rewards == [reward_of(episode) for episode in range(config.stop_episodes)]

@@ -1,4 +1,4 @@
-"""A cluster in this process, in virtual time, whose workers fail on request."""
+"""A pool in this process, in virtual time, whose workers fail on request."""
 
 import heapq
 import itertools
@@ -11,19 +11,18 @@ from distributed_pg.algo.policy import Gradient, Policy
 from distributed_pg.algo.rollout import EpisodeStats, rollout
 from distributed_pg.config import TrainConfig
 from distributed_pg.envs.pong import PongEnv
-from distributed_pg.training.schedule import Ticket
-from distributed_pg.training.worker_pool import Failed, Finished, Lost
+from distributed_pg.training.schedule import EpisodeTask
+from distributed_pg.training.worker_pool import EpisodeDone, EpisodeFailed, PoolEvent, WorkerLost
 
-Event = Finished | Lost | Failed
-Play = Callable[[Ticket, Policy], tuple[EpisodeStats, Gradient]]
+Play = Callable[[EpisodeTask, Policy], tuple[EpisodeStats, Gradient]]
 
 
 def play_for_real(config: TrainConfig) -> Play:
     """The worker's work: the games of ``config``, each of which takes a second."""
     env = PongEnv(**config.env_settings())
 
-    def play(ticket: Ticket, policy: Policy) -> tuple[EpisodeStats, Gradient]:
-        result = rollout(env, policy, config, ticket.episode)
+    def play(task: EpisodeTask, policy: Policy) -> tuple[EpisodeStats, Gradient]:
+        result = rollout(env, policy, config, task.episode)
         return replace(result.stats, seconds=1.0), result.gradient
 
     return play
@@ -64,14 +63,14 @@ class Clock:
 @dataclass(eq=False)
 class _Worker:
     ready: bool = False
-    tickets: deque[tuple[Ticket, Policy]] = field(default_factory=deque)
+    tasks: deque[tuple[EpisodeTask, Policy]] = field(default_factory=deque)
     """Tickets and the weights to play them with; it plays the first."""
     silent_since: float = 0.0
     life: int = 0
     """How often it was replaced; what an earlier life had planned does not happen."""
 
 
-class SimulatedCluster:
+class SimulatedWorkerPool:
     """Implements the interface of a pool; ``play`` stands for the worker's work."""
 
     def __init__(
@@ -91,7 +90,7 @@ class SimulatedCluster:
         self._weights: dict[int, Policy] = {}
         self._plans: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
-        self._events: list[Event] = []
+        self._events: list[PoolEvent] = []
         self._failures: dict[int, int] = {}
         self._workers = [_Worker() for _ in range(workers)]
         for worker in self._workers:
@@ -100,7 +99,7 @@ class SimulatedCluster:
         self.most_weights = 0
         self.faults: list[str] = []
         """What the learner was told of, and has to report once."""
-        self.wait(0.0, 1e9)
+        self.poll(0.0, 1e9)
 
     @property
     def workers(self) -> int:
@@ -108,29 +107,29 @@ class SimulatedCluster:
 
     @property
     def idle(self) -> int:
-        return sum(worker.ready and not worker.tickets for worker in self._workers)
+        return sum(worker.ready and not worker.tasks for worker in self._workers)
 
-    def publish(self, version: int, policy: Policy) -> None:
+    def broadcast(self, version: int, policy: Policy) -> None:
         self._weights[version] = policy.copy()
         self.most_weights = max(self.most_weights, len(self._weights))
         assert len(self._weights) <= self._most_versions, "weights pile up"
 
-    def retire(self, before: int) -> None:
+    def drop_weights(self, before: int) -> None:
         self._weights = {v: policy for v, policy in self._weights.items() if v >= before}
 
-    def has_room(self, free: int) -> bool:
+    def can_submit(self, free: int) -> bool:
         return free > 0 and self._next_worker(free) is not None
 
-    def give(self, ticket: Ticket) -> None:
-        assert ticket.version in self._weights, "a ticket for weights that are not there"
+    def submit(self, task: EpisodeTask) -> None:
+        assert task.version in self._weights, "a task for weights that are not there"
         worker = self._next_worker(free=len(self._workers))
-        assert worker is not None, "a ticket, and no room for it"
-        worker.tickets.append((ticket, self._weights[ticket.version]))
-        if len(worker.tickets) == 1:
+        assert worker is not None, "a task, and no room for it"
+        worker.tasks.append((task, self._weights[task.version]))
+        if len(worker.tasks) == 1:
             worker.silent_since = self.clock.now
             self._begin(worker)
 
-    def wait(self, timeout: float, deadline: float) -> list[Event]:
+    def poll(self, timeout: float, deadline: float) -> list[PoolEvent]:
         end = self.clock.now + max(timeout, 0.001)  # to look takes a moment
         while not self._events:
             self._replace_hung(deadline)
@@ -142,22 +141,22 @@ class SimulatedCluster:
         self._replace_hung(deadline)
         events, self._events = self._events, []
         for event in events:
-            if not isinstance(event, Finished):
+            if not isinstance(event, EpisodeDone):
                 self.faults.append(event.reason)
         return events
 
     def _next_worker(self, free: int) -> _Worker | None:
         ready = [worker for worker in self._workers if worker.ready]
-        for tickets in (0, 1) if free >= len(ready) else (0,):
+        for tasks in (0, 1) if free >= len(ready) else (0,):
             for worker in ready:
-                if len(worker.tickets) == tickets:
+                if len(worker.tasks) == tasks:
                     return worker
         return None
 
     def _begin(self, worker: _Worker) -> None:
-        """The worker turns to its first ticket; decide what will become of that."""
-        faults, (ticket, policy) = self._faults, worker.tickets[0]
-        stats, gradient = self._play(ticket, policy)
+        """The worker turns to its first task; decide what will become of that."""
+        faults, (task, policy) = self._faults, worker.tasks[0]
+        stats, gradient = self._play(task, policy)
         seconds = stats.seconds * (50.0 if self._happens(faults.slow) else 1.0)
         if self._happens(faults.all_die):
             self._plan(worker, seconds / 2, lambda: self._die(self._workers, "all workers died"))
@@ -172,17 +171,17 @@ class SimulatedCluster:
         elif self._happens(faults.hangs):
             pass
         elif self._happens(faults.answers_late):
-            late = Finished(ticket, stats, gradient, seconds)
+            late = EpisodeDone(task, stats, gradient, seconds)
             self._plan(worker, seconds / 2, lambda: self._die([worker], "the line broke"))
             self._plan(None, 3 * seconds, lambda: self._events.append(late))
-        elif self._may_fail(ticket.episode) and self._happens(faults.fails):
-            self._failures[ticket.episode] = self._failures.get(ticket.episode, 0) + 1
+        elif self._may_fail(task.episode) and self._happens(faults.fails):
+            self._failures[task.episode] = self._failures.get(task.episode, 0) + 1
             self._plan(worker, seconds / 2, lambda: self._fail(worker))
         else:
-            done = Finished(ticket, stats, gradient, seconds)
+            done = EpisodeDone(task, stats, gradient, seconds)
             self._plan(worker, seconds, lambda: self._finish(worker, done))
 
-    def _finish(self, worker: _Worker, event: Finished) -> None:
+    def _finish(self, worker: _Worker, event: EpisodeDone) -> None:
         self._answer(worker, event)
         if self._happens(self._faults.announced_twice):
             self._plan(None, self._chance.uniform(0, 5), lambda: self._events.append(event))
@@ -190,21 +189,21 @@ class SimulatedCluster:
             self._die([worker], "the worker died after")
 
     def _fail(self, worker: _Worker) -> None:
-        self._answer(worker, Failed(worker.tickets[0][0], "ValueError: no", "Traceback"))
+        self._answer(worker, EpisodeFailed(worker.tasks[0][0], "ValueError: no", "Traceback"))
 
-    def _answer(self, worker: _Worker, event: Event) -> None:
-        worker.tickets.popleft()
+    def _answer(self, worker: _Worker, event: PoolEvent) -> None:
+        worker.tasks.popleft()
         worker.silent_since = self.clock.now
         self._events.append(event)
-        if worker.tickets:
+        if worker.tasks:
             self._begin(worker)
 
     def _die(self, workers: list[_Worker], reason: str) -> None:
         for worker in workers:
             if worker.ready:
-                for ticket, _ in worker.tickets:
-                    self._events.append(Lost(ticket, reason))
-                worker.tickets.clear()
+                for task, _ in worker.tasks:
+                    self._events.append(WorkerLost(task, reason))
+                worker.tasks.clear()
                 worker.ready = False
                 worker.life += 1
                 self._start(worker, self._chance.uniform(0.1, 20.0))
@@ -217,7 +216,7 @@ class SimulatedCluster:
 
     def _replace_hung(self, deadline: float) -> None:
         for worker in self._workers:
-            if worker.tickets and self.clock.now - worker.silent_since > deadline:
+            if worker.tasks and self.clock.now - worker.silent_since > deadline:
                 self._die([worker], "the worker hung")
 
     def _plan(self, worker: _Worker | None, seconds: float, act: Callable[[], None]) -> None:

@@ -5,18 +5,18 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from simulated_cluster import SimulatedCluster, play_for_real
+from simulated_cluster import SimulatedWorkerPool, play_for_real
 
 from distributed_pg.algo.state import TrainingState
 from distributed_pg.benchmark.throughput import _watch_training
 from distributed_pg.config import TrainConfig
-from distributed_pg.runtime.ray_worker_pool import RayCluster
+from distributed_pg.runtime.ray_worker_pool import RayWorkerPool
 from distributed_pg.storage.run_dir import RunDir
 
 CONFIG = TrainConfig(batch_size=1, frame_limit=80, hidden_units=8, checkpoint_every=1)
 
 
-class ReadyCluster(SimulatedCluster):
+class ReadyCluster(SimulatedWorkerPool):
     starting = False
 
 
@@ -31,7 +31,7 @@ def test_it_waits_for_the_last_checkpoint(monkeypatch: pytest.MonkeyPatch) -> No
         return saved[-1]
 
     monkeypatch.setattr(RunDir, "save", slow_save)
-    cluster = cast("RayCluster", ReadyCluster(play_for_real(CONFIG), workers=1))
+    cluster = cast("RayWorkerPool", ReadyCluster(play_for_real(CONFIG), workers=1))
     records = _watch_training(CONFIG, TrainingState.initial(CONFIG), cluster, seconds=0.0)
     assert len(records) == 2
     assert len(begun) == len(saved) > 1

@@ -6,11 +6,11 @@ from simulated_cluster import Clock
 from distributed_pg.algo.policy import Policy
 from distributed_pg.algo.rollout import EpisodeStats
 from distributed_pg.training.dispatcher import Dispatcher
-from distributed_pg.training.schedule import Schedule, Ticket
-from distributed_pg.training.worker_pool import Failed, Finished, Lost
+from distributed_pg.training.schedule import EpisodeTask, Schedule
+from distributed_pg.training.worker_pool import EpisodeDone, EpisodeFailed, PoolEvent, WorkerLost
 
 STATS = EpisodeStats(0.0, 10, 40, 1.0, 1.0, 0, 0, 0.0)
-FINISHED = Finished(Ticket(2, 0), STATS, None, 1.0)
+FINISHED = EpisodeDone(EpisodeTask(2, 0), STATS, None, 1.0)
 
 
 class ScriptedCluster:
@@ -18,37 +18,35 @@ class ScriptedCluster:
 
     def __init__(self) -> None:
         self.given: list[int] = []
-        self.events: list[Finished | Lost | Failed] = []
+        self.events: list[PoolEvent] = []
         self.workers = 3
         self.idle = 3
 
-    def publish(self, version: int, policy: Policy) -> None: ...
+    def broadcast(self, version: int, policy: Policy) -> None: ...
 
-    def retire(self, before: int) -> None: ...
+    def drop_weights(self, before: int) -> None: ...
 
-    def has_room(self, free: int) -> bool:
+    def can_submit(self, free: int) -> bool:
         return free > 0 and self.idle > 0
 
-    def give(self, ticket: Ticket) -> None:
-        self.given.append(ticket.episode)
+    def submit(self, task: EpisodeTask) -> None:
+        self.given.append(task.episode)
         self.idle -= 1
 
-    def wait(self, timeout: float, deadline: float) -> list[Finished | Lost | Failed]:
+    def poll(self, timeout: float, deadline: float) -> list[PoolEvent]:
         events, self.events = self.events, []
         return events
 
     def finish(self, episode: int, seconds: float) -> None:
         """An episode of one second is announced, ``seconds`` after it could begin."""
-        self.events.append(Finished(Ticket(episode, 0), STATS, None, seconds))
+        self.events.append(EpisodeDone(EpisodeTask(episode, 0), STATS, None, seconds))
         self.idle += 1
 
 
 def dispatcher_of(
-    schedule: Schedule, cluster: ScriptedCluster, clock: Clock, told: list[str]
+    schedule: Schedule, pool: ScriptedCluster, clock: Clock, told: list[str]
 ) -> Dispatcher:
-    return Dispatcher(
-        schedule, cluster, told.append, backup_after=4.0, hang_seconds=1e9, clock=clock
-    )
+    return Dispatcher(schedule, pool, told.append, backup_after=4.0, hang_seconds=1e9, clock=clock)
 
 
 def look(dispatcher: Dispatcher, clock: Clock, until: float) -> None:
@@ -60,87 +58,87 @@ def look(dispatcher: Dispatcher, clock: Clock, until: float) -> None:
 
 
 def test_a_second_worker_plays_what_takes_four_times_as_long_as_usual() -> None:
-    cluster, clock, told = ScriptedCluster(), Clock(), list[str]()
+    pool, clock, told = ScriptedCluster(), Clock(), list[str]()
     schedule = Schedule(batch_size=3, policy_lag=0, last_update=1)
-    dispatcher = dispatcher_of(schedule, cluster, clock, told)
+    dispatcher = dispatcher_of(schedule, pool, clock, told)
     dispatcher.hand_out()
-    assert cluster.given == [0, 1, 2]
+    assert pool.given == [0, 1, 2]
     look(dispatcher, clock, until=30.0)
     # The learner is so busy that it takes the answers in after 30 s, and not at once: that is usual
     # then. A second worker would only make it busier.
-    cluster.finish(0, seconds=30.0)
-    cluster.finish(1, seconds=30.0)
+    pool.finish(0, seconds=30.0)
+    pool.finish(1, seconds=30.0)
     assert len(dispatcher.collect(0.0)) == 2
     look(dispatcher, clock, until=4 * 30.0)
-    assert cluster.given == [0, 1, 2]
+    assert pool.given == [0, 1, 2]
     assert not told
     look(dispatcher, clock, until=4 * 30.0 + 0.1)
     dispatcher.hand_out()
-    assert cluster.given == [0, 1, 2, 2]
+    assert pool.given == [0, 1, 2, 2]
     assert told == ["episode 2 takes over 4 times the usual 30.0 s: a second worker plays it too"]
 
 
 @pytest.mark.parametrize("usual", [0.05, 1.0, 30.0])
 @pytest.mark.parametrize("stalls", [1, 3])
 def test_a_learner_that_stood_still_takes_no_episode_for_slow(usual: float, stalls: int) -> None:
-    cluster, clock, told = ScriptedCluster(), Clock(), list[str]()
+    pool, clock, told = ScriptedCluster(), Clock(), list[str]()
     schedule = Schedule(batch_size=3, policy_lag=0, last_update=1)
-    dispatcher = dispatcher_of(schedule, cluster, clock, told)
+    dispatcher = dispatcher_of(schedule, pool, clock, told)
     dispatcher.hand_out()
-    cluster.finish(0, seconds=usual)
+    pool.finish(0, seconds=usual)
     assert len(dispatcher.collect(0.0)) == 1
     for _ in range(stalls):
         clock.now += 600.0  # Ctrl-Z, and fg
         dispatcher.hand_out()
         assert dispatcher.collect(0.5) == []
         dispatcher.hand_out()
-    assert cluster.given == [0, 1, 2]
+    assert pool.given == [0, 1, 2]
     assert not told
     # It looks again, and an episode that goes on hanging is found.
     look(dispatcher, clock, until=clock.now + max(40 * 0.5, 4 * usual))
-    assert cluster.given == [0, 1, 2, 1]
+    assert pool.given == [0, 1, 2, 1]
 
 
 def test_what_is_said_of_an_episode_that_two_workers_play_is_true() -> None:
     lost, failed = "the node died", "ValueError: no"
-    cases: list[tuple[list[Finished | Lost | Failed], str]] = [
+    cases: list[tuple[list[PoolEvent], str]] = [
         (
-            [Lost(Ticket(2, 0), lost)],
+            [WorkerLost(EpisodeTask(2, 0), lost)],
             f"episode 2 lost a worker; another worker plays it still ({lost})",
         ),
         (
-            [Failed(Ticket(2, 0), failed, "")],
+            [EpisodeFailed(EpisodeTask(2, 0), failed, "")],
             f"episode 2 failed; another worker plays it still ({failed})",
         ),
         (
-            [FINISHED, Lost(Ticket(2, 0), lost)],
+            [FINISHED, WorkerLost(EpisodeTask(2, 0), lost)],
             f"episode 2 lost a worker; another worker has played it ({lost})",
         ),
         (
-            [FINISHED, Failed(Ticket(2, 0), failed, "")],
+            [FINISHED, EpisodeFailed(EpisodeTask(2, 0), failed, "")],
             f"episode 2 failed; another worker has played it ({failed})",
         ),
     ]
     for events, message in cases:
-        cluster, clock, told = ScriptedCluster(), Clock(), list[str]()
+        pool, clock, told = ScriptedCluster(), Clock(), list[str]()
         schedule = Schedule(batch_size=3, policy_lag=0, last_update=1)
-        dispatcher = dispatcher_of(schedule, cluster, clock, told)
+        dispatcher = dispatcher_of(schedule, pool, clock, told)
         dispatcher.hand_out()
-        assert schedule.backup_ticket(2) is not None
-        cluster.events += events
+        assert schedule.backup_task(2) is not None
+        pool.events += events
         dispatcher.collect(0.0)
         assert told == [message]
-        assert schedule.free_tickets == 0
+        assert schedule.free_tasks == 0
 
 
 def test_what_happens_to_a_copy_of_a_finished_episode_is_not_held_against_it() -> None:
     """However often: nobody waits for it any more."""
-    cluster, clock, told = ScriptedCluster(), Clock(), list[str]()
+    pool, clock, told = ScriptedCluster(), Clock(), list[str]()
     schedule = Schedule(batch_size=3, policy_lag=0, last_update=1)
-    dispatcher = dispatcher_of(schedule, cluster, clock, told)
+    dispatcher = dispatcher_of(schedule, pool, clock, told)
     dispatcher.hand_out()
-    cluster.events = [FINISHED, *3 * [Failed(Ticket(2, 0), "ValueError: no", "")]]
+    pool.events = [FINISHED, *3 * [EpisodeFailed(EpisodeTask(2, 0), "ValueError: no", "")]]
     assert len(dispatcher.collect(0.0)) == 1
-    cluster.events += 20 * [Lost(Ticket(2, 0), "the node died")]
+    pool.events += 20 * [WorkerLost(EpisodeTask(2, 0), "the node died")]
     assert dispatcher.collect(0.0) == []
     assert len(told) == 23

@@ -18,7 +18,7 @@ from distributed_pg.config import TrainConfig
 from distributed_pg.errors import RunError, UsageError
 from distributed_pg.storage.open_run import open_run
 from distributed_pg.storage.run_dir import RunDir
-from distributed_pg.storage.uploader import Publisher
+from distributed_pg.storage.uploader import Uploader
 from distributed_pg.trainer import resume_config, train
 
 CONFIG = TrainConfig(hidden_units=4, batch_size=1, crop=(35, 39, 0, 160))
@@ -214,14 +214,14 @@ def test_a_resume_at_a_uri_that_fails_leaves_the_run_there(uri: str, tmp_path: P
 def test_a_start_that_fails_has_its_uploads_ended(
     uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    publishers: list[Publisher] = []
-    real = Publisher.begin
+    publishers: list[Uploader] = []
+    real = Uploader.begin
 
-    def begun(publisher: Publisher) -> None:
+    def begun(publisher: Uploader) -> None:
         publishers.append(publisher)
         real(publisher)
 
-    monkeypatch.setattr(Publisher, "begin", begun)
+    monkeypatch.setattr(Uploader, "begin", begun)
     with pytest.raises(RunError, match="no worker"):
         start(replace(CONFIG, run_dir=uri))
     (publisher,) = publishers

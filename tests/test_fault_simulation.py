@@ -4,7 +4,7 @@ import pytest
 from fault_simulation import problem
 
 from distributed_pg.training.dispatcher import Dispatcher
-from distributed_pg.training.schedule import Schedule, Ticket
+from distributed_pg.training.schedule import EpisodeTask, Schedule
 
 SEEDS = 500
 
@@ -35,12 +35,12 @@ class DoubleCount(Schedule):
 
 
 class WrongVersion(Schedule):
-    """A ticket that was lost is played again with the newest weights."""
+    """A task that was lost is played again with the newest weights."""
 
-    def next_ticket(self) -> Ticket | None:
+    def next_task(self) -> EpisodeTask | None:
         again = bool(self._free)
-        ticket = super().next_ticket()
-        return Ticket(ticket.episode, self.update) if ticket and again else ticket
+        task = super().next_task()
+        return EpisodeTask(task.episode, self.update) if task and again else task
 
 
 class OutOfOrder(Schedule):

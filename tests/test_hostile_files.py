@@ -21,7 +21,7 @@ from distributed_pg.storage.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from distributed_pg.storage.tensor_file import Tensors, write_sealed
+from distributed_pg.storage.tensor_file import Tensors, write_tensor_file
 from distributed_pg.system_info import peak_memory
 
 CONFIG = TrainConfig(hidden_units=3, crop=(35, 39, 0, 160), batch_size=2)
@@ -159,7 +159,7 @@ def sealed(folder: Path, config: str, progress: str, versions: str) -> bytes:
         tensors[f"policy.{version}.w1"], tensors[f"policy.{version}.w2"] = policy.arrays
     metadata = {"format": FORMAT, "config": config, "progress": progress}
     path = folder / "sealed"
-    write_sealed(path, metadata | {"versions": versions, "cpu": "none"}, tensors)
+    write_tensor_file(path, metadata | {"versions": versions, "cpu": "none"}, tensors)
     return path.read_bytes()
 
 

@@ -1,4 +1,4 @@
-"""The real learner on a simulated cluster: the same bits whatever happens on the way."""
+"""The real learner on a simulated pool: the same bits whatever happens on the way."""
 
 import json
 import math
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from simulated_cluster import Clock, Event, Faults, SimulatedCluster, play_for_real
+from simulated_cluster import Clock, Faults, SimulatedWorkerPool, play_for_real
 
 from distributed_pg.algo.policy import Gradient, Policy
 from distributed_pg.algo.rmsprop import RMSProp, norm
@@ -22,8 +22,8 @@ from distributed_pg.storage.checkpoint import load_checkpoint, weights_checksum
 from distributed_pg.storage.metrics import METRICS, UpdateRecord, read_metrics
 from distributed_pg.storage.run_dir import RunDir
 from distributed_pg.training.learner import Learner
-from distributed_pg.training.schedule import Ticket
-from distributed_pg.training.worker_pool import Finished
+from distributed_pg.training.schedule import EpisodeTask
+from distributed_pg.training.worker_pool import EpisodeDone, PoolEvent
 
 # Games of 200 steps: long enough for points, short enough for many runs.
 CONFIG = TrainConfig(
@@ -43,23 +43,23 @@ class Recorder:
         self.records.append(record)
 
 
-def make_cluster(config: TrainConfig, workers: int, **faults: Any) -> SimulatedCluster:
-    """A cluster whose workers play real games."""
-    return SimulatedCluster(play_for_real(config), workers, Faults(**faults), seed=len(faults))
+def make_cluster(config: TrainConfig, workers: int, **faults: Any) -> SimulatedWorkerPool:
+    """A pool whose workers play real games."""
+    return SimulatedWorkerPool(play_for_real(config), workers, Faults(**faults), seed=len(faults))
 
 
 def make_learner(
     config: TrainConfig,
     folder: Path,
     state: TrainingState,
-    cluster: SimulatedCluster,
+    pool: SimulatedWorkerPool,
     reporter: Recorder,
 ) -> Learner:
     """A learner at ``state``, as train() makes one: with a checkpoint of it on the disk."""
     new = not folder.exists()
     run_dir = RunDir.create(replace(config, run_dir=folder)) if new else RunDir.open(folder)
     saved = run_dir.save(config, state, best=False)
-    return Learner(config, state, cluster, run_dir, reporter, saved, cluster.clock)
+    return Learner(config, state, pool, run_dir, reporter, saved, pool.clock)
 
 
 def run(
@@ -68,13 +68,13 @@ def run(
     state: TrainingState | None = None,
     workers: int = 2,
     **faults: Any,
-) -> tuple[TrainingState, Recorder, SimulatedCluster]:
+) -> tuple[TrainingState, Recorder, SimulatedWorkerPool]:
     state = state or TrainingState.initial(config)
-    reporter, cluster = Recorder(), make_cluster(config, workers, **faults)
-    learner = make_learner(config, folder, state, cluster, reporter)
+    reporter, pool = Recorder(), make_cluster(config, workers, **faults)
+    learner = make_learner(config, folder, state, pool, reporter)
     assert learner.run(lambda: False)
     learner.save()
-    return learner.state, reporter, cluster
+    return learner.state, reporter, pool
 
 
 def by_the_definition(config: TrainConfig, updates: int) -> Policy:
@@ -90,7 +90,7 @@ def by_the_definition(config: TrainConfig, updates: int) -> Policy:
             episode = update * config.batch_size + i
             played = rollout(env, player, config, episode)
             gradient = played.gradient
-            total.w1[gradient.rows] += gradient.w1_rows[gradient.which]
+            total.w1[gradient.rows] += gradient.unique_w1_rows[gradient.row_index]
             total.w2[...] += gradient.w2
         policy = versions[-1].copy()
         rate = config.learning_rate / (1 + update * config.batch_size / annealed)
@@ -130,9 +130,9 @@ def test_workers_that_will_wait_are_told_once(
 )
 def test_the_run_is_what_its_definition_says(tmp_path: Path, settings: dict[str, Any]) -> None:
     config = replace(CONFIG, **settings)
-    state, _, cluster = run(config, tmp_path / "run", workers=5)
+    state, _, pool = run(config, tmp_path / "run", workers=5)
     assert weights_checksum(state.policy) == weights_checksum(by_the_definition(config, 4))
-    assert cluster.most_weights <= config.policy_lag + 2  # the new one comes before the oldest goes
+    assert pool.most_weights <= config.policy_lag + 2  # the new one comes before the oldest goes
 
 
 @pytest.mark.parametrize("policy_lag", [0, 1])
@@ -150,12 +150,12 @@ def test_same_bits_whatever_the_workers_and_the_faults(
 ) -> None:
     config = replace(CONFIG, policy_lag=policy_lag)
     expected, reference, _ = run(config, tmp_path / "reference")
-    state, reporter, cluster = run(config, tmp_path / "run", None, workers, **faults)
+    state, reporter, pool = run(config, tmp_path / "run", None, workers, **faults)
     assert weights_checksum(state.policy) == weights_checksum(expected.policy)
     for ours, theirs in zip(reporter.records, reference.records, strict=True):
         assert ours.weights_checksum == theirs.weights_checksum
         assert (ours.rewards, ours.running_mean) == (theirs.rewards, theirs.running_mean)
-    assert bool(cluster.faults) == bool(faults)
+    assert bool(pool.faults) == bool(faults)
 
 
 @pytest.mark.parametrize("policy_lag", [0, 1, 2])
@@ -180,8 +180,8 @@ def test_another_seed_is_another_run(tmp_path: Path) -> None:
 def test_asked_to_stop_it_stops_between_updates(tmp_path: Path) -> None:
     config = replace(CONFIG, stop_episodes=None)
     state, reporter = TrainingState.initial(config), Recorder()
-    cluster = make_cluster(config, 3)
-    learner = make_learner(config, tmp_path / "run", state, cluster, reporter)
+    pool = make_cluster(config, 3)
+    learner = make_learner(config, tmp_path / "run", state, pool, reporter)
     assert not learner.run(lambda: len(reporter.records) >= 2)
     assert learner.state.progress.update == len(reporter.records) >= 2
     loaded = load_checkpoint(learner.save())
@@ -235,19 +235,19 @@ def test_a_record_by_hand(tmp_path: Path) -> None:
             clock.now += 0.25
             super().add_to(total)
 
-    def play(ticket: Ticket, policy: Policy) -> tuple[EpisodeStats, Gradient]:
-        won, lost, steps, entropy = games[ticket.episode]
+    def play(task: EpisodeTask, policy: Policy) -> tuple[EpisodeStats, Gradient]:
+        won, lost, steps, entropy = games[task.episode]
         return EpisodeStats(won - lost, steps, 0, 0.0, 1.0, won, lost, entropy), SlowToAdd(*nothing)
 
-    class SlowStore(SimulatedCluster):
-        def publish(self, version: int, policy: Policy) -> None:
+    class SlowStore(SimulatedWorkerPool):
+        def broadcast(self, version: int, policy: Policy) -> None:
             self.clock.now += 2.0
-            super().publish(version, policy)
+            super().broadcast(version, policy)
 
     config = replace(CONFIG, batch_size=2, stop_episodes=4)
-    reporter, cluster = Recorder(), SlowStore(play, 2, Faults(), clock=clock)
+    reporter, pool = Recorder(), SlowStore(play, 2, Faults(), clock=clock)
     state = TrainingState.initial(config)
-    learner = make_learner(config, tmp_path / "run", state, cluster, reporter)
+    learner = make_learner(config, tmp_path / "run", state, pool, reporter)
     assert learner.run(lambda: False)
     first, second = reporter.records
     assert (first.rewards, first.lengths) == ([-20, 18], [100, 300])
@@ -284,19 +284,19 @@ def test_after_a_kill_the_metrics_of_lost_updates_are_made_again(tmp_path: Path)
 def test_a_gradient_that_is_not_finite_stops_the_run_and_is_not_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = SimulatedCluster.wait
+    real = SimulatedWorkerPool.poll
 
-    def spoilt(self: SimulatedCluster, timeout: float, deadline: float) -> list[Event]:
+    def spoilt(self: SimulatedWorkerPool, timeout: float, deadline: float) -> list[PoolEvent]:
         events = real(self, timeout, deadline)
         for event in events:
-            if isinstance(event, Finished) and event.ticket.episode == 6:
+            if isinstance(event, EpisodeDone) and event.task.episode == 6:
                 event.gradient.w2[0, 0] = np.nan
         return events
 
-    monkeypatch.setattr(SimulatedCluster, "wait", spoilt)
+    monkeypatch.setattr(SimulatedWorkerPool, "poll", spoilt)
     state = TrainingState.initial(CONFIG)
-    cluster = make_cluster(CONFIG, 2)
-    learner = make_learner(CONFIG, tmp_path / "run", state, cluster, Recorder())
+    pool = make_cluster(CONFIG, 2)
+    learner = make_learner(CONFIG, tmp_path / "run", state, pool, Recorder())
     with pytest.raises(RunError, match="the gradient of update 3 cannot be used: not all finite"):
         learner.run(lambda: False)
     loaded = load_checkpoint(learner.save())
@@ -307,20 +307,20 @@ def test_a_gradient_that_is_not_finite_stops_the_run_and_is_not_saved(
 def test_a_failure_in_the_middle_of_an_update_harms_no_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The new weights are made, and the cluster cannot take them."""
+    """The new weights are made, and the pool cannot take them."""
     whole, _, _ = run(CONFIG, tmp_path / "whole")
-    real = SimulatedCluster.publish
+    real = SimulatedWorkerPool.broadcast
 
-    def failing(self: SimulatedCluster, version: int, policy: Policy) -> None:
+    def failing(self: SimulatedWorkerPool, version: int, policy: Policy) -> None:
         if version == 3:
             raise RunError("the store is full")
         real(self, version, policy)
 
     with monkeypatch.context() as patch:
-        patch.setattr(SimulatedCluster, "publish", failing)
+        patch.setattr(SimulatedWorkerPool, "broadcast", failing)
         state = TrainingState.initial(CONFIG)
-        cluster = make_cluster(CONFIG, 2)
-        learner = make_learner(CONFIG, tmp_path / "run", state, cluster, Recorder())
+        pool = make_cluster(CONFIG, 2)
+        learner = make_learner(CONFIG, tmp_path / "run", state, pool, Recorder())
         with pytest.raises(RunError, match="the store is full"):
             learner.run(lambda: False)
         loaded = load_checkpoint(learner.save())

@@ -47,7 +47,7 @@ from distributed_pg.config import TrainConfig
 from distributed_pg.training.learner import Learner
 from distributed_pg.storage.open_run import open_run
 from distributed_pg.algo.state import TrainingState
-from distributed_pg.monitoring.reporter import Silent
+from distributed_pg.monitoring.reporter import NullReporter
 from simulated_cluster import SimulatedCluster, play_for_real
 
 config = TrainConfig(
@@ -57,7 +57,7 @@ with _StopSignals(), open_run(config, print) as run_dir:
     state = TrainingState.initial(config)
     saved = run_dir.save(config, state, best=False)
     cluster = SimulatedCluster(play_for_real(config), 2)
-    learner = Learner(config, state, cluster, run_dir, Silent(), saved, cluster.clock)
+    learner = Learner(config, state, cluster, run_dir, NullReporter(), saved, cluster.clock)
     assert learner.run(lambda: False)
     print(learner.save().name)
 """

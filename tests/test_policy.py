@@ -75,8 +75,8 @@ def test_gradient_matches_the_dense_reference(
     config = TrainConfig(gamma=0.98, baseline=baseline)
     ours = episode_gradient(policy, trajectory, config)
     dense_w1 = np.zeros((6400, 200))
-    dense_w1[ours.rows] = ours.w1_rows[ours.which]
-    assert ours.w1_rows.dtype == ours.w2.dtype == np.float32
+    dense_w1[ours.rows] = ours.unique_w1_rows[ours.row_index]
+    assert ours.unique_w1_rows.dtype == ours.w2.dtype == np.float32
     assert relative_error(dense_w1, expected_w1) < 1e-4
     assert relative_error(ours.w2, expected_w2) < 1e-4
     assert ours.w2[:, -1].any() == (baseline == "learned")
@@ -84,8 +84,8 @@ def test_gradient_matches_the_dense_reference(
     assert np.array_equal(ours.rows, np.unique(frames.nonzero()[1]))
     # and pixels that always changed together share their gradient, all others do not.
     _, kind = np.unique(frames[:, ours.rows], axis=1, return_inverse=True)
-    pairs = np.unique(np.stack([ours.which, kind.ravel()]), axis=1)
-    assert pairs.shape[1] == len(ours.w1_rows) == len(set(kind.ravel())) < len(ours.rows)
+    pairs = np.unique(np.stack([ours.row_index, kind.ravel()]), axis=1)
+    assert pairs.shape[1] == len(ours.unique_w1_rows) == len(set(kind.ravel())) < len(ours.rows)
 
 
 def test_adding_gradients_sums_them(episode: tuple[Policy, Trajectory]) -> None:
@@ -94,7 +94,7 @@ def test_adding_gradients_sums_them(episode: tuple[Policy, Trajectory]) -> None:
     total = policy.zeros_like()
     ours.add_to(total)
     ours.add_to(total)
-    assert np.array_equal(total.w1[ours.rows], 2 * ours.w1_rows[ours.which])
+    assert np.array_equal(total.w1[ours.rows], 2 * ours.unique_w1_rows[ours.row_index])
     assert np.array_equal(total.w2, 2 * ours.w2)
     untouched = np.setdiff1d(np.arange(6400), ours.rows)
     assert not total.w1[untouched].any()
@@ -132,7 +132,7 @@ def test_gradient_is_that_of_the_log_probability(actions: int) -> None:
         np.array(errors, np.float32),
     )
     dense_w1 = np.zeros((inputs, hidden_units))
-    dense_w1[ours.rows] = ours.w1_rows[ours.which]
+    dense_w1[ours.rows] = ours.unique_w1_rows[ours.row_index]
 
     def objective(w1: Array, w2: Array) -> float:
         return math.fsum(
@@ -221,7 +221,7 @@ def test_a_gradient_travels_in_small_pieces_and_arrives_whole(rows: int, hidden_
         assert max(sizes) < 2**20
     arrived = pickle.loads(text, buffers=buffers)  # noqa: S301
     assert arrived.rows.tobytes() == sent.rows.tobytes()
-    assert arrived.which.tobytes() == sent.which.tobytes()
-    assert arrived.w1_rows.tobytes() == sent.w1_rows.tobytes()
+    assert arrived.row_index.tobytes() == sent.row_index.tobytes()
+    assert arrived.unique_w1_rows.tobytes() == sent.unique_w1_rows.tobytes()
     assert arrived.w2.tobytes() == sent.w2.tobytes()
-    assert arrived.w1_rows.shape == (rows, hidden_units)
+    assert arrived.unique_w1_rows.shape == (rows, hidden_units)

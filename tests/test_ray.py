@@ -23,15 +23,15 @@ from distributed_pg.determinism import kernel_environment
 from distributed_pg.errors import RomNotFoundError, RunError, UsageError
 from distributed_pg.evaluation import Evaluation, evaluate, summary
 from distributed_pg.runtime.actor import play, start_worker
-from distributed_pg.runtime.ray_worker_pool import RayCluster
+from distributed_pg.runtime.ray_worker_pool import RayWorkerPool
 from distributed_pg.runtime.session import ray_session
 from distributed_pg.storage.checkpoint import load_checkpoint
 from distributed_pg.storage.metrics import METRICS, UpdateRecord, read_metrics
 from distributed_pg.storage.run_dir import RunDir
 from distributed_pg.trainer import TrainResult, resume_config, train
 from distributed_pg.training.rollout_worker import RolloutWorker
-from distributed_pg.training.schedule import Ticket
-from distributed_pg.training.worker_pool import Finished
+from distributed_pg.training.schedule import EpisodeTask
+from distributed_pg.training.worker_pool import EpisodeDone
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -282,13 +282,13 @@ def test_workers_that_cannot_start_stop_the_run(
 def test_the_user_is_told_when_no_cpu_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("distributed_pg.runtime.ray_worker_pool.PATIENCE_SECONDS", 0.1)
     told: list[str] = []
-    with RayCluster(CONFIG, lambda: 3) as busy:
+    with RayWorkerPool(CONFIG, lambda: 3) as busy:
         while busy.workers < 3:
-            busy.wait(1.0, 60.0)
-        with RayCluster(CONFIG, lambda: 1, message=told.append) as starved:
+            busy.poll(1.0, 60.0)
+        with RayWorkerPool(CONFIG, lambda: 1, message=told.append) as starved:
             deadline = time.monotonic() + 60
             while not told and time.monotonic() < deadline:
-                starved.wait(0.2, 60.0)
+                starved.poll(0.2, 60.0)
     assert told == [
         "no worker has been ready for 0 s; each needs a CPU of its own, and the cluster has 3"
     ]
@@ -305,7 +305,7 @@ def test_auto_is_a_worker_for_each_cpu_of_the_cluster() -> None:
 
 def test_the_cluster_follows_the_number_of_workers_that_is_wanted() -> None:
     wanted = 1
-    with RayCluster(CONFIG, lambda: wanted) as cluster:
+    with RayWorkerPool(CONFIG, lambda: wanted) as cluster:
         _wait_for(cluster, lambda: cluster.workers == 1)
         wanted = 5  # the cluster has three CPUs, so two have to wait
         _wait_for(cluster, lambda: cluster.workers == 3)
@@ -315,18 +315,18 @@ def test_the_cluster_follows_the_number_of_workers_that_is_wanted() -> None:
         assert cluster.workers == 3
 
 
-def _wait_for(cluster: RayCluster, condition: Callable[[], bool]) -> None:
+def _wait_for(cluster: RayWorkerPool, condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
-        cluster.wait(0.1, 60.0)
+        cluster.poll(0.1, 60.0)
 
 
 def test_workers_run_with_the_kernels_that_give_the_same_bits_everywhere() -> None:
     before = {process.pid for process in worker_processes()}  # of other tests, about to end
-    with RayCluster(CONFIG, lambda: 1) as cluster:
+    with RayWorkerPool(CONFIG, lambda: 1) as cluster:
         while cluster.workers < 1:
-            cluster.wait(1.0, 60.0)
+            cluster.poll(1.0, 60.0)
         (worker,) = (process for process in worker_processes() if process.pid not in before)
         environment = worker.environ()
     assert kernel_environment().items() <= environment.items()
@@ -346,18 +346,18 @@ def test_a_gradient_that_has_arrived_cannot_be_lost_with_its_node() -> None:
 
 
 def test_an_answer_says_how_long_it_took_the_learner_to_get_it() -> None:
-    with RayCluster(CONFIG, lambda: 1) as cluster:
+    with RayWorkerPool(CONFIG, lambda: 1) as cluster:
         _wait_for(cluster, lambda: cluster.workers == 1)
-        cluster.publish(0, TrainingState.initial(CONFIG).policy)
+        cluster.broadcast(0, TrainingState.initial(CONFIG).policy)
         begin = time.monotonic()
-        cluster.give(Ticket(0, 0))
-        cluster.give(Ticket(1, 0))
+        cluster.submit(EpisodeTask(0, 0))
+        cluster.submit(EpisodeTask(1, 0))
         time.sleep(3.0)  # a learner that is busy with other things
-        answers: list[Finished] = []
+        answers: list[EpisodeDone] = []
         while len(answers) < 2:
-            answers += [e for e in cluster.wait(1.0, 60.0) if isinstance(e, Finished)]
+            answers += [e for e in cluster.poll(1.0, 60.0) if isinstance(e, EpisodeDone)]
         assert answers[0].seconds > 3.0
-        # The second ticket waited for the first game; its time begins when that was over.
+        # The second task waited for the first game; its time begins when that was over.
         assert sum(answer.seconds for answer in answers) < time.monotonic() - begin
 
 

@@ -14,7 +14,7 @@ from command import until
 from prometheus_client.parser import text_string_to_metric_families
 
 from distributed_pg.config import TrainConfig
-from distributed_pg.monitoring.reporter import Silent
+from distributed_pg.monitoring.reporter import NullReporter
 from distributed_pg.runtime.prometheus import GAUGES, STEPS_BUCKETS, TARGET, metrics_address
 from distributed_pg.storage.metrics import UpdateRecord, read_metrics
 from distributed_pg.trainer import resume_config, train
@@ -53,7 +53,7 @@ def scraped(tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> Scrape
     run = tmp_path_factory.mktemp("metrics") / "some run"
     targets: list[Any] = []
 
-    class Prometheus(Silent):
+    class Prometheus(NullReporter):
         def updated(self, record: UpdateRecord) -> None:
             until((run / TARGET).exists)
             targets.append(json.loads((run / TARGET).read_text()))

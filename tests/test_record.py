@@ -21,7 +21,7 @@ from distributed_pg.envs.pong import PongEnv
 from distributed_pg.errors import RunError, UsageError
 from distributed_pg.viewer import frame_renderer
 from distributed_pg.viewer.frame_renderer import picture, picture_size, probability_of_up
-from distributed_pg.viewer.playback import Game, Moment
+from distributed_pg.viewer.playback import Game, GameFrame
 from distributed_pg.viewer.video import record
 
 FRAMES = 402  # the last step has two
@@ -209,7 +209,7 @@ def test_a_picture_shows_points_and_probabilities_and_the_difference_frame() -> 
     probabilities = [0.25, 0.5, 0.25]
 
     def drawn(points: tuple[int, int], overlay: bool) -> NDArray[np.uint8]:
-        moment = Moment(screen, seen, probabilities, points, frame=8, step=2, over=False)
+        moment = GameFrame(screen, seen, probabilities, points, frame=8, step=2, over=False)
         assert probability_of_up(moment, ("UP", "DOWN", "UPFIRE")) == 0.5
         return np.asarray(picture(moment, ("UP", "DOWN", "UPFIRE"), overlay=overlay))
 

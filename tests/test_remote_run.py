@@ -21,7 +21,7 @@ from distributed_pg.errors import RunError, UsageError
 from distributed_pg.evaluation import evaluate
 from distributed_pg.storage.object_store import POINTER, RemoteRun, TakenOverError
 from distributed_pg.storage.open_run import open_run
-from distributed_pg.storage.uploader import NoAnswerError, Publisher
+from distributed_pg.storage.uploader import NoAnswerError, Uploader
 from distributed_pg.trainer import resume_config, train
 
 CONFIG = TrainConfig(
@@ -232,7 +232,7 @@ def test_a_store_that_goes_and_comes_back_is_told_once_and_loses_nothing(
         told.append(text)
         first.set()
 
-    publisher = Publisher(remote, run, tell)
+    publisher = Uploader(remote, run, tell)
     publisher.begin()
     remote._fs = broken
     (run / CHECKPOINT).write_bytes(b"newer")
@@ -253,7 +253,7 @@ def test_a_store_that_stays_away_is_an_error_at_the_end(
 ) -> None:
     monkeypatch.setattr("distributed_pg.storage.uploader.END_SECONDS", 0.1)
     remote = RemoteRun("memory://stays-away")
-    publisher = Publisher(remote, run, lambda _: None)
+    publisher = Uploader(remote, run, lambda _: None)
     publisher.begin()
     remote._fs = FailingStore(remote._fs, 0)
     publisher.changed()

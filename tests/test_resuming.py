@@ -17,7 +17,7 @@ from distributed_pg.config import TrainConfig
 from distributed_pg.errors import RunError, UsageError
 from distributed_pg.storage.open_run import open_run
 from distributed_pg.storage.run_dir import RunDir
-from distributed_pg.storage.uploader import Publisher
+from distributed_pg.storage.uploader import Uploader
 from distributed_pg.trainer import resume_config, train
 
 CONFIG = TrainConfig(
@@ -232,15 +232,15 @@ def test_settings_edited_in_a_run_at_a_uri_do_not_count_either(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     uri = f"memory://{tmp_path.name}/run"
-    real = Publisher.end
+    real = Uploader.end
 
-    def edited(publisher: Publisher) -> None:
+    def edited(publisher: Uploader) -> None:
         edit(publisher._folder, keep=50, hidden_units=5)
         publisher.changed()
         real(publisher)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Publisher, "end", edited)
+        patch.setattr(Uploader, "end", edited)
         saved_run(uri)
     assert fsspec.filesystem("memory").exists(f"/{tmp_path.name}/run/run.json")
     assert (resume_config(uri).keep, resume_config(uri).hidden_units) == (5, 4)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distributed_pg.algo.returns import discounted_returns, standardised
+from distributed_pg.algo.returns import discounted_returns, normalized
 
 rewards = st.lists(st.sampled_from([-1.0, 0.0, 0.0, 0.0, 1.0]), min_size=1, max_size=60)
 
@@ -28,7 +28,7 @@ def test_same_as_the_classic_loop(values: list[float], gamma: float) -> None:
 
 @given(rewards)
 def test_standardised_has_mean_0_and_deviation_1_or_is_zero(values: list[float]) -> None:
-    result = standardised(discounted_returns(values, 0.99))
+    result = normalized(discounted_returns(values, 0.99))
     assert np.isfinite(result).all()
     if result.any():
         assert result.mean() == pytest.approx(0.0, abs=1e-9)
@@ -39,5 +39,5 @@ def test_standardised_has_mean_0_and_deviation_1_or_is_zero(values: list[float])
 
 @pytest.mark.parametrize("constant", [0.0, -1.0, 0.1])
 def test_equal_returns_give_zeros_not_nan(constant: float) -> None:
-    assert standardised(np.full(7, constant)).tolist() == [0.0] * 7
-    assert standardised(np.empty(0)).tolist() == []
+    assert normalized(np.full(7, constant)).tolist() == [0.0] * 7
+    assert normalized(np.empty(0)).tolist() == []

@@ -34,7 +34,7 @@ def played(pong: PongEnv, policy: Policy, seed: int, episode: int) -> EpisodeRes
 
 def bits(result: EpisodeResult) -> tuple[bytes, ...]:
     gradient = result.gradient
-    arrays = (gradient.rows, gradient.which, gradient.w1_rows, gradient.w2)
+    arrays = (gradient.rows, gradient.row_index, gradient.unique_w1_rows, gradient.w2)
     return tuple(array.tobytes() for array in arrays)
 
 
@@ -75,7 +75,7 @@ def test_a_truncated_game_without_a_point_has_a_zero_gradient(policy: Policy) ->
     assert result.stats.frames == 80
     assert result.stats.reward == 0.0
     assert len(result.gradient.rows) > 0
-    assert not result.gradient.w1_rows.any()
+    assert not result.gradient.unique_w1_rows.any()
     assert not result.gradient.w2.any()
 
 
@@ -83,7 +83,7 @@ def test_a_game_of_one_step_has_a_zero_gradient(policy: Policy) -> None:
     result = rollout(PongEnv(frame_limit=1), policy, CONFIG, episode=0)
     assert result.stats.steps == 1
     assert len(result.gradient.rows) == 0
-    assert result.gradient.w1_rows.shape == (0, 200)
+    assert result.gradient.unique_w1_rows.shape == (0, 200)
     assert not result.gradient.w2.any()
 
 

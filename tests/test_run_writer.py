@@ -16,7 +16,7 @@ from distributed_pg.algo.state import Progress, TrainingState
 from distributed_pg.config import TrainConfig
 from distributed_pg.errors import RunError, UsageError
 from distributed_pg.storage.checkpoint import load_checkpoint, save_checkpoint
-from distributed_pg.storage.checkpoint_writer import RunWriter
+from distributed_pg.storage.checkpoint_writer import CheckpointWriter
 from distributed_pg.storage.object_store import TakenOverError
 from distributed_pg.storage.run_dir import RunDir
 
@@ -32,11 +32,11 @@ def state_after(update: int) -> TrainingState:
     return TrainingState(versions, policy.zeros_like(), progress)
 
 
-def begin(path: Path, config: TrainConfig = CONFIG) -> tuple[RunWriter, RunDir, list[str]]:
+def begin(path: Path, config: TrainConfig = CONFIG) -> tuple[CheckpointWriter, RunDir, list[str]]:
     """A run with a checkpoint of its beginning."""
     run_dir, messages = RunDir.create(replace(config, run_dir=path)), list[str]()
     saved = run_dir.save(config, state_after(0), best=False)
-    return RunWriter(run_dir, config, messages.append, 0, saved), run_dir, messages
+    return CheckpointWriter(run_dir, config, messages.append, 0, saved), run_dir, messages
 
 
 def newest(run_dir: RunDir) -> int:
@@ -127,7 +127,7 @@ def of_rewards(update: int, reward: float) -> TrainingState:
     return state
 
 
-def written(writer: RunWriter, state: TrainingState) -> TrainingState:
+def written(writer: CheckpointWriter, state: TrainingState) -> TrainingState:
     writer.updated(state)
     writer.wait()
     return state
@@ -198,7 +198,7 @@ def test_a_best_that_is_lost_while_the_run_rests_is_written_anew(
     assert checkpoint.state.progress.best_mean_100 == 5.0
     state = of_rewards(101, 4.0)
     state.progress = replace(state.progress, best_mean_100=5.0)
-    written(RunWriter(again, CONFIG, pytest.fail, 100, path), state)
+    written(CheckpointWriter(again, CONFIG, pytest.fail, 100, path), state)
     assert best_mean(again) == 4.0
 
 

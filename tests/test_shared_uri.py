@@ -17,12 +17,12 @@ from distributed_pg.analysis.learning_curves import local_run
 from distributed_pg.config import TrainConfig
 from distributed_pg.errors import RunError, UsageError
 from distributed_pg.storage.checkpoint import load_checkpoint
-from distributed_pg.storage.checkpoint_writer import RunWriter
+from distributed_pg.storage.checkpoint_writer import CheckpointWriter
 from distributed_pg.storage.object_store import POINTER, RemoteRun, TakenOverError
 from distributed_pg.storage.open_run import load_newest_at, open_run
 from distributed_pg.storage.policy_file import load_policy_at
 from distributed_pg.storage.run_dir import RunDir
-from distributed_pg.storage.uploader import Publisher
+from distributed_pg.storage.uploader import Uploader
 from distributed_pg.trainer import resume_config, train
 
 CONFIG = TrainConfig(hidden_units=4, batch_size=1, crop=(35, 39, 0, 160), checkpoint_every=1)
@@ -130,7 +130,7 @@ def test_a_resume_takes_over_and_the_owner_ends_whatever_disk_errors_do(uri: str
 
     def act(run: RunDir) -> None:
         saved = run.save(config, state_after(0), best=False)
-        writer = RunWriter(run, config, told.append, 0, saved)
+        writer = CheckpointWriter(run, config, told.append, 0, saved)
         with open_run(replace(config, resume=uri), quiet) as second:
             second.rewind(config, 0)
             for update in range(1, 1000):
@@ -248,7 +248,7 @@ def test_the_end_says_what_it_was_at_once_if_nothing_is_tried_any_more(
                 raise AttributeError("'NoneType' object has no attribute 'send'")
 
     (tmp_path / "config.json").write_text("first")
-    publisher = Publisher(Broken(uri), tmp_path, quiet)
+    publisher = Uploader(Broken(uri), tmp_path, quiet)
     publisher.begin()
     (tmp_path / "config.json").write_text("second")
     publisher.changed()

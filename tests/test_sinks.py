@@ -147,9 +147,9 @@ def test_the_end_waits_for_a_sink_a_bounded_time(
 HANG = """
 import threading
 from distributed_pg.monitoring import sinks
-from distributed_pg.monitoring.reporter import Silent
+from distributed_pg.monitoring.reporter import NullReporter
 sinks.CLOSE_SECONDS = 0.1
-with sinks.Sinks({"Hangs": threading.Event().wait}, Silent()):
+with sinks.Sinks({"Hangs": threading.Event().wait}, NullReporter()):
     print("trained")
 """
 

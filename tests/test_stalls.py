@@ -15,22 +15,22 @@ from types import SimpleNamespace
 import psutil
 import pytest
 from command import COMMAND, DEADLINE, metrics
-from simulated_cluster import Clock, SimulatedCluster, play_for_real
+from simulated_cluster import Clock, SimulatedWorkerPool, play_for_real
 
 from distributed_pg.algo.rollout import EpisodeStats
 from distributed_pg.algo.state import TrainingState
 from distributed_pg.config import TrainConfig
-from distributed_pg.monitoring.reporter import Silent
+from distributed_pg.monitoring.reporter import NullReporter
 from distributed_pg.runtime import ray_worker_pool
-from distributed_pg.runtime.ray_worker_pool import RayCluster
+from distributed_pg.runtime.ray_worker_pool import RayWorkerPool
 from distributed_pg.storage.checkpoint import weights_checksum
 from distributed_pg.storage.run_dir import RunDir
 from distributed_pg.system_info import library_versions, own_code
 from distributed_pg.training.learner import Learner
 from distributed_pg.training.polled_clock import MOST_SECONDS, PolledClock
 from distributed_pg.training.rollout_worker import WorkerInfo
-from distributed_pg.training.schedule import Ticket
-from distributed_pg.training.worker_pool import Finished, Lost
+from distributed_pg.training.schedule import EpisodeTask
+from distributed_pg.training.worker_pool import EpisodeDone, WorkerLost
 
 HANG = 60.0
 STATS = EpisodeStats(0.0, 10, 40, 0.1, 0.1, 0, 0, 0.0)
@@ -95,7 +95,7 @@ class FakeRay:
 
 def cluster_on(
     fake: FakeRay, monkeypatch: pytest.MonkeyPatch, message: Callable[[str], None] = lambda _: None
-) -> RayCluster:
+) -> RayWorkerPool:
     monkeypatch.setattr(ray_worker_pool, "ray", fake)
     monkeypatch.setattr(ray_worker_pool, "get_all", lambda answers: [one.value for one in answers])
 
@@ -103,7 +103,7 @@ def cluster_on(
         fake.clock.now += seconds
 
     monkeypatch.setattr(ray_worker_pool, "time", SimpleNamespace(monotonic=fake.clock, sleep=sleep))
-    return RayCluster(
+    return RayWorkerPool(
         TrainConfig(),
         lambda: 4,
         play=lambda worker: worker.play,
@@ -113,21 +113,21 @@ def cluster_on(
     )
 
 
-def with_four_tickets(fake: FakeRay, monkeypatch: pytest.MonkeyPatch) -> RayCluster:
+def with_four_tasks(fake: FakeRay, monkeypatch: pytest.MonkeyPatch) -> RayWorkerPool:
     cluster = cluster_on(fake, monkeypatch)
     while cluster.workers < 4:
-        cluster.wait(0.5, HANG)
-    cluster.publish(0, TrainingState.initial(TrainConfig(hidden_units=4)).policy)
+        cluster.poll(0.5, HANG)
+    cluster.broadcast(0, TrainingState.initial(TrainConfig(hidden_units=4)).policy)
     for episode in range(4):
-        cluster.give(Ticket(episode, 0))
+        cluster.submit(EpisodeTask(episode, 0))
     return cluster
 
 
-def collect(cluster: RayCluster, hang: float, looks: int) -> list[Finished]:
+def collect(cluster: RayWorkerPool, hang: float, looks: int) -> list[EpisodeDone]:
     """What comes back in so many looks, if no more than that happens."""
-    events = [event for _ in range(looks) for event in cluster.wait(0.5, hang)]
-    assert all(isinstance(event, Finished) for event in events), events
-    return [event for event in events if isinstance(event, Finished)]
+    events = [event for _ in range(looks) for event in cluster.poll(0.5, hang)]
+    assert all(isinstance(event, EpisodeDone) for event in events), events
+    return [event for event in events if isinstance(event, EpisodeDone)]
 
 
 @pytest.mark.parametrize("stall", [1.1, 4.0, 600.0])
@@ -136,10 +136,10 @@ def test_answers_that_lie_ready_are_taken_in_before_anyone_is_judged(
     monkeypatch: pytest.MonkeyPatch, stall: float, hang: float
 ) -> None:
     fake = FakeRay(Clock())
-    cluster = with_four_tickets(fake, monkeypatch)
+    cluster = with_four_tasks(fake, monkeypatch)
     fake.stall(stall * hang)
     finished = collect(cluster, hang, looks=4)
-    assert [event.ticket.episode for event in finished] == [0, 1, 2, 3]
+    assert [event.task.episode for event in finished] == [0, 1, 2, 3]
     assert not fake.killed
     # Nor is it held against the next ones that these took so long.
     assert max(event.seconds for event in finished) <= 0.1 + MOST_SECONDS + 2.0
@@ -151,7 +151,7 @@ def test_workers_that_stood_still_too_have_their_time(
 ) -> None:
     """Ctrl-Z stops all processes of the terminal: the games take longer by as much."""
     fake = FakeRay(Clock(), seconds=600.0 + seconds)
-    cluster = with_four_tickets(fake, monkeypatch)
+    cluster = with_four_tasks(fake, monkeypatch)
     fake.stall(600.0)
     assert len(collect(cluster, 60.0, looks=70)) == 4
     assert not fake.killed
@@ -159,23 +159,23 @@ def test_workers_that_stood_still_too_have_their_time(
 
 def test_ray_may_need_a_moment_to_find_the_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeRay(Clock(), finds_out_after=0.4)
-    cluster = with_four_tickets(fake, monkeypatch)
+    cluster = with_four_tasks(fake, monkeypatch)
     for _ in range(3):
         fake.stall(600.0)
-        cluster.wait(0.0, 0.1)
+        cluster.poll(0.0, 0.1)
     assert not fake.killed
 
 
 def test_a_worker_that_hangs_is_found_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeRay(Clock(), seconds=math.inf)
-    cluster = with_four_tickets(fake, monkeypatch)
+    cluster = with_four_tasks(fake, monkeypatch)
     fake.stall(600.0)
     begin = fake.clock.now
     events: list[object] = []
     while not events:
-        events += cluster.wait(0.5, HANG)
+        events += cluster.poll(0.5, HANG)
         assert fake.clock.now < begin + HANG + 2.0
-    assert {type(event) for event in events} == {Lost}
+    assert {type(event) for event in events} == {WorkerLost}
     assert len(fake.killed) == 4
     assert fake.clock.now > begin + HANG - MOST_SECONDS - 1.0
 
@@ -186,7 +186,7 @@ def test_workers_that_are_started_have_their_time_as_well(monkeypatch: pytest.Mo
     cluster = cluster_on(fake, monkeypatch, told.append)
     fake.stall(9_990.0)
     while cluster.workers < 4:
-        assert cluster.wait(0.5, HANG) == []
+        assert cluster.poll(0.5, HANG) == []
         assert fake.clock.now < 10_010.0
     assert not told
     assert not fake.killed
@@ -274,9 +274,9 @@ def _wait_for_updates(run: Path, learner: psutil.Process) -> None:
 def _without_ray(config: TrainConfig) -> str:
     """The checksum at the end of a run."""
     state, run_dir = TrainingState.initial(config), RunDir.create(config)
-    cluster = SimulatedCluster(play_for_real(config), 2)
+    cluster = SimulatedWorkerPool(play_for_real(config), 2)
     saved = run_dir.save(config, state, best=False)
-    learner = Learner(config, state, cluster, run_dir, Silent(), saved, cluster.clock)
+    learner = Learner(config, state, cluster, run_dir, NullReporter(), saved, cluster.clock)
     assert learner.run(lambda: False)
     learner.wait()
     return weights_checksum(learner.state.policy)

@@ -16,7 +16,7 @@ from distributed_pg import _extras
 from distributed_pg.config import TrainConfig
 from distributed_pg.errors import UsageError
 from distributed_pg.monitoring import tensorboard
-from distributed_pg.monitoring.reporter import Silent
+from distributed_pg.monitoring.reporter import NullReporter
 from distributed_pg.monitoring.sinks import Sinks
 from distributed_pg.monitoring.tensorboard import (
     EPISODE_LENGTH,
@@ -135,7 +135,7 @@ def test_a_missing_library_is_told_before_anything_starts(
 def test_a_disk_that_fills_up_is_told_and_what_was_written_stays_good(tmp_path: Path) -> None:
     messages: list[str] = []
 
-    class Listener(Silent):
+    class Listener(NullReporter):
         def message(self, text: str) -> None:
             messages.append(text)
 

@@ -21,7 +21,7 @@ from distributed_pg.storage.policy_file import (
     load_policy_at,
     save_policy,
 )
-from distributed_pg.storage.tensor_file import Tensors, write_sealed
+from distributed_pg.storage.tensor_file import Tensors, write_tensor_file
 
 CONFIG = TrainConfig(hidden_units=3, crop=(35, 39, 0, 160), actions=("UP", "DOWN", "NOOP"))
 POLICY = Policy.init(1, *policy_shape(CONFIG))
@@ -56,7 +56,7 @@ def test_weights_that_do_not_fit(
     tmp_path: Path, config: TrainConfig, w1: np.ndarray | None, complaint: str
 ) -> None:
     tensors: Tensors = {"w2": POLICY.w2} | ({} if w1 is None else {"w1": np.ascontiguousarray(w1)})
-    write_sealed(tmp_path / "p", {"format": FORMAT, **run_texts(config, Progress())}, tensors)
+    write_tensor_file(tmp_path / "p", {"format": FORMAT, **run_texts(config, Progress())}, tensors)
     with pytest.raises(CheckpointError, match=complaint):
         load_policy_at(tmp_path / "p")
 

@@ -29,10 +29,10 @@ class Gradient:
 
     rows: NDArray[np.int32]
     """Indices of the touched rows of W1, ascending, (n,)."""
-    which: NDArray[np.int32]
-    """Which of ``w1_rows`` is the gradient of each of those rows, (n,)."""
-    w1_rows: Floats
-    """The different gradients of rows of W1, (m, H); m is at most n."""
+    row_index: NDArray[np.int32]
+    """For each of those rows, which row of ``unique_w1_rows`` is its gradient, (n,)."""
+    unique_w1_rows: Floats
+    """The distinct gradients of rows of W1, (m, H) with m <= n."""
     w2: Floats
     """Gradient of W2, (H, A)."""
 
@@ -42,37 +42,37 @@ class Gradient:
         Ray copies a larger array with six threads, and on a machine whose cores are all busy these
         wait for each other longer than the copy takes.
         """
-        rows = max(1, (_BLOCK_BYTES - 1) // (self.w1_rows.itemsize * self.w1_rows.shape[1]))
-        starts = range(0, max(1, len(self.w1_rows)), rows)
-        blocks = [self.w1_rows[start : start + rows] for start in starts]
-        return _joined, (self.rows, self.which, blocks, self.w2)
+        unique = self.unique_w1_rows
+        rows = max(1, (_BLOCK_BYTES - 1) // (unique.itemsize * unique.shape[1]))
+        blocks = [unique[start : start + rows] for start in range(0, max(1, len(unique)), rows)]
+        return _joined, (self.rows, self.row_index, blocks, self.w2)
 
     @property
     def nbytes(self) -> int:
         """Size of the arrays, bytes."""
-        return sum(a.nbytes for a in (self.rows, self.which, self.w1_rows, self.w2))
+        return sum(a.nbytes for a in (self.rows, self.row_index, self.unique_w1_rows, self.w2))
 
     @property
     def is_finite(self) -> bool:
         """Whether there is no NaN or infinity in it."""
-        arrays = (self.w1_rows, self.w2)
+        arrays = (self.unique_w1_rows, self.w2)
         return all(math.isfinite(float(np.vdot(array, array))) for array in arrays)
 
     def add_to(self, total: "Policy") -> None:
         """Add this gradient to ``total``, a policy-shaped sum, in place."""
         for start in range(0, len(self.rows), _ROWS_TOGETHER):
             part = slice(start, start + _ROWS_TOGETHER)
-            added = self.w1_rows.take(self.which[part], axis=0)
+            added = self.unique_w1_rows.take(self.row_index[part], axis=0)
             added += total.w1.take(self.rows[part], axis=0)
             total.w1[self.rows[part]] = added
         total.w2[...] += self.w2
 
 
 def _joined(
-    rows: NDArray[np.int32], which: NDArray[np.int32], blocks: list[Floats], w2: Floats
+    rows: NDArray[np.int32], row_index: NDArray[np.int32], blocks: list[Floats], w2: Floats
 ) -> Gradient:
-    w1_rows = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
-    return Gradient(rows, which, w1_rows, w2)
+    unique_w1_rows = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+    return Gradient(rows, row_index, unique_w1_rows, w2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ class Policy:
         signs: Floats,
         frame_starts: NDArray[np.intp],
         hidden: Floats,
-        errors: Floats,
+        output_gradients: Floats,
     ) -> Gradient:
         """Backpropagate an episode of T steps.
 
@@ -149,10 +149,10 @@ class Policy:
             signs: the frames at those positions, -1 or 1, (n,).
             frame_starts: (T + 1,), from 0 to n.
             hidden: what :meth:`forward` returned at each step, (T, H).
-            errors: gradient of the objective with respect to the outputs, (T, A).
+            output_gradients: gradient of the objective with respect to the outputs, (T, A).
         """
-        error_hidden = np.dot(errors, self.w2.T)
-        error_hidden *= hidden > 0.0
+        hidden_gradients = np.dot(output_gradients, self.w2.T)
+        hidden_gradients *= hidden > 0.0
 
         inputs = len(self.w1)
         touched = np.zeros(inputs, np.bool_)
@@ -162,10 +162,13 @@ class Policy:
         frames = csr_array(
             (signs, row_of_pixel[pixels], frame_starts), shape=(len(hidden), len(rows))
         )
-        w1_rows = frames.T @ error_hidden
-        first, which = _different_columns(frames)
+        w1_rows = frames.T @ hidden_gradients
+        first, row_index = _different_columns(frames)
         return Gradient(
-            rows.astype(np.int32), which, w1_rows.take(first, axis=0), np.dot(hidden.T, errors)
+            rows.astype(np.int32),
+            row_index,
+            w1_rows.take(first, axis=0),
+            np.dot(hidden.T, output_gradients),
         )
 
 

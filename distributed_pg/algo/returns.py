@@ -21,7 +21,7 @@ def discounted_returns(rewards: Sequence[float], gamma: float) -> NDArray[np.flo
     return returns
 
 
-def standardised(returns: NDArray[np.float64]) -> NDArray[np.float64]:
+def normalized(returns: NDArray[np.float64]) -> NDArray[np.float64]:
     """Subtract the mean and divide by the standard deviation; zeros where all are equal."""
     if len(returns) == 0 or np.ptp(returns) == 0.0:
         return np.zeros_like(returns)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distributed_pg.algo.policy import Floats, Gradient, Policy, action_probabilities
-from distributed_pg.algo.returns import discounted_returns, standardised
+from distributed_pg.algo.returns import discounted_returns, normalized
 from distributed_pg.config import TrainConfig
 from distributed_pg.envs.pong import PongEnv
 
@@ -194,20 +194,20 @@ def episode_gradient(policy: Policy, trajectory: Trajectory, config: TrainConfig
     """Sum over the steps of the advantage times grad log pi(action), as REINFORCE has it.
 
     Williams, "Simple statistical gradient-following algorithms for connectionist reinforcement
-    learning", 1992. The advantage is the return, standardised over the episode. With a learned
+    learning", 1992. The advantage is the return, normalized over the episode. With a learned
     baseline (Sutton and Barto, "Reinforcement learning", 2018, section 13.4) what the network
     expects is subtracted first, and its squared error is a second objective.
     """
     steps = len(trajectory.actions)
     outputs, learned = trajectory.outputs, config.baseline == "learned"
-    surprises = discounted_returns(trajectory.rewards, config.gamma)
+    advantages = discounted_returns(trajectory.rewards, config.gamma)
     if learned:
-        surprises -= outputs[:, -1]
-    errors = -action_probabilities(outputs)
-    errors[np.arange(steps), trajectory.actions] += 1.0
-    errors *= standardised(surprises)[:, None]
+        advantages -= outputs[:, -1]
+    output_gradients = -action_probabilities(outputs)
+    output_gradients[np.arange(steps), trajectory.actions] += 1.0
+    output_gradients *= normalized(advantages)[:, None]
     # The last action has no logit of its own; the expected return has its place.
-    errors[:, -1] = _VALUE_WEIGHT * surprises if learned else 0.0
+    output_gradients[:, -1] = _VALUE_WEIGHT * advantages if learned else 0.0
     frame_starts = np.zeros(steps + 1, np.intp)
     np.cumsum([len(pixels) for pixels in trajectory.pixels], out=frame_starts[1:])
     return policy.gradient(
@@ -215,7 +215,7 @@ def episode_gradient(policy: Policy, trajectory: Trajectory, config: TrainConfig
         np.concatenate(trajectory.signs),
         frame_starts,
         trajectory.hidden,
-        errors.astype(np.float32),
+        output_gradients.astype(np.float32),
     )
 
 

@@ -51,7 +51,7 @@ class WaitingWorkers:
 
 
 def start_waiting(workers: int, played: list[EpisodeResult]) -> Callable[[TrainConfig], Worker]:
-    """What RayCluster starts ``workers`` simulated workers with, spread over a few processes."""
+    """What RayWorkerPool starts ``workers`` simulated workers with, spread over a few processes."""
     actor = ray.remote(WaitingWorkers).options(num_cpus=0, runtime_env=worker_environment())
     sizes = [len(range(host, workers, HOSTS)) for host in range(HOSTS)]
     hosts = itertools.cycle([cast("Worker", actor.remote(played, size)) for size in sizes if size])

@@ -28,13 +28,13 @@ from distributed_pg.determinism import ONE_THREAD, native_kernels
 from distributed_pg.envs.pong import PongEnv
 from distributed_pg.errors import UsageError
 from distributed_pg.runtime.actor import Worker, start_worker
-from distributed_pg.runtime.ray_worker_pool import RayCluster
+from distributed_pg.runtime.ray_worker_pool import RayWorkerPool
 from distributed_pg.runtime.session import always, ray_session
 from distributed_pg.storage.metrics import UpdateRecord
 from distributed_pg.storage.policy_file import load_policy_at
 from distributed_pg.storage.run_dir import RunDir
 from distributed_pg.training.learner import Learner
-from distributed_pg.training.worker_pool import Failed, Finished, Lost
+from distributed_pg.training.worker_pool import EpisodeDone, PoolEvent
 
 _STANDING_STILL = 1e-12
 """A learning rate that moves no float32 weight."""
@@ -181,7 +181,7 @@ def simulate(
         for n in workers:
             progress(f"simulating {n} workers")
             start = start_waiting(n, played)
-            with RayCluster(config, always(n), wait_for, start=start) as cluster:
+            with RayWorkerPool(config, always(n), wait_for, start=start) as cluster:
                 records = _watch_training(replace(config, batch_size=n), state, cluster, seconds)
             rate = _rate(records)
             per_second = rate.episodes / rate.seconds
@@ -248,7 +248,7 @@ def _train(
     )
 
 
-class _CountingCluster(RayCluster):
+class _CountingCluster(RayWorkerPool):
     """Remembers every episode, so that whole episodes are counted with the time they took."""
 
     def __init__(
@@ -257,19 +257,19 @@ class _CountingCluster(RayCluster):
         super().__init__(config, always(workers), start=start)
         self.finished: list[EpisodeStats] = []
 
-    def wait(self, timeout: float, deadline: float) -> list[Finished | Lost | Failed]:
-        """:meth:`RayCluster.wait`."""
-        events = super().wait(timeout, deadline)
-        self.finished += [event.stats for event in events if isinstance(event, Finished)]
+    def poll(self, timeout: float, deadline: float) -> list[PoolEvent]:
+        """:meth:`RayWorkerPool.wait`."""
+        events = super().poll(timeout, deadline)
+        self.finished += [event.stats for event in events if isinstance(event, EpisodeDone)]
         return events
 
 
 def _watch_training(
-    config: TrainConfig, state: TrainingState, cluster: RayCluster, seconds: float
+    config: TrainConfig, state: TrainingState, cluster: RayWorkerPool, seconds: float
 ) -> list[UpdateRecord]:
     """Run the whole training loop, metrics and checkpoints included, when the workers are ready."""
     while cluster.starting:
-        cluster.wait(1.0, config.hang_seconds)
+        cluster.poll(1.0, config.hang_seconds)
     with tempfile.TemporaryDirectory() as folder:
         start = TrainingState(dict(state.policies), state.cache.copy(), Progress())
         run_dir = RunDir.create(replace(config, run_dir=Path(folder) / "run"))

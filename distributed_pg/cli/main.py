@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import tyro
 
 from distributed_pg.cli import benchmark, evaluate, play, plot, record, report, train
-from distributed_pg.determinism import hold_kernels
+from distributed_pg.determinism import pin_kernels
 from distributed_pg.errors import RunError, UsageError
 from distributed_pg.monitoring.streams import OutputError, checked_streams
 
@@ -37,7 +37,7 @@ READER_GONE = 128 + 13
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 done, 1 failed, 2 wrong usage."""
     # Not when this file is imported, as it is by the processes that the benchmark starts.
-    hold_kernels()
+    pin_kernels()
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     with checked_streams():
         try:

@@ -15,7 +15,7 @@ class Reporter(Protocol):
         """An update was made."""
 
 
-class Silent:
+class NullReporter:
     """A reporter that says nothing."""
 
     def message(self, text: str) -> None:

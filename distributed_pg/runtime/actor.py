@@ -12,7 +12,7 @@ from distributed_pg.determinism import kernel_environment
 from distributed_pg.training.rollout_worker import RolloutWorker
 
 TICKETS = 2
-"""How many tickets a worker may have: one it plays, and one that waits for its turn."""
+"""How many tasks a worker may have: one it plays, and one that waits for its turn."""
 _KEEP_MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(2**30),

@@ -28,8 +28,8 @@ from distributed_pg.runtime.health import cluster_cpus
 from distributed_pg.system_info import changed_versions, own_code
 from distributed_pg.training.polled_clock import PolledClock
 from distributed_pg.training.rollout_worker import WorkerInfo
-from distributed_pg.training.schedule import Ticket
-from distributed_pg.training.worker_pool import Failed, Finished, Lost
+from distributed_pg.training.schedule import EpisodeTask
+from distributed_pg.training.worker_pool import EpisodeDone, EpisodeFailed, PoolEvent, WorkerLost
 
 START_SECONDS = 120.0
 """How long a worker may take to start, at least, before another is started in its place."""
@@ -55,7 +55,7 @@ class _Member:
     submit: Submit
     ready: bool = False
     """Whether it has said that it can play, and was not lost since."""
-    tickets: int = 0
+    tasks: int = 0
     """Tickets it was given that have not come back; it plays the first."""
     silent_since: float = 0.0
     """When it last answered, or was given something to answer to, by the cluster's clock."""
@@ -65,10 +65,10 @@ class _Member:
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """A call to a worker that has not returned. Without a ticket: is it ready?"""
+    """A call to a worker that has not returned. Without a task: is it ready?"""
 
     member: _Member
-    ticket: Ticket | None = None
+    task: EpisodeTask | None = None
 
 
 class Check(Protocol):
@@ -82,11 +82,11 @@ def _no_check(*, at_once: bool = False) -> None:
     """For a Ray that somebody else looks after."""
 
 
-class RayCluster:
+class RayWorkerPool:
     """A :class:`distributed_pg.training.worker_pool.Cluster` of Ray actors.
 
-    A worker may have a second ticket waiting behind its game, so that it need not wait for the
-    learner's answer. Ray restarts a worker that died, without limit. Its tickets are reported lost,
+    A worker may have a second task waiting behind its game, so that it need not wait for the
+    learner's answer. Ray restarts a worker that died, without limit. Its tasks are reported lost,
     and it gets the next one when it has said that it is ready again.
 
     Args:
@@ -118,7 +118,7 @@ class RayCluster:
         self._cpus = cpus
         self._members: set[_Member] = set()
         self._ready = 0
-        # Ready members without a ticket, and with one; those that are so for longest come first.
+        # Ready members without a task, and with one; those that are so for longest come first.
         self._idle: OrderedDict[_Member, None] = OrderedDict()
         self._playing: OrderedDict[_Member, None] = OrderedDict()
         self._calls: dict[Reference, _Call] = {}
@@ -133,7 +133,7 @@ class RayCluster:
         self._resize_at = 0.0
         self._resize()
 
-    def __enter__(self) -> "RayCluster":
+    def __enter__(self) -> "RayWorkerPool":
         """Return itself."""
         return self
 
@@ -160,51 +160,49 @@ class RayCluster:
         """Whether a worker has not said yet that it is ready."""
         return self._ready < len(self._members)
 
-    def publish(self, version: int, policy: Policy) -> None:
+    def broadcast(self, version: int, policy: Policy) -> None:
         """Copy the weights to the object store, where workers read them without a copy."""
         self._check(at_once=True)  # without a raylet Ray would end this process
         self._weights[version] = ray.put(policy)
 
-    def retire(self, before: int) -> None:
+    def drop_weights(self, before: int) -> None:
         """Free the weights of the versions below ``before``."""
         for version in [v for v in self._weights if v < before]:
             del self._weights[version]
 
     @property
     def idle(self) -> int:
-        """Workers that have no ticket."""
+        """Workers that have no task."""
         return len(self._idle)
 
-    def has_room(self, free: int) -> bool:
-        """Whether to give out one of ``free`` tickets; see :class:`Cluster`."""
+    def can_submit(self, free: int) -> bool:
+        """Whether to give out one of ``free`` tasks; see :class:`Cluster`."""
         return free > 0 and bool(self._idle or (self._playing and free >= self._ready))
 
-    def give(self, ticket: Ticket) -> None:
-        """Have the worker play the ticket that waited longest, or else that played longest."""
+    def submit(self, task: EpisodeTask) -> None:
+        """Have the worker play the task that waited longest, or else that played longest."""
         member = next(iter(self._idle or self._playing))
-        if member.tickets == 0:
+        if member.tasks == 0:
             member.silent_since = self._clock()
-        answer = member.submit(ticket.episode, self._weights[ticket.version])
-        self._calls[answer] = _Call(member, ticket)
-        member.tickets += 1
+        answer = member.submit(task.episode, self._weights[task.version])
+        self._calls[answer] = _Call(member, task)
+        member.tasks += 1
         self._place(member)
 
-    def wait(self, timeout: float, deadline: float) -> list[Finished | Lost | Failed]:
+    def poll(self, timeout: float, deadline: float) -> list[PoolEvent]:
         """What happened since the last call, as the interface says."""
         self._check()
         self._retry_starts()
         self._clock.judge_by(deadline)
         pending = list(self._calls)
         # To look costs time for every call there is, so with hundreds of workers it is done only
-        # when it pays; with tickets waiting at the workers nobody waits for it.
+        # when it pays; with tasks waiting at the workers nobody waits for it.
         events = self._take_in(pending, 1 + len(pending) // 64, timeout)
         # Only now, with the answers taken in, is it known who was silent.
         self._tell_if_none_is_ready()
         return [*events, *self._resize(), *self._replace_hung(deadline)]
 
-    def _take_in(
-        self, pending: list[Reference], most: int, timeout: float
-    ) -> list[Finished | Lost | Failed]:
+    def _take_in(self, pending: list[Reference], most: int, timeout: float) -> list[PoolEvent]:
         """The answers to ``most`` of the calls, or fewer if there are no more in ``timeout``."""
         if pending:
             ready, _ = ray.wait(pending, num_returns=most, timeout=timeout)
@@ -217,7 +215,7 @@ class RayCluster:
         events = [self._collect(call, answer) for call, answer in answers]
         return [event for event in events if event is not None]
 
-    def _collect(self, call: _Call, answer: Any) -> Finished | Lost | Failed | None:
+    def _collect(self, call: _Call, answer: Any) -> PoolEvent | None:
         now = self._clock()
         seconds = now - call.member.silent_since
         call.member.silent_since = now
@@ -228,32 +226,32 @@ class RayCluster:
                 return self._failed(call, answer)
             # The worker could not get the weights: its node or the store is in trouble, not it.
             answer = answer.cause
-        if call.ticket is None:
+        if call.task is None:
             if isinstance(answer, RayError):
                 self._try_again(call.member, answer)
             else:
                 self._member_ready(call.member, answer)
             return None
-        call.member.tickets -= 1
+        call.member.tasks -= 1
         if isinstance(answer, RayError):
             self._revive(call.member, answer)
-            return Lost(call.ticket, reason_of(answer))
+            return WorkerLost(call.task, reason_of(answer))
         self._place(call.member)
         stats, gradient = answer
-        return Finished(call.ticket, stats, gradient, seconds)
+        return EpisodeDone(call.task, stats, gradient, seconds)
 
-    def _failed(self, call: _Call, error: RayTaskError) -> Failed:
+    def _failed(self, call: _Call, error: RayTaskError) -> EpisodeFailed:
         """The worker's code raised an exception."""
         if isinstance(error.cause, RunError):
             raise error.cause
         reason = f"{type(error.cause).__name__}: {one_line(error.cause)}"
-        if call.ticket is None:
+        if call.task is None:
             raise RunError(f"a worker failed: {reason}") from error
-        call.member.tickets -= 1
+        call.member.tasks -= 1
         self._place(call.member)
-        return Failed(call.ticket, reason, plain(error))
+        return EpisodeFailed(call.task, reason, plain(error))
 
-    def _resize(self) -> list[Finished | Lost | Failed]:
+    def _resize(self) -> list[PoolEvent]:
         """Have as many workers as there should be.
 
         Those that are ready stay: where CPUs went, their workers are not ready any more.
@@ -266,12 +264,12 @@ class RayCluster:
         for _ in range(missing):
             self._ask_if_ready(self._new_member())
         waiting = [member for member in self._members if not member.ready]
-        events: list[Finished | Lost | Failed] = []
+        events: list[PoolEvent] = []
         for member in waiting[: max(0, -missing)]:
             events += self._dismiss(member, "its CPU is gone")
         return events
 
-    def _replace_hung(self, deadline: float) -> list[Finished | Lost | Failed]:
+    def _replace_hung(self, deadline: float) -> list[PoolEvent]:
         """Kill the workers that are silent for too long and start others."""
         if time.monotonic() < self._look_for_hung_at:
             return []
@@ -287,7 +285,7 @@ class RayCluster:
                 events += self._replace(member)
         return events
 
-    def _replace(self, member: _Member) -> list[Lost]:
+    def _replace(self, member: _Member) -> list[WorkerLost]:
         """Kill a member that is silent and start another."""
         silent = self._clock() - member.silent_since
         if not member.ready:
@@ -296,19 +294,19 @@ class RayCluster:
         self._ask_if_ready(self._new_member())
         return lost
 
-    def _dismiss(self, member: _Member, reason: str) -> list[Lost]:
-        """Kill a member and expect nothing of it any more; its tickets are lost."""
+    def _dismiss(self, member: _Member, reason: str) -> list[WorkerLost]:
+        """Kill a member and expect nothing of it any more; its tasks are lost."""
         self._withdraw(member)
         self._remove(member)
         calls = {r: call for r, call in self._calls.items() if call.member is member}
         for reference in calls:
             del self._calls[reference]
-        return [Lost(call.ticket, reason) for call in calls.values() if call.ticket is not None]
+        return [WorkerLost(call.task, reason) for call in calls.values() if call.task is not None]
 
     def _is_hung(self, member: _Member, deadline: float) -> bool:
         silent = self._clock() - member.silent_since
         if member.ready:
-            return member.tickets > 0 and silent > deadline
+            return member.tasks > 0 and silent > deadline
         if silent <= max(deadline, START_SECONDS):
             return False
         if self._cpus() < len(self._members):  # it may wait for a CPU
@@ -318,12 +316,12 @@ class RayCluster:
 
     def _revive(self, member: _Member, error: RayError) -> None:
         """A member was lost: it plays again when it says that it can."""
-        if member.ready:  # else this was its second ticket
+        if member.ready:  # else this was its second task
             self._withdraw(member)
             self._ask_if_ready(self._replaced(member, error))
 
     def _withdraw(self, member: _Member) -> None:
-        """Give a member no more tickets."""
+        """Give a member no more tasks."""
         if member.ready:
             member.ready = False
             self._ready -= 1
@@ -378,9 +376,9 @@ class RayCluster:
         """Put a member among the idle or the playing ones, as it is now."""
         self._idle.pop(member, None)
         self._playing.pop(member, None)
-        if member.ready and member.tickets == 0:
+        if member.ready and member.tasks == 0:
             self._idle[member] = None
-        elif member.ready and member.tickets < TICKETS:
+        elif member.ready and member.tasks < TICKETS:
             self._playing[member] = None
 
     def _ask_if_ready(self, member: _Member) -> None:

@@ -17,7 +17,7 @@ from distributed_pg.algo.policy import Policy
 from distributed_pg.algo.state import WINDOW, Progress, TrainingState, policy_shape
 from distributed_pg.config import TrainConfig
 from distributed_pg.errors import CheckpointError, ConfigError, one_line
-from distributed_pg.storage.tensor_file import Tensors, read_sealed, write_sealed
+from distributed_pg.storage.tensor_file import Tensors, read_tensor_file, write_tensor_file
 from distributed_pg.system_info import cpu_model, library_versions
 
 FORMAT = "distributed_pg checkpoint 2"
@@ -25,7 +25,7 @@ _MOST = 1e18
 """More than any number of a run's progress can be."""
 
 # What reading JSON of the wrong form, or building objects from it, can raise.
-MISFITS = (ConfigError, KeyError, TypeError, ValueError, AttributeError, RecursionError)
+DECODE_ERRORS = (ConfigError, KeyError, TypeError, ValueError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def save_checkpoint(path: Path, config: TrainConfig, state: TrainingState) -> No
         tensors[f"policy.{version}.w1"] = policy.w1
         tensors[f"policy.{version}.w2"] = policy.w2
     texts = {"format": FORMAT, **run_texts(config, state.progress), "cpu": cpu_model()}
-    write_sealed(path, texts, tensors)
+    write_tensor_file(path, texts, tensors)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -67,7 +67,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         CheckpointError: the file is missing, is no checkpoint, is damaged, or its tensors do not
             fit its config.
     """
-    return parse_checkpoint(path, *read_sealed(path, FORMAT))
+    return parse_checkpoint(path, *read_tensor_file(path, FORMAT))
 
 
 def parse_checkpoint(path: Path, metadata: dict[str, str], tensors: Tensors) -> Checkpoint:
@@ -79,7 +79,7 @@ def parse_checkpoint(path: Path, metadata: dict[str, str], tensors: Tensors) -> 
     try:
         config, progress, versions = parse_texts(metadata)
         state = _state(config, progress, tensors)
-    except MISFITS as error:
+    except DECODE_ERRORS as error:
         raise CheckpointError(
             f"{path}: its contents do not fit together ({one_line(error)})"
         ) from None
@@ -96,7 +96,7 @@ def run_texts(config: TrainConfig, progress: Progress) -> dict[str, str]:
 
 
 def parse_texts(texts: dict[str, str]) -> tuple[TrainConfig, Progress, dict[str, str]]:
-    """Config, progress and library versions; raises one of :data:`MISFITS`."""
+    """Config, progress and library versions; raises one of :data:`DECODE_ERRORS`."""
     config = TrainConfig.from_json(json.loads(texts["config"]))
     progress = _progress(json.loads(texts["progress"]))
     return config, progress, {str(k): str(v) for k, v in json.loads(texts["versions"]).items()}

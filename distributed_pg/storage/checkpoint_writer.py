@@ -14,7 +14,7 @@ from distributed_pg.storage.object_store import TakenOverError
 from distributed_pg.storage.run_dir import RunDir
 
 
-class RunWriter:
+class CheckpointWriter:
     """Writes to a run's folder, and knows what to do when that fails.
 
     Args:

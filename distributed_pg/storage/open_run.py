@@ -14,7 +14,7 @@ from distributed_pg.storage.checkpoint_files import CHECKPOINTS, newest_good, up
 from distributed_pg.storage.fresh_folder import RUNS, FreshFolder
 from distributed_pg.storage.object_store import RemoteRun, is_checkpoint, is_uri
 from distributed_pg.storage.run_dir import RunDir
-from distributed_pg.storage.uploader import Publisher
+from distributed_pg.storage.uploader import Uploader
 
 T = TypeVar("T")
 
@@ -62,7 +62,7 @@ def _published(
     run_dir: RunDir, remote: RemoteRun, message: Callable[[str], None]
 ) -> Iterator[None]:
     """Publish the folder whenever a state was saved in it, and the last one at the end."""
-    publisher = Publisher(remote, run_dir.path, message)
+    publisher = Uploader(remote, run_dir.path, message)
 
     def begin() -> None:
         run_dir.when_saved = publisher.changed
@@ -85,7 +85,7 @@ def _published(
     publisher.end()
 
 
-def _withdraw(publisher: Publisher, remote: RemoteRun, message: Callable[[str], None]) -> None:
+def _withdraw(publisher: Uploader, remote: RemoteRun, message: Callable[[str], None]) -> None:
     """Take a run that has not begun away from its URI; one that was there before stays."""
     publisher.stop()
     if publisher.has_published and remote.is_new:

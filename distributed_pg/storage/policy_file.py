@@ -19,7 +19,7 @@ from distributed_pg.errors import CheckpointError, UsageError, one_line
 from distributed_pg.storage import checkpoint
 from distributed_pg.storage.object_store import is_uri
 from distributed_pg.storage.open_run import load_newest_at
-from distributed_pg.storage.tensor_file import read_sealed, write_sealed
+from distributed_pg.storage.tensor_file import read_tensor_file, write_tensor_file
 
 FORMAT = "distributed_pg policy 1"
 PRETRAINED = "pretrained"
@@ -45,7 +45,7 @@ def save_policy(path: Path, trained: TrainedPolicy) -> None:
     """
     texts = {"format": FORMAT, **checkpoint.run_texts(trained.config, trained.progress)}
     w1, w2 = (array.astype(np.float16) for array in trained.policy.arrays)
-    write_sealed(path, texts, {"w1": w1, "w2": w2})
+    write_tensor_file(path, texts, {"w1": w1, "w2": w2})
 
 
 def load_policy_at(
@@ -74,7 +74,7 @@ def load_policy(path: Path) -> TrainedPolicy:
     Raises:
         CheckpointError: the file is neither, or damaged.
     """
-    texts, tensors = read_sealed(path, checkpoint.FORMAT, FORMAT)
+    texts, tensors = read_tensor_file(path, checkpoint.FORMAT, FORMAT)
     if texts["format"] == checkpoint.FORMAT:
         loaded = checkpoint.parse_checkpoint(path, texts, tensors)
         return TrainedPolicy(loaded.config, loaded.state.policy, loaded.state.progress)
@@ -84,7 +84,7 @@ def load_policy(path: Path) -> TrainedPolicy:
         inputs, hidden_units, actions = policy_shape(config)
         if w1.shape != (inputs, hidden_units) or w2.shape != (hidden_units, actions):
             raise ValueError(f"weights of shapes {w1.shape} and {w2.shape}")
-    except checkpoint.MISFITS as error:
+    except checkpoint.DECODE_ERRORS as error:
         raise CheckpointError(
             f"{path}: its contents do not fit together ({one_line(error)})"
         ) from None

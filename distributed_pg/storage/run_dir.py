@@ -13,7 +13,7 @@ from distributed_pg.config import TrainConfig
 from distributed_pg.errors import CheckpointError, RunError, UsageError, one_line, writing
 from distributed_pg.storage import checkpoint_files
 from distributed_pg.storage.checkpoint import (
-    MISFITS,
+    DECODE_ERRORS,
     Checkpoint,
     load_checkpoint,
     save_checkpoint,
@@ -226,5 +226,5 @@ def parse_config(text: bytes, path: str) -> TrainConfig:
     """
     try:
         return TrainConfig.from_json(json.loads(text))
-    except MISFITS as error:
+    except DECODE_ERRORS as error:
         raise RunError(f"{path}: cannot be used ({one_line(error)})") from None

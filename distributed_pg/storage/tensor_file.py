@@ -22,7 +22,7 @@ _CANNOT_SYNC_FOLDERS = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
 """What CIFS, vboxsf and some FUSE mounts answer where a folder is to be flushed."""
 
 
-def write_sealed(path: Path, texts: dict[str, str], tensors: Tensors) -> None:
+def write_tensor_file(path: Path, texts: dict[str, str], tensors: Tensors) -> None:
     """Write a file so that ``path`` is never half written, whatever happens meanwhile.
 
     Raises:
@@ -32,7 +32,7 @@ def write_sealed(path: Path, texts: dict[str, str], tensors: Tensors) -> None:
     write_atomically(path, save(tensors, metadata))
 
 
-def read_sealed(path: Path, *formats: str) -> tuple[dict[str, str], Tensors]:
+def read_tensor_file(path: Path, *formats: str) -> tuple[dict[str, str], Tensors]:
     """The texts and tensors of a file that has one of ``formats``.
 
     Raises:

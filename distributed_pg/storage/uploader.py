@@ -21,7 +21,7 @@ class NoAnswerError(RunError):
     """The store is silent; what was sent to it may arrive yet."""
 
 
-class Publisher:
+class Uploader:
     """Publishes a folder each time it changed; where that fails, tries again until it works.
 
     Args:

@@ -1,6 +1,6 @@
-"""Keeps the workers busy with the schedule's tickets, whatever becomes of the workers.
+"""Keeps the workers busy with the schedule's tasks, whatever becomes of the workers.
 
-An episode is a function of its ticket: whoever plays it, and however often, gives the same answer.
+An episode is a function of its task: whoever plays it, and however often, gives the same answer.
 So what is lost is given out again, and what takes too long is given to an idle worker as well; the
 first answer counts.
 """
@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 from distributed_pg.errors import RunError
 from distributed_pg.training.polled_clock import PolledClock
-from distributed_pg.training.schedule import Schedule, Ticket
-from distributed_pg.training.worker_pool import Cluster, Failed, Finished, Lost
+from distributed_pg.training.schedule import EpisodeTask, Schedule
+from distributed_pg.training.worker_pool import EpisodeDone, EpisodeFailed, WorkerLost, WorkerPool
 
 MOST_FAILURES = 3
 """How often an episode may fail for a reason of its own."""
@@ -25,11 +25,11 @@ _RECENT = 100
 
 
 class Dispatcher:
-    """Gives out tickets and takes in what becomes of them.
+    """Gives out tasks and takes in what becomes of them.
 
     Args:
         schedule: which episode is next.
-        cluster: the workers.
+        pool: the workers.
         message: told in one line of everything that goes wrong.
         backup_after: an episode that takes this many times as long as the median of the last 100
             is given to an idle worker too.
@@ -40,7 +40,7 @@ class Dispatcher:
     def __init__(
         self,
         schedule: Schedule,
-        cluster: Cluster,
+        pool: WorkerPool,
         message: Callable[[str], None],
         *,
         backup_after: float,
@@ -48,7 +48,7 @@ class Dispatcher:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._schedule = schedule
-        self._cluster = cluster
+        self._pool = pool
         self._message = message
         self._backup_after = backup_after
         self._hang_seconds = hang_seconds
@@ -60,17 +60,17 @@ class Dispatcher:
         self._losses: Counter[int] = Counter()
 
     def hand_out(self) -> None:
-        """Give out tickets as long as there are some, and room for them."""
-        while self._cluster.has_room(self._schedule.free_tickets):
-            ticket = self._schedule.next_ticket()
-            if ticket is None:
+        """Give out tasks as long as there are some, and room for them."""
+        while self._pool.can_submit(self._schedule.free_tasks):
+            task = self._schedule.next_task()
+            if task is None:
                 break
-            self._begun[ticket.episode] = self._clock()
-            self._cluster.give(ticket)
-        if self._recent and self._begun and self._cluster.idle:
+            self._begun[task.episode] = self._clock()
+            self._pool.submit(task)
+        if self._recent and self._begun and self._pool.idle:
             self._back_up()
 
-    def collect(self, timeout: float) -> list[Finished]:
+    def collect(self, timeout: float) -> list[EpisodeDone]:
         """What workers have finished; wait at most ``timeout`` seconds for something to happen.
 
         Raises:
@@ -78,13 +78,13 @@ class Dispatcher:
         """
         finished = []
         deadline = max(self._hang_seconds, HUNG_EPISODES * self._usual)
-        for event in self._cluster.wait(timeout, deadline):
-            if isinstance(event, Lost):
+        for event in self._pool.poll(timeout, deadline):
+            if isinstance(event, WorkerLost):
                 self._lost(event)
-            elif isinstance(event, Failed):
+            elif isinstance(event, EpisodeFailed):
                 self._failed(event)
-            elif self._schedule.finish(event.ticket.episode):
-                self._forget(event.ticket.episode)
+            elif self._schedule.finish(event.task.episode):
+                self._forget(event.task.episode)
                 self._recent.append(event.seconds)
                 self._usual = statistics.median(self._recent)
                 finished.append(event)
@@ -96,33 +96,33 @@ class Dispatcher:
     def _back_up(self) -> None:
         now, limit = self._clock(), self._backup_after * self._usual
         for episode, begun in list(self._begun.items()):
-            if not self._cluster.idle or now - begun <= limit:
+            if not self._pool.idle or now - begun <= limit:
                 return
-            ticket = self._schedule.backup_ticket(episode)
-            if ticket is not None:
-                self._cluster.give(ticket)
+            task = self._schedule.backup_task(episode)
+            if task is not None:
+                self._pool.submit(task)
                 self._message(
                     f"episode {episode} takes over {self._backup_after:g} times the usual "
                     f"{self._usual:.1f} s: a second worker plays it too"
                 )
 
-    def _lost(self, event: Lost) -> None:
-        episode = event.ticket.episode
+    def _lost(self, event: WorkerLost) -> None:
+        episode = event.task.episode
         self._losses[episode] += episode in self._begun
         if self._losses[episode] >= MOST_LOSSES:
-            raise RunError(f"{_named(event.ticket)} lost {MOST_LOSSES} workers ({event.reason})")
+            raise RunError(f"{_named(event.task)} lost {MOST_LOSSES} workers ({event.reason})")
         if self._schedule.lose(episode):
             del self._begun[episode]
             self._message(f"episode {episode} is played again ({event.reason})")
         else:
             self._message(f"episode {episode} lost a worker{self._other(episode)} ({event.reason})")
 
-    def _failed(self, event: Failed) -> None:
-        episode = event.ticket.episode
+    def _failed(self, event: EpisodeFailed) -> None:
+        episode = event.task.episode
         self._failures[episode] += episode in self._begun
         if self._failures[episode] >= MOST_FAILURES:
             raise RunError(
-                f"{_named(event.ticket)} failed {MOST_FAILURES} times; the last time:\n"
+                f"{_named(event.task)} failed {MOST_FAILURES} times; the last time:\n"
                 f"{event.traceback}"
             )
         if self._schedule.lose(episode):
@@ -142,5 +142,5 @@ class Dispatcher:
         self._losses.pop(episode, None)
 
 
-def _named(ticket: Ticket) -> str:
-    return f"episode {ticket.episode} (weights version {ticket.version})"
+def _named(task: EpisodeTask) -> str:
+    return f"episode {task.episode} (weights version {task.version})"

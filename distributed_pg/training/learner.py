@@ -14,13 +14,13 @@ from distributed_pg.config import TrainConfig
 from distributed_pg.errors import RunError
 from distributed_pg.monitoring.reporter import Reporter
 from distributed_pg.storage.checkpoint import weights_checksum
-from distributed_pg.storage.checkpoint_writer import RunWriter
+from distributed_pg.storage.checkpoint_writer import CheckpointWriter
 from distributed_pg.storage.metrics import UpdateRecord
 from distributed_pg.storage.run_dir import RunDir
 from distributed_pg.system_info import peak_memory
 from distributed_pg.training.dispatcher import Dispatcher
 from distributed_pg.training.schedule import Schedule
-from distributed_pg.training.worker_pool import Cluster, Finished
+from distributed_pg.training.worker_pool import EpisodeDone, WorkerPool
 
 POLL_SECONDS = 0.5
 """How long the learner waits for workers before it looks whether it was asked to stop."""
@@ -35,7 +35,7 @@ class Learner:
     Args:
         config: the run's settings.
         state: where to go on from.
-        cluster: the workers.
+        pool: the workers.
         run_dir: where metrics and checkpoints go.
         reporter: told of every update.
         saved: the checkpoint that holds ``state`` already.
@@ -46,7 +46,7 @@ class Learner:
         self,
         config: TrainConfig,
         state: TrainingState,
-        cluster: Cluster,
+        pool: WorkerPool,
         run_dir: RunDir,
         reporter: Reporter,
         saved: Path,
@@ -54,7 +54,7 @@ class Learner:
     ) -> None:
         self._config = config
         self._state = state
-        self._cluster = cluster
+        self._pool = pool
         self._reporter = reporter
         self._gradient = state.policy.zeros_like()
         self._schedule = Schedule(
@@ -62,21 +62,23 @@ class Learner:
         )
         self._dispatcher = Dispatcher(
             self._schedule,
-            cluster,
+            pool,
             reporter.message,
             backup_after=config.backup_after,
             hang_seconds=config.hang_seconds,
             clock=clock,
         )
         self._told_workers_wait = False
-        self._finished: dict[int, Finished] = {}
+        self._finished: dict[int, EpisodeDone] = {}
         self._batch: list[EpisodeStats] = []
         self._update_seconds = 0.0
         self._wall_before = state.progress.wall_seconds
         self._clock = clock
         self._begin = clock()
         self._rate_from = deque([state.progress], maxlen=_RATE_UPDATES)
-        self._writer = RunWriter(run_dir, config, reporter.message, state.progress.update, saved)
+        self._writer = CheckpointWriter(
+            run_dir, config, reporter.message, state.progress.update, saved
+        )
 
     @property
     def state(self) -> TrainingState:
@@ -86,15 +88,15 @@ class Learner:
     def run(self, stop_asked: Callable[[], bool]) -> bool:
         """Train until a stop condition holds (True) or ``stop_asked()`` (False)."""
         for version, policy in self._state.policies.items():
-            self._cluster.publish(version, policy)
+            self._pool.broadcast(version, policy)
         while not self._stop_reached():
             if stop_asked():
                 return False
             self._dispatcher.hand_out()
             idle = not self._schedule.next_to_sum(1)
             for event in self._dispatcher.collect(POLL_SECONDS if idle else 0.0):
-                self._finished[event.ticket.episode] = event
-            # Workers get their next tickets before the learner turns to the gradients.
+                self._finished[event.task.episode] = event
+            # Workers get their next tasks before the learner turns to the gradients.
             self._dispatcher.hand_out()
             begin = self._clock()
             self._sum()
@@ -139,10 +141,10 @@ class Learner:
         self._batch.clear()
         for array in self._gradient.arrays:
             array.fill(0.0)
-        self._cluster.publish(progress.update, policy)
+        self._pool.broadcast(progress.update, policy)
         update_seconds = self._update_seconds + self._clock() - begin
         self._update_seconds = 0.0
-        self._cluster.retire(before=oldest)
+        self._pool.drop_weights(before=oldest)
         # Before anything is hashed or written: workers that waited for this update go on.
         self._dispatcher.hand_out()
         self._record(after, batch, gradient_norm, weights_norm, update_seconds)
@@ -163,7 +165,7 @@ class Learner:
 
     def _tell_if_workers_wait(self) -> None:
         """Say it once when there are more workers than the batch size and lag can keep busy."""
-        config, workers = self._config, self._cluster.workers
+        config, workers = self._config, self._pool.workers
         lag = max(1, config.policy_lag)
         if self._told_workers_wait or workers <= config.batch_size * lag:
             return
@@ -213,7 +215,7 @@ class Learner:
             episodes_per_hour=round((progress.episodes - before.episodes) / seconds * 3600, 1),
             frames_per_second=round((progress.frames - before.frames) / seconds, 1),
             worker_busy=round(busy / (busy + sum(stats.waited_seconds for stats in batch)), 4),
-            workers=self._cluster.workers,
+            workers=self._pool.workers,
             gradient_bytes=sum(stats.gradient_bytes for stats in batch) // len(batch),
             worker_memory=max(stats.worker_memory for stats in batch),
             learner_memory=peak_memory(),

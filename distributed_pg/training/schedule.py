@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Ticket:
+class EpisodeTask:
     """What a worker is asked to play."""
 
     episode: int
@@ -20,13 +20,13 @@ class Ticket:
 
 
 class Schedule:
-    """The state of every ticket: free, given out, finished or summed.
+    """The state of every task: free, given out, finished or summed.
 
     Args:
         batch_size: episodes in an update, B.
         policy_lag: how many updates old the weights of an episode are (0: none).
         updates_done: updates the run has made already.
-        last_update: tickets beyond this many updates are never given; None: no end.
+        last_update: tasks beyond this many updates are never given; None: no end.
     """
 
     def __init__(
@@ -52,16 +52,16 @@ class Schedule:
 
     @property
     def oldest_version(self) -> int:
-        """The oldest weights that a ticket can still ask for."""
+        """The oldest weights that a task can still ask for."""
         return max(0, self._update - self._policy_lag)
 
     @property
-    def free_tickets(self) -> int:
-        """How many tickets could be given out now."""
+    def free_tasks(self) -> int:
+        """How many tasks could be given out now."""
         return len(self._free) + max(0, self._open_end() - self._unseen)
 
-    def next_ticket(self) -> Ticket | None:
-        """Give out the first free ticket; None while all that may be played are given out."""
+    def next_task(self) -> EpisodeTask | None:
+        """Give out the first free task; None while all that may be played are given out."""
         if self._free:
             episode = heapq.heappop(self._free)
         elif self._unseen < self._open_end():
@@ -71,8 +71,8 @@ class Schedule:
             return None
         return self._give(episode)
 
-    def backup_ticket(self, episode: int) -> Ticket | None:
-        """A second ticket for an episode that one worker plays now; None if it is not so."""
+    def backup_task(self, episode: int) -> EpisodeTask | None:
+        """A second task for an episode that one worker plays now; None if it is not so."""
         return self._give(episode) if self._given.get(episode) == 1 else None
 
     def finish(self, episode: int) -> bool:
@@ -132,9 +132,9 @@ class Schedule:
             raise ValueError(f"update {self._update} lacks episodes from {self._summed} on")
         self._update += 1
 
-    def _give(self, episode: int) -> Ticket:
+    def _give(self, episode: int) -> EpisodeTask:
         self._given[episode] = self._given.get(episode, 0) + 1
-        return Ticket(episode, max(0, episode // self._batch_size - self._policy_lag))
+        return EpisodeTask(episode, max(0, episode // self._batch_size - self._policy_lag))
 
     def _open_end(self) -> int:
         """First episode that may not be played yet."""

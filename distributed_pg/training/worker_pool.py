@@ -5,41 +5,44 @@ from typing import Any, Protocol
 
 from distributed_pg.algo.policy import Policy
 from distributed_pg.algo.rollout import EpisodeStats
-from distributed_pg.training.schedule import Ticket
+from distributed_pg.training.schedule import EpisodeTask
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
-    """A worker has played the ticket."""
+class EpisodeDone:
+    """A worker has played the task."""
 
-    ticket: Ticket
+    task: EpisodeTask
     stats: EpisodeStats
     gradient: Any
     """Its Gradient; None in an evaluation."""
     seconds: float
-    """From when the worker could turn to the ticket to when its answer was taken in: its play, and
+    """From when the worker could turn to the task to when its answer was taken in: its play, and
     what the learner was late. Not the time for which the learner stood still."""
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
-    """A worker was lost with its ticket; nothing will come of it."""
+class WorkerLost:
+    """A worker was lost with its task; nothing will come of it."""
 
-    ticket: Ticket
+    task: EpisodeTask
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
-    """The ticket's episode ended in an exception; the worker is well."""
+class EpisodeFailed:
+    """The task's episode ended in an exception; the worker is well."""
 
-    ticket: Ticket
+    task: EpisodeTask
     reason: str
     traceback: str
 
 
-class Cluster(Protocol):
-    """Workers that play tickets."""
+PoolEvent = EpisodeDone | WorkerLost | EpisodeFailed
+
+
+class WorkerPool(Protocol):
+    """Workers that play tasks."""
 
     @property
     def workers(self) -> int:
@@ -47,29 +50,29 @@ class Cluster(Protocol):
 
     @property
     def idle(self) -> int:
-        """Workers that have no ticket."""
+        """Workers that have no task."""
 
-    def publish(self, version: int, policy: Policy) -> None:
+    def broadcast(self, version: int, policy: Policy) -> None:
         """Make weights available to the workers; ``policy`` may be changed afterwards."""
 
-    def retire(self, before: int) -> None:
+    def drop_weights(self, before: int) -> None:
         """Forget the weights of the versions below ``before``."""
 
-    def has_room(self, free: int) -> bool:
-        """Whether a ticket should be given out now, with ``free`` that could be.
+    def can_submit(self, free: int) -> bool:
+        """Whether a task should be given out now, with ``free`` that could be.
 
         To an idle worker, always. To wait behind a game, only while there are as many as workers:
-        otherwise the ticket may soon find a worker that plays it at once.
+        otherwise the task may soon find a worker that plays it at once.
         """
 
-    def give(self, ticket: Ticket) -> None:
-        """Have a worker play the ticket."""
+    def submit(self, task: EpisodeTask) -> None:
+        """Have a worker play the task."""
 
-    def wait(self, timeout: float, deadline: float) -> list[Finished | Lost | Failed]:
+    def poll(self, timeout: float, deadline: float) -> list[PoolEvent]:
         """What happened since the last call; wait at most ``timeout`` seconds for something.
 
-        A worker that has tickets and was silent for ``deadline`` seconds is replaced, and its
-        tickets are lost. Seconds in which nobody called do not count.
+        A worker that has tasks and was silent for ``deadline`` seconds is replaced, and its
+        tasks are lost. Seconds in which nobody called do not count.
 
         Raises:
             RunError: no worker can be started, or one lacks what it needs.

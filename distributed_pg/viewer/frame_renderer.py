@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from distributed_pg.envs.pong import SCREEN_HEIGHT, SCREEN_WIDTH
-from distributed_pg.viewer.playback import Moment
+from distributed_pg.viewer.playback import GameFrame
 
 LEFT_NAME = "game"
 """Who plays on the left, if nobody else does."""
@@ -37,7 +37,7 @@ def picture_size(*, overlay: bool) -> tuple[int, int]:
 
 
 def picture(
-    moment: Moment, actions: Sequence[str], *, left: str = LEFT_NAME, overlay: bool = False
+    moment: GameFrame, actions: Sequence[str], *, left: str = LEFT_NAME, overlay: bool = False
 ) -> Image.Image:
     """The screen below a strip with points, step and probability of UP, as RGB.
 
@@ -63,7 +63,7 @@ def picture(
     return image
 
 
-def probability_of_up(moment: Moment, actions: Sequence[str]) -> float:
+def probability_of_up(moment: GameFrame, actions: Sequence[str]) -> float:
     """How probable it is that the policy moves its paddle up."""
     pairs = zip(actions, moment.probabilities, strict=True)
     return sum(probability for name, probability in pairs if name.startswith("UP"))
@@ -82,7 +82,7 @@ def palette() -> Image.Image:
 
 
 def _draw_panel(
-    image: Image.Image, draw: ImageDraw.ImageDraw, moment: Moment, actions: Sequence[str]
+    image: Image.Image, draw: ImageDraw.ImageDraw, moment: GameFrame, actions: Sequence[str]
 ) -> None:
     left, row = _WIDTH + _MARGIN, _STRIP
     draw.text((left, _STRIP // 2), "what the network sees", WHITE, _FONT, "lm")

@@ -16,7 +16,7 @@ from distributed_pg.storage.policy_file import load_policy_at
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class GameFrame:
     """One emulated frame."""
 
     screen: NDArray[np.uint8]
@@ -46,7 +46,7 @@ class Game:
 
     config: TrainConfig
     policy: Policy
-    env: "WatchedPong"
+    env: "ControllablePong"
 
     @classmethod
     def load(cls, checkpoint: str | Path) -> "Game":
@@ -57,7 +57,7 @@ class Game:
             RunError: it cannot be read.
         """
         loaded = load_policy_at(checkpoint)
-        env = WatchedPong(**loaded.config.env_settings())
+        env = ControllablePong(**loaded.config.env_settings())
         return cls(loaded.config, loaded.policy, env)
 
     def watch(
@@ -67,7 +67,7 @@ class Game:
         *,
         greedy: bool = False,
         before_frame: Callable[[], None] = lambda: None,
-    ) -> Iterator[Moment]:
+    ) -> Iterator[GameFrame]:
         """Play episode ``episode`` of the evaluation ``seed``; one moment for each frame of it.
 
         It is the game that :func:`distributed_pg.algo.rollout.evaluate_episode` plays, unless
@@ -92,7 +92,7 @@ class Game:
                     probabilities = action_probabilities(outputs).tolist()
                     seen = np.zeros_like(seen)
                     seen.reshape(-1)[pixels] = signs
-                yield Moment(
+                yield GameFrame(
                     env.screen,
                     seen,
                     probabilities,
@@ -111,7 +111,7 @@ _LEFT_PADDLE = 21
 _TOP, _BOTTOM = 50, 206
 
 
-class WatchedPong(PongEnv):
+class ControllablePong(PongEnv):
     """Pong whose left paddle can be moved as well."""
 
     _own_move = 0

@@ -16,7 +16,7 @@ import pygame
 from distributed_pg.envs.pong import FRAMES_PER_SECOND
 from distributed_pg.errors import RunError
 from distributed_pg.viewer import frame_renderer
-from distributed_pg.viewer.playback import Game, Moment
+from distributed_pg.viewer.playback import Game, GameFrame
 
 SPEEDS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Times the speed of the real game."""
@@ -96,7 +96,7 @@ class _Window:
         self._due = time.perf_counter()
         self._open()
 
-    def show(self, moment: Moment) -> bool:
+    def show(self, moment: GameFrame) -> bool:
         """Show ``moment`` at its time, and stay while paused; False once the user has closed it."""
         self._due += 1.0 / (FRAMES_PER_SECOND * SPEEDS[self._speed])
         self._due = max(self._due, time.perf_counter() - _BEHIND)
@@ -128,7 +128,7 @@ class _Window:
                 return
             yield pygame.event.wait(int(1000 * min(left, _PATIENCE)))
 
-    def _skipped(self, moment: Moment) -> bool:
+    def _skipped(self, moment: GameFrame) -> bool:
         """Whether there is no time to draw it: at most 60 pictures a second, and 15 at least."""
         if moment.over or self._paused:
             return False
@@ -145,7 +145,7 @@ class _Window:
         except pygame.error as error:
             raise RunError(f"cannot open a window ({error})") from None
 
-    def _draw(self, moment: Moment) -> None:
+    def _draw(self, moment: GameFrame) -> None:
         actions = self._game.config.actions
         picture = frame_renderer.picture(moment, actions, left=self._left, overlay=self._overlay)
         image = pygame.image.frombuffer(picture.tobytes(), picture.size, "RGB")
