@@ -68,7 +68,7 @@ def library_versions() -> dict[str, str]:
     versions |= {name: version(name) for name in _LIBRARIES}
     versions["python"] = platform.python_version()
     versions["libc"] = " ".join(platform.libc_ver()).strip() or platform.system()
-    # x86-64 is held to SSE (see kernels.py), so its generation does not matter.
+    # x86-64 is held to SSE (see determinism.py), so its generation does not matter.
     versions["instruction set"] = "x86-64 SSE" if on_x86() else platform.machine()
     return versions
 

@@ -214,18 +214,18 @@ def test_a_resume_at_a_uri_that_fails_leaves_the_run_there(uri: str, tmp_path: P
 def test_a_start_that_fails_has_its_uploads_ended(
     uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    publishers: list[Uploader] = []
+    uploaders: list[Uploader] = []
     real = Uploader.begin
 
-    def begun(publisher: Uploader) -> None:
-        publishers.append(publisher)
-        real(publisher)
+    def begun(uploader: Uploader) -> None:
+        uploaders.append(uploader)
+        real(uploader)
 
     monkeypatch.setattr(Uploader, "begin", begun)
     with pytest.raises(RunError, match="no worker"):
         start(replace(CONFIG, run_dir=uri))
-    (publisher,) = publishers
-    assert not publisher._thread.is_alive()
+    (uploader,) = uploaders
+    assert not uploader._thread.is_alive()
 
 
 def test_the_corrected_command_works(tmp_path: Path) -> None:

@@ -160,8 +160,8 @@ def test_the_command_prints_the_milestones(
     """Of a folder, of a file in one, of a file that stands alone and of a URI."""
     run = run_folder(tmp_path / "lag1", MEANS)
     (tmp_path / "other.jsonl").write_bytes((run / "metrics.jsonl").read_bytes())
-    uri = "memory://plots/published"
-    RemoteRun(uri).publish(run_folder(tmp_path / "here", [*MEANS, 10.0], TrainConfig(seed=1)))
+    uri = "memory://plots/uploaded"
+    RemoteRun(uri).upload(run_folder(tmp_path / "here", [*MEANS, 10.0], TrainConfig(seed=1)))
     places = [str(run), str(run), str(run / "metrics.jsonl"), str(tmp_path / "other.jsonl"), uri]
     assert main(["plot", *places, "--out", str(tmp_path / "a.png")]) == 0
     printed = capsys.readouterr()
@@ -175,7 +175,7 @@ def test_the_command_prints_the_milestones(
         ["lag1", *usual, "-", "-"],
         ["lag1", *usual, "-", "-"],
         ["other", *usual, "-", "-"],
-        ["published", *usual, "32", "-"],
+        ["uploaded", *usual, "32", "-"],
         ["Wrote", str(tmp_path / "a.png")],
     ]
     assert lines[2] == ["minutes", "0.2", "0.5", "0.6", "0.7", "-", "-"]

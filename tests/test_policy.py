@@ -104,7 +104,7 @@ def test_adding_gradients_sums_them(episode: tuple[Policy, Trajectory]) -> None:
 def test_gradient_is_that_of_the_log_probability(actions: int) -> None:
     """Finite differences of sum_t c_t log pi(a_t | x_t) + d_t v(x_t), in float64.
 
-    The weights c and d are arbitrary; v is the expected return.
+    The weights c and d are arbitrary; v is the value.
     """
     random = np.random.default_rng(actions)
     inputs, hidden_units, steps = 12, 5, 9
@@ -191,7 +191,7 @@ def test_probabilities_are_a_distribution_and_do_not_overflow(values: list[float
     assert probabilities.shape == (len(values),)
     assert math.fsum(probabilities) == pytest.approx(1.0)
     assert all(0.0 <= p <= 1.0 for p in probabilities)
-    order = np.argsort([*values[:-1], 0.0], kind="stable")  # the last is the expected return
+    order = np.argsort([*values[:-1], 0.0], kind="stable")  # the last is the value
     assert np.all(np.diff(probabilities[order]) >= 0)
 
 

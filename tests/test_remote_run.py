@@ -78,7 +78,7 @@ def keys(uri: str) -> list[str]:
 def test_what_is_published_can_be_fetched(bucket: str, run: Path, tmp_path: Path) -> None:
     remote = RemoteRun(bucket)
     assert remote.pointer() is None
-    remote.publish(run)
+    remote.upload(run)
     first = {"config.json": b"{}", "metrics.jsonl": b'{"update": 1}\n', CHECKPOINT: b"one"}
     assert fetched(bucket, tmp_path / "first") == first
 
@@ -86,7 +86,7 @@ def test_what_is_published_can_be_fetched(bucket: str, run: Path, tmp_path: Path
     (run / CHECKPOINT).unlink()
     (run / newer).write_bytes(b"two")
     (run / "metrics.jsonl").write_text('{"update": 1}\n{"update": 2}\n{"upd')
-    remote.publish(run)
+    remote.upload(run)
     second = {
         "config.json": b"{}",
         "metrics.jsonl": b'{"update": 1}\n{"update": 2}\n',
@@ -117,9 +117,9 @@ class FailingStore:
         return called
 
 
-def publishes(remote: RemoteRun, run: Path) -> bool:
+def uploads(remote: RemoteRun, run: Path) -> bool:
     try:
-        remote.publish(run)
+        remote.upload(run)
     except RunError:
         return False
     return True
@@ -134,11 +134,11 @@ def test_a_reader_finds_one_whole_state_wherever_the_writer_stopped(
         remote = RemoteRun(uri)
         (run / "metrics.jsonl").write_text("1\n")
         (run / CHECKPOINT).write_bytes(b"1")
-        remote.publish(run)
+        remote.upload(run)
         (run / "metrics.jsonl").write_text("1\n2\n")
         (run / CHECKPOINT).write_bytes(b"22")
         remote._fs = FailingStore(remote._fs, calls)
-        complete = publishes(remote, run)
+        complete = uploads(remote, run)
         files = fetched(uri, tmp_path / f"{calls}")
         state = files["metrics.jsonl"], files[CHECKPOINT]
         assert state in ((b"1\n", b"1"), (b"1\n2\n", b"22"))
@@ -146,7 +146,7 @@ def test_a_reader_finds_one_whole_state_wherever_the_writer_stopped(
         if complete:
             break
         remote._fs = remote._fs._fs
-        remote.publish(run)  # the store is back
+        remote.upload(run)  # the store is back
         assert fetched(uri, tmp_path / f"{calls}-after")[CHECKPOINT] == b"22"
     # It was stopped before and after the new state counted, and once it was not.
     assert seen == {(b"1", False), (b"22", False), (b"22", True)}
@@ -154,15 +154,15 @@ def test_a_reader_finds_one_whole_state_wherever_the_writer_stopped(
 
 def test_a_second_writer_takes_over_and_the_first_one_stops(bucket: str, run: Path) -> None:
     first, second, stranger = RemoteRun(bucket), RemoteRun(bucket), RemoteRun(bucket)
-    first.publish(run)
+    first.upload(run)
     with pytest.raises(TakenOverError, match="is in use: another process trains there"):
-        stranger.publish(run)
+        stranger.upload(run)
     second.take_over()
     second._fs = FailingStore(second._fs, 2)  # twice run.json alone: the files are there
-    second.publish(run)
+    second.upload(run)
     with pytest.raises(TakenOverError):
-        first.publish(run)
-    second.publish(run)
+        first.upload(run)
+    second.upload(run)
 
 
 POINTERS = {
@@ -177,7 +177,7 @@ POINTERS = {
 @pytest.mark.parametrize("text", POINTERS.values(), ids=POINTERS.keys())
 def test_a_damaged_pointer_is_refused(text: bytes, run: Path) -> None:
     uri = "memory://damaged"
-    RemoteRun(uri).publish(run)
+    RemoteRun(uri).upload(run)
     fsspec.filesystem("memory").pipe_file(f"/damaged/{POINTER}", text)
     with pytest.raises(RunError, match=f"^{uri}: run.json is damaged, or not of a run$"):
         RemoteRun(uri).fetch(run)
@@ -209,7 +209,7 @@ def test_a_pointer_cannot_lead_elsewhere(name: str, key: str, tmp_path: Path) ->
 
 def test_a_file_that_was_altered_is_refused(run: Path, tmp_path: Path) -> None:
     uri = "memory://altered"
-    RemoteRun(uri).publish(run)
+    RemoteRun(uri).upload(run)
     memory = fsspec.filesystem("memory")
     (key,) = (path for path in memory.ls("/altered/data", detail=False) if "update" in path)
     memory.pipe_file(key, b"0ne")
@@ -232,19 +232,19 @@ def test_a_store_that_goes_and_comes_back_is_told_once_and_loses_nothing(
         told.append(text)
         first.set()
 
-    publisher = Uploader(remote, run, tell)
-    publisher.begin()
+    uploader = Uploader(remote, run, tell)
+    uploader.begin()
     remote._fs = broken
     (run / CHECKPOINT).write_bytes(b"newer")
-    publisher.changed()
+    uploader.changed()
     assert first.wait(30)
-    publisher.changed()
+    uploader.changed()
     remote._fs = whole
-    publisher.end()
+    uploader.end()
     assert fetched(remote.uri, tmp_path / "fetched")[CHECKPOINT] == b"newer"
     assert told == [
         "memory://comes-back: cannot be written (gone); training goes on, and tries again",
-        "memory://comes-back: the run is published again",
+        "memory://comes-back: the run is uploaded again",
     ]
 
 
@@ -253,12 +253,12 @@ def test_a_store_that_stays_away_is_an_error_at_the_end(
 ) -> None:
     monkeypatch.setattr("distributed_pg.storage.uploader.END_SECONDS", 0.1)
     remote = RemoteRun("memory://stays-away")
-    publisher = Uploader(remote, run, lambda _: None)
-    publisher.begin()
+    uploader = Uploader(remote, run, lambda _: None)
+    uploader.begin()
     remote._fs = FailingStore(remote._fs, 0)
-    publisher.changed()
+    uploader.changed()
     with pytest.raises(RunError, match=r"cannot be written \(gone\); the last checkpoint is in"):
-        publisher.end()
+        uploader.end()
 
 
 def begin_at(uri: str, message: Callable[[str], None] = lambda _: None) -> None:
@@ -280,16 +280,16 @@ def test_a_store_that_is_silent_at_first_gets_no_run_when_it_wakes(
         awake.wait()
         return put(*arguments)
 
-    publish = RemoteRun.publish
+    upload = RemoteRun.upload
 
-    def published(remote: RemoteRun, folder: Path) -> None:
+    def uploaded(remote: RemoteRun, folder: Path) -> None:
         try:
-            publish(remote, folder)
+            upload(remote, folder)
         finally:
             tried.set()
 
     monkeypatch.setattr(RemoteRun, "_put", put_when_awake)
-    monkeypatch.setattr(RemoteRun, "publish", published)
+    monkeypatch.setattr(RemoteRun, "upload", uploaded)
     with pytest.raises(NoAnswerError, match="no answer within 0 s"):
         begin_at("memory://silent")
     assert list(tmp_path.iterdir()) == []

@@ -234,10 +234,10 @@ def test_settings_edited_in_a_run_at_a_uri_do_not_count_either(
     uri = f"memory://{tmp_path.name}/run"
     real = Uploader.end
 
-    def edited(publisher: Uploader) -> None:
-        edit(publisher._folder, keep=50, hidden_units=5)
-        publisher.changed()
-        real(publisher)
+    def edited(uploader: Uploader) -> None:
+        edit(uploader._folder, keep=50, hidden_units=5)
+        uploader.changed()
+        real(uploader)
 
     with monkeypatch.context() as patch:
         patch.setattr(Uploader, "end", edited)

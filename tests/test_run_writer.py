@@ -214,7 +214,7 @@ def test_a_run_that_is_taken_over_ends_though_disk_errors_do_not_end_it(tmp_path
         writer.updated(state_after(2))
     assert messages == []
     assert writer.finish(state_after(2)).exists()  # it is saved, here
-    run_dir.when_saved = taken_over  # as a publisher that says it when something was saved
+    run_dir.when_saved = taken_over  # as a uploader that says it when something was saved
     with pytest.raises(TakenOverError):
         writer.finish(state_after(3))
 

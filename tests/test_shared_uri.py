@@ -66,11 +66,11 @@ def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def update_at(uri: str) -> int:
-    """The update of the newest checkpoint that is published; all is good that is."""
+    """The update of the newest checkpoint that is uploaded; all is good that is."""
     return load_newest_at(uri, load_checkpoint, pytest.fail).state.progress.update
 
 
-def published(run: RunDir, uri: str, update: int) -> None:
+def uploaded(run: RunDir, uri: str, update: int) -> None:
     make_update(run, update)
     until(lambda: update_at(uri) == update)
 
@@ -90,23 +90,23 @@ def test_a_resume_that_is_refused_does_not_end_the_owner(
     uri: str, changes: dict[str, Any], said: str
 ) -> None:
     with open_run(replace(CONFIG, run_dir=uri), quiet) as run:
-        published(run, uri, 1)
+        uploaded(run, uri, 1)
         pointer = RemoteRun(uri).pointer()
         with pytest.raises(UsageError, match=said):
             train(resume_config(uri, **changes))
         assert list(Path("runs").iterdir()) == [run.path]
         assert RemoteRun(uri).pointer() == pointer
         for update in (2, 3):
-            published(run, uri, update)
+            uploaded(run, uri, update)
             run.check_ours()
 
 
 def test_a_resume_with_nothing_left_to_do_does_not_end_the_owner(uri: str) -> None:
     with open_run(replace(CONFIG, run_dir=uri), quiet) as run:
-        published(run, uri, 1)
+        uploaded(run, uri, 1)
         result = train(resume_config(uri, stop_episodes=1))
         assert result.checkpoint.exists()
-        published(run, uri, 2)
+        uploaded(run, uri, 2)
         run.check_ours()
 
 
@@ -114,14 +114,14 @@ def test_a_resume_that_cannot_write_here_does_not_end_the_owner(
     uri: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with open_run(replace(CONFIG, run_dir=uri), quiet) as run:
-        published(run, uri, 1)
+        uploaded(run, uri, 1)
         (tmp_path / "other").mkdir()
         monkeypatch.chdir(tmp_path / "other")
         Path("runs").write_text("a file of the user's")
         with pytest.raises(RunError, match="runs: cannot be written"):
             train(resume_config(uri))
         monkeypatch.chdir(tmp_path)
-        published(run, uri, 2)
+        uploaded(run, uri, 2)
         run.check_ours()
 
 
@@ -178,7 +178,7 @@ def test_of_many_that_resume_at_once_one_goes_on(uri: str) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, RunError, ZeroDivisionError])
-def test_whatever_ends_a_run_what_it_saved_last_is_published(
+def test_whatever_ends_a_run_what_it_saved_last_is_uploaded(
     uri: str, error: type[BaseException]
 ) -> None:
     before = threading.enumerate()
@@ -205,7 +205,7 @@ def test_an_interrupt_that_meets_a_store_that_fails_is_still_an_interrupt(
 
     def breaks(run: RunDir) -> None:
         make_update(run, 0)
-        monkeypatch.setattr(RemoteRun, "publish", fail)
+        monkeypatch.setattr(RemoteRun, "upload", fail)
         make_and_raise(run, KeyboardInterrupt)
 
     with pytest.raises(KeyboardInterrupt):
@@ -221,7 +221,7 @@ def test_an_interrupt_that_meets_a_store_that_fails_is_still_an_interrupt(
 def test_an_error_that_nobody_foresaw_is_told_and_tried_again(uri: str, error: Exception) -> None:
     told: list[str] = []
     with open_run(replace(CONFIG, run_dir=uri), told.append) as run:
-        published(run, uri, 1)
+        uploaded(run, uri, 1)
         real, left = RemoteRun._all_keys, [2]
 
         def keys_later(remote: RemoteRun) -> set[str]:
@@ -232,9 +232,9 @@ def test_an_error_that_nobody_foresaw_is_told_and_tried_again(uri: str, error: E
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(RemoteRun, "_all_keys", keys_later)
-            published(run, uri, 2)
+            uploaded(run, uri, 2)
     assert told[1].startswith(f"{uri}: cannot be written ({type(error).__name__}")
-    assert told[2:] == [f"{uri}: the run is published again"]
+    assert told[2:] == [f"{uri}: the run is uploaded again"]
 
 
 def test_the_end_says_what_it_was_at_once_if_nothing_is_tried_any_more(
@@ -243,17 +243,17 @@ def test_the_end_says_what_it_was_at_once_if_nothing_is_tried_any_more(
     monkeypatch.setattr("distributed_pg.storage.uploader.END_SECONDS", 0.1)
 
     class Broken(RemoteRun):
-        def publish(self, folder: Path) -> None:
+        def upload(self, folder: Path) -> None:
             if (folder / "config.json").read_text() == "second":
                 raise AttributeError("'NoneType' object has no attribute 'send'")
 
     (tmp_path / "config.json").write_text("first")
-    publisher = Uploader(Broken(uri), tmp_path, quiet)
-    publisher.begin()
+    uploader = Uploader(Broken(uri), tmp_path, quiet)
+    uploader.begin()
     (tmp_path / "config.json").write_text("second")
-    publisher.changed()
+    uploader.changed()
     with pytest.raises(RunError, match=r"AttributeError: 'NoneType' .*; the last checkpoint is in"):
-        publisher.end()
+        uploader.end()
 
 
 def test_a_terminal_that_is_gone_does_not_end_the_publishing(uri: str) -> None:
@@ -264,7 +264,7 @@ def test_a_terminal_that_is_gone_does_not_end_the_publishing(uri: str) -> None:
             raise BrokenPipeError(32, "Broken pipe")
 
     with open_run(replace(CONFIG, run_dir=uri), tell) as run:
-        published(run, uri, 1)
+        uploaded(run, uri, 1)
         begun.set()
         with pytest.MonkeyPatch.context() as patch:
             tried = threading.Event()
@@ -276,7 +276,7 @@ def test_a_terminal_that_is_gone_does_not_end_the_publishing(uri: str) -> None:
             patch.setattr(RemoteRun, "_all_keys", fail)
             make_update(run, 2)
             assert tried.wait(SECONDS)
-        published(run, uri, 3)
+        uploaded(run, uri, 3)
 
 
 @pytest.mark.parametrize("harm", [shutil.rmtree, lambda path: path.rename(path.parent / "moved")])
@@ -286,7 +286,7 @@ def test_a_folder_that_is_removed_does_not_take_what_is_published_along(
     monkeypatch.setattr("distributed_pg.storage.uploader.END_SECONDS", 0.1)
 
     def act(run: RunDir) -> None:
-        published(run, uri, 1)
+        uploaded(run, uri, 1)
         harm(run.path)
         run.when_saved()
 
@@ -295,14 +295,14 @@ def test_a_folder_that_is_removed_does_not_take_what_is_published_along(
     assert update_at(uri) == 1
 
 
-def test_checkpoints_that_are_removed_stay_published(uri: str, tmp_path: Path) -> None:
+def test_checkpoints_that_are_removed_stay_uploaded(uri: str, tmp_path: Path) -> None:
     remote = RemoteRun(uri)
     run = RunDir.create(replace(CONFIG, run_dir=tmp_path / "run"))
     run.save(CONFIG, state_after(1), best=False)
-    remote.publish(run.path)
+    remote.upload(run.path)
     shutil.rmtree(run.path / "checkpoints")
     with pytest.raises(RunError, match="there is no run in"):
-        remote.publish(run.path)
+        remote.upload(run.path)
     assert update_at(uri) == 1
 
 
@@ -330,8 +330,8 @@ def test_what_the_store_loses_is_published_again(
     uri: str, lost: Callable[[str], list[str]], tmp_path: Path
 ) -> None:
     with open_run(replace(CONFIG, run_dir=uri), quiet) as run:
-        published(run, uri, 1)
-        published(run, uri, 2)
+        uploaded(run, uri, 1)
+        uploaded(run, uri, 2)
         for key in lost(uri):
             fsspec.filesystem("memory").rm_file(key)
         make_update(run, 3)
@@ -344,14 +344,14 @@ def test_what_the_store_loses_is_published_again(
 def test_a_store_that_was_lost_while_it_failed_gets_everything(uri: str) -> None:
     memory, told = fsspec.filesystem("memory"), list[str]()
     with open_run(replace(CONFIG, run_dir=uri), told.append) as run:
-        published(run, uri, 1)
+        uploaded(run, uri, 1)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(RemoteRun, "_all_keys", lambda _: 1 / 0)
             make_update(run, 2)
             until(lambda: len(told) == 2)
             memory.rm(f"/{uri.removeprefix('memory://')}", recursive=True)
         make_update(run, 3)
-    assert told[-1] == f"{uri}: the run is published again"
+    assert told[-1] == f"{uri}: the run is uploaded again"
     assert update_at(uri) == 3
 
 

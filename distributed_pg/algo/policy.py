@@ -79,20 +79,19 @@ def _joined(
 class Policy:
     """pi(action | x) = softmax(logits): two layers, the last action's logit fixed at 0.
 
-    For two actions this is the sigmoid of the classic script. In the place of the last logit the
-    network says what return it expects, which may serve as a baseline. The arrays are all there is:
-    a policy of other meaning but the same shapes (a sum of gradients, a cache) is stored in one as
-    well.
+    For two actions this is the sigmoid of the classic script. In the place of the last logit stands
+    the value: the return that the network expects, which may serve as a baseline. The arrays are
+    all there is, so a sum of gradients or a cache, which has the same shapes, is stored in one too.
     """
 
     w1: Floats
     """Pixels to hidden units, (D, H). Row d is what pixel d adds to the hidden units."""
     w2: Floats
-    """Hidden units to outputs, (H, A) for A actions: A-1 logits and the expected return."""
+    """Hidden units to outputs, (H, A) for A actions: A-1 logits and the value."""
 
     @classmethod
     def init(cls, seed: int, inputs: int, hidden_units: int, actions: int) -> "Policy":
-        """Random weights, normal / sqrt(fan-in), from ``seed`` alone; 0 for the expected return."""
+        """Random weights, normal / sqrt(fan-in), from ``seed`` alone; 0 for the value."""
         random = np.random.default_rng(seed)
         w1 = random.standard_normal((inputs, hidden_units)) / math.sqrt(inputs)
         w2 = random.standard_normal((hidden_units, actions - 1)) / math.sqrt(hidden_units)
@@ -120,7 +119,7 @@ class Policy:
     ) -> tuple[Floats, Floats]:
         """Hidden activations (H,) and outputs (A,) for one difference frame.
 
-        The outputs are the logits of all actions but the last, and the expected return.
+        The outputs are the logits of all actions but the last, and the value.
 
         Args:
             pixels: positions of the changed pixels in the flattened frame, (n,); n may be 0.

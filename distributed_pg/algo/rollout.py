@@ -18,7 +18,7 @@ from distributed_pg.envs.pong import PongEnv
 TRAINING, EVALUATION = 0, 1
 """Streams of random numbers that never meet, whatever the seeds."""
 _VALUE_WEIGHT = 0.5
-"""Of the squared error of the expected returns, beside the policy's objective."""
+"""Weight of the squared error of the values beside the policy's objective."""
 _BLOCK = 1024
 """Steps for which noise is drawn, and room for activations made, at a time."""
 
@@ -79,7 +79,7 @@ class Trajectory:
 
     @property
     def outputs(self) -> Floats:
-        """The logits of all actions but the last, and the expected return, (T, A)."""
+        """The logits of all actions but the last, and the value, (T, A)."""
         return self._joined(self.output_blocks)
 
     @property
@@ -177,7 +177,7 @@ def choose(outputs: Floats, noise: Sequence[float]) -> int:
         noise: one number for each action.
     """
     logits = outputs.tolist()
-    logits[-1] = 0.0  # in its place stood the expected return
+    logits[-1] = 0.0  # in its place stood the value
     scores = list(map(add, logits, noise))
     return scores.index(max(scores))
 
@@ -195,8 +195,8 @@ def episode_gradient(policy: Policy, trajectory: Trajectory, config: TrainConfig
 
     Williams, "Simple statistical gradient-following algorithms for connectionist reinforcement
     learning", 1992. The advantage is the return, normalized over the episode. With a learned
-    baseline (Sutton and Barto, "Reinforcement learning", 2018, section 13.4) what the network
-    expects is subtracted first, and its squared error is a second objective.
+    baseline (Sutton and Barto, "Reinforcement learning", 2018, section 13.4) the value is
+    subtracted first, and its squared error is a second objective.
     """
     steps = len(trajectory.actions)
     outputs, learned = trajectory.outputs, config.baseline == "learned"
@@ -206,7 +206,7 @@ def episode_gradient(policy: Policy, trajectory: Trajectory, config: TrainConfig
     output_gradients = -action_probabilities(outputs)
     output_gradients[np.arange(steps), trajectory.actions] += 1.0
     output_gradients *= normalized(advantages)[:, None]
-    # The last action has no logit of its own; the expected return has its place.
+    # The last action has no logit of its own; the value has its place.
     output_gradients[:, -1] = _VALUE_WEIGHT * advantages if learned else 0.0
     frame_starts = np.zeros(steps + 1, np.intp)
     np.cumsum([len(pixels) for pixels in trajectory.pixels], out=frame_starts[1:])

@@ -40,7 +40,7 @@ def strongest_units(trained: TrainedPolicy, count: int) -> list[Unit]:
     """The units with the largest outgoing weights, or all if there are fewer, largest first."""
     config, policy = trained.config, trained.policy
     logits = policy.w2.copy()
-    logits[:, -1] = 0.0  # the last action's; what stands there is the expected return's
+    logits[:, -1] = 0.0  # the last action's; what stands there is the value's
     sizes, favoured = np.linalg.norm(logits, axis=1), logits.argmax(axis=1)
     shape = observation_shape(config.crop)
     return [

@@ -232,7 +232,7 @@ def _train(
     seconds: float,
     start: Callable[[TrainConfig], Worker],
 ) -> Rate:
-    cluster = _CountingCluster(config, workers, start=start)
+    cluster = _CountingPool(config, workers, start=start)
     with cluster:
         _watch_training(config, state, cluster, seconds)
     # Before a worker's first episode it waited for the start.
@@ -248,7 +248,7 @@ def _train(
     )
 
 
-class _CountingCluster(RayWorkerPool):
+class _CountingPool(RayWorkerPool):
     """Remembers every episode, so that whole episodes are counted with the time they took."""
 
     def __init__(
@@ -258,7 +258,7 @@ class _CountingCluster(RayWorkerPool):
         self.finished: list[EpisodeStats] = []
 
     def poll(self, timeout: float, deadline: float) -> list[PoolEvent]:
-        """:meth:`RayWorkerPool.wait`."""
+        """:meth:`RayWorkerPool.poll`."""
         events = super().poll(timeout, deadline)
         self.finished += [event.stats for event in events if isinstance(event, EpisodeDone)]
         return events

@@ -176,7 +176,7 @@ class RayWorkerPool:
         return len(self._idle)
 
     def can_submit(self, free: int) -> bool:
-        """Whether to give out one of ``free`` tasks; see :class:`Cluster`."""
+        """Whether to give out one of ``free`` tasks; see :class:`WorkerPool`."""
         return free > 0 and bool(self._idle or (self._playing and free >= self._ready))
 
     def submit(self, task: EpisodeTask) -> None:

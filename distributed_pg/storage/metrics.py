@@ -62,7 +62,7 @@ class UpdateRecord:
     """How many updates old the weights were that played this update's episodes."""
     update_seconds: float
     """The learner's time for this update: fetching and summing the gradients, the step and
-    publishing the weights."""
+    broadcasting the weights."""
     weights_checksum: str
     """Of the weights after this update."""
 

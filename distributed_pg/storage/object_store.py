@@ -23,7 +23,7 @@ POINTER = "run.json"
 FORMAT = "distributed_pg run 1"
 DATA = "data"
 FETCH_ATTEMPTS = 3
-"""How often a reader begins again when the run was published anew while it read."""
+"""How often a reader begins again when the run was uploaded anew while it read."""
 
 _NAME = re.compile(r"config\.json|metrics\.jsonl|checkpoints/(best|update-\d{8,20})\.safetensors")
 _KEY = re.compile(r"[0-9a-f]{20}-[\w.-]{1,60}")
@@ -41,7 +41,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 
 
 class TakenOverError(RunError):
-    """Another process publishes at the same URI."""
+    """Another process uploads at the same URI."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ class RemoteRun:
         self._root = root.rstrip("/")
         self._writer = uuid.uuid4().hex
         self._before: str | None = None  # the writer that this one goes on from
-        self._published: dict[str, tuple[tuple[int, int], Stored]] = {}
+        self._uploaded: dict[str, tuple[tuple[int, int], Stored]] = {}
         self._garbage: set[str] | None = None
 
     @property
@@ -107,7 +107,7 @@ class RemoteRun:
         return self._before is None
 
     def pointer(self) -> Pointer | None:
-        """What is published now; None: nothing is.
+        """What is uploaded now; None: nothing is.
 
         Raises:
             RunError: the store does not answer, or what is there is no run.
@@ -156,7 +156,7 @@ class RemoteRun:
         return [folder / name for name in files]
 
     def take_over(self) -> None:
-        """Go on with what is published there: the process that published it has ended.
+        """Go on with what is uploaded there: the process that uploaded it has ended.
 
         Raises:
             UsageError: nothing is.
@@ -164,13 +164,13 @@ class RemoteRun:
         """
         self._before = self._existing().writer
 
-    def publish(self, folder: Path) -> None:
+    def upload(self, folder: Path) -> None:
         """Copy the folder of the run as it is now to the store.
 
         Raises:
-            TakenOverError: another process has published there.
+            TakenOverError: another process has uploaded there.
             RunError: the folder is gone, or the store does not answer, or denies; what was
-                published before is still there.
+                uploaded before is still there.
         """
         pointer = self.pointer()
         if pointer is not None and pointer.writer not in (self._writer, self._before):
@@ -191,7 +191,7 @@ class RemoteRun:
             self._remove_all_but({stored.key for stored in new.files.values()})
 
     def remove(self) -> None:
-        """Take away what this process has published, if nobody else has since.
+        """Take away what this process has uploaded, if nobody else has since.
 
         Raises:
             RunError: the store does not answer, or denies.
@@ -206,7 +206,7 @@ class RemoteRun:
                     self._fs.rm_file(f"{self._root}/{DATA}/{stored.key}")
 
     def _check_is_run(self, folder: Path, new: Pointer, before: Pointer | None) -> None:
-        """Raise RunError where the folder was removed or emptied: what is published stays."""
+        """Raise RunError where the folder was removed or emptied: what is uploaded stays."""
         had_checkpoints = before is not None and any(map(is_checkpoint, before.files))
         lost_them = had_checkpoints and not any(map(is_checkpoint, new.files))
         if lost_them or not (folder / "config.json").exists():
@@ -255,7 +255,7 @@ class RemoteRun:
         try:
             status = path.stat()
             version = status.st_mtime_ns, status.st_size
-            before = self._published.get(name)
+            before = self._uploaded.get(name)
             if before is not None and before[0] == version and before[1].key in there:
                 return before[1]
             content = path.read_bytes()
@@ -267,7 +267,7 @@ class RemoteRun:
         stored = Stored(f"{digest[:20]}-{path.name}", digest)
         if stored.key not in there:
             self._fs.pipe_file(f"{self._root}/{DATA}/{stored.key}", content)
-        self._published[name] = version, stored
+        self._uploaded[name] = version, stored
         return stored
 
     def _all_keys(self) -> set[str]:
@@ -278,7 +278,7 @@ class RemoteRun:
         return {path.rpartition("/")[2] for path in found}
 
     def _remove_all_but(self, keys: set[str]) -> None:
-        """Delete what is not published any more."""
+        """Delete what is not uploaded any more."""
         for key in (self._garbage or set()) - keys:
             with suppress(FileNotFoundError):
                 self._fs.rm_file(f"{self._root}/{DATA}/{key}")
@@ -309,7 +309,7 @@ def is_checkpoint(name: str) -> bool:
 
 
 def _names(folder: Path) -> list[str]:
-    """The files of a run's folder that are published."""
+    """The files of a run's folder that are uploaded."""
     paths = [*folder.glob("*.json*"), *folder.glob("checkpoints/*.safetensors")]
     names = (path.relative_to(folder).as_posix() for path in sorted(paths))
     return [name for name in names if _NAME.fullmatch(name)]

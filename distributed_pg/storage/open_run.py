@@ -1,4 +1,4 @@
-"""Where a run is kept: in a folder, or in a folder of this machine that is published at a URI."""
+"""Where a run is kept: in a folder, or in a folder of this machine that is uploaded at a URI."""
 
 import tempfile
 from collections.abc import Callable, Collection, Iterator
@@ -24,7 +24,7 @@ def open_run(config: TrainConfig, message: Callable[[str], None]) -> Iterator[Ru
     """The folder of a new run, or with ``config.resume`` of an old one, for this process alone.
 
     If the run is kept at a URI, the folder is a new one in runs/. The first state that is saved
-    there is published at the URI before training begins, later ones meanwhile, the last one by the
+    there is uploaded at the URI before training begins, later ones meanwhile, the last one by the
     end of the ``with`` block. Until then a run that was there is not touched.
 
     If the block ends in an error before this process has made an update, what was made for it is
@@ -42,7 +42,7 @@ def open_run(config: TrainConfig, message: Callable[[str], None]) -> Iterator[Ru
         return
     remote = RemoteRun(location)
     run_dir = _begun(config, remote) if is_new else _fetched(config, remote, message)
-    with _kept(run_dir, message), _published(run_dir, remote, message):
+    with _kept(run_dir, message), _uploaded(run_dir, remote, message):
         yield run_dir
 
 
@@ -58,37 +58,35 @@ def _kept(run_dir: RunDir, message: Callable[[str], None]) -> Iterator[None]:
 
 
 @contextmanager
-def _published(
-    run_dir: RunDir, remote: RemoteRun, message: Callable[[str], None]
-) -> Iterator[None]:
-    """Publish the folder whenever a state was saved in it, and the last one at the end."""
-    publisher = Uploader(remote, run_dir.path, message)
+def _uploaded(run_dir: RunDir, remote: RemoteRun, message: Callable[[str], None]) -> Iterator[None]:
+    """Upload the folder whenever a state was saved in it, and the last one at the end."""
+    uploader = Uploader(remote, run_dir.path, message)
 
     def begin() -> None:
-        run_dir.when_saved = publisher.changed
-        publisher.begin()
+        run_dir.when_saved = uploader.changed
+        uploader.begin()
         message(f"The run is kept at {remote.uri}, and meanwhile in {run_dir.path}")
 
-    run_dir.when_saved, run_dir.check_ours = begin, publisher.check
+    run_dir.when_saved, run_dir.check_ours = begin, uploader.check
     try:
         yield
     except BaseException as error:
         # An interrupted run stays, however early: the user may go on with it.
         if isinstance(error, Exception) and not run_dir.has_updates:
-            _withdraw(publisher, remote, message)
+            _withdraw(uploader, remote, message)
             raise
         try:
-            publisher.end()
-        except RunError as unpublished:  # beside the error that ended the run, not in its place
-            message(str(unpublished))
+            uploader.end()
+        except RunError as not_uploaded:  # beside the error that ended the run, not in its place
+            message(str(not_uploaded))
         raise
-    publisher.end()
+    uploader.end()
 
 
-def _withdraw(publisher: Uploader, remote: RemoteRun, message: Callable[[str], None]) -> None:
+def _withdraw(uploader: Uploader, remote: RemoteRun, message: Callable[[str], None]) -> None:
     """Take a run that has not begun away from its URI; one that was there before stays."""
-    publisher.stop()
-    if publisher.has_published and remote.is_new:
+    uploader.stop()
+    if uploader.has_uploaded and remote.is_new:
         try:
             remote.remove()
         except RunError as error:

@@ -1,4 +1,4 @@
-"""The learner: collect gradients in order, update, publish, and again."""
+"""The learner: sum gradients in order, update, broadcast, and again."""
 
 import math
 import time
@@ -122,7 +122,7 @@ class Learner:
             self._schedule.mark_summed(episode)
 
     def _update(self) -> None:
-        """Apply the summed gradient; make, publish and record the next version of the weights."""
+        """Apply the summed gradient; make, broadcast and record the next version of the weights."""
         begin, state = self._clock(), self._state
         gradient_norm = self._finite_norm("gradient", self._gradient)
         policy, cache = state.policy.copy(), state.cache.copy()
