@@ -242,7 +242,7 @@ def test_without_the_game_nothing_is_left(tmp_path: Path, monkeypatch: pytest.Mo
     def no_rom(*_: Any, **__: Any) -> None:
         raise RunError("Pong ROM: there is none")
 
-    monkeypatch.setattr("distributed_pg.trainer.RayCluster", no_rom)
+    monkeypatch.setattr("distributed_pg.trainer.RayWorkerPool", no_rom)
     with pytest.raises(RunError, match="Pong ROM"):
         train(replace(CONFIG, run_dir=tmp_path / "run"))
     assert listing(tmp_path) == {}

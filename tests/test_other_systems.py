@@ -48,7 +48,7 @@ from distributed_pg.training.learner import Learner
 from distributed_pg.storage.open_run import open_run
 from distributed_pg.algo.state import TrainingState
 from distributed_pg.monitoring.reporter import NullReporter
-from simulated_cluster import SimulatedCluster, play_for_real
+from simulated_cluster import SimulatedWorkerPool, play_for_real
 
 config = TrainConfig(
     batch_size=2, frame_limit=400, hidden_units=8, stop_episodes=4, run_dir=Path("run")
@@ -56,7 +56,7 @@ config = TrainConfig(
 with _StopSignals(), open_run(config, print) as run_dir:
     state = TrainingState.initial(config)
     saved = run_dir.save(config, state, best=False)
-    cluster = SimulatedCluster(play_for_real(config), 2)
+    cluster = SimulatedWorkerPool(play_for_real(config), 2)
     learner = Learner(config, state, cluster, run_dir, NullReporter(), saved, cluster.clock)
     assert learner.run(lambda: False)
     print(learner.save().name)
