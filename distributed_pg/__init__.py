@@ -1,3 +1,80 @@
-"""Distributed policy gradients on Atari Pong: numpy policy, Ray workers, exact schedule."""
+"""Distributed policy gradients on Atari Pong: numpy policy, Ray workers, exact schedule.
+
+What is named here is the public face. Each name is imported when it is first used: importing the
+package loads neither numpy, whose kernels :func:`pin_kernels` may still choose, nor Ray.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from distributed_pg._gymnasium import register_when_imported
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from distributed_pg.algo.policy import Policy
+    from distributed_pg.config import TrainConfig, preset
+    from distributed_pg.determinism import pin_kernels
+    from distributed_pg.envs.pong import PongEnv
+    from distributed_pg.errors import (
+        CheckpointError,
+        ConfigError,
+        RomNotFoundError,
+        RunError,
+        UsageError,
+    )
+    from distributed_pg.evaluation import Evaluation, evaluate
+    from distributed_pg.monitoring.reporter import Reporter
+    from distributed_pg.storage.policy_file import TrainedPolicy, load_policy
+    from distributed_pg.trainer import TrainResult, resume, train
+    from distributed_pg.viewer.video import record
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "Evaluation",
+    "Policy",
+    "PongEnv",
+    "Reporter",
+    "RomNotFoundError",
+    "RunError",
+    "TrainConfig",
+    "TrainResult",
+    "TrainedPolicy",
+    "UsageError",
+    "__version__",
+    "evaluate",
+    "load_policy",
+    "pin_kernels",
+    "preset",
+    "record",
+    "resume",
+    "train",
+]
+
+_HOMES = {
+    "algo.policy": ("Policy",),
+    "config": ("TrainConfig", "preset"),
+    "determinism": ("pin_kernels",),
+    "envs.pong": ("PongEnv",),
+    "errors": ("CheckpointError", "ConfigError", "RomNotFoundError", "RunError", "UsageError"),
+    "evaluation": ("Evaluation", "evaluate"),
+    "monitoring.reporter": ("Reporter",),
+    "storage.policy_file": ("TrainedPolicy", "load_policy"),
+    "trainer": ("TrainResult", "resume", "train"),
+    "viewer.video": ("record",),
+}
+register_when_imported()
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from the module that it lives in."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return __all__

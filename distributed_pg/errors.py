@@ -17,7 +17,7 @@ class UsageError(Exception):
     """The command or the config asks for something that is not allowed (exit code 2)."""
 
 
-class ConfigError(UsageError):
+class ConfigError(UsageError, ValueError):
     """A config field has a value outside its range. The message names the field and the range."""
 
 

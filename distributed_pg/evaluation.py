@@ -13,7 +13,7 @@ from distributed_pg.config import NumWorkers, TrainConfig
 from distributed_pg.runtime.actor import Submit, Worker
 from distributed_pg.runtime.ray_worker_pool import RayWorkerPool
 from distributed_pg.runtime.session import ray_session
-from distributed_pg.storage.policy_file import load_policy_at
+from distributed_pg.storage.policy_file import load_policy
 from distributed_pg.training.dispatcher import Dispatcher
 from distributed_pg.training.schedule import Schedule
 from distributed_pg.training.worker_pool import WorkerPool
@@ -53,7 +53,7 @@ def evaluate(
     The games follow from ``seed`` and are none of those that any training run plays.
 
     Args:
-        checkpoint: where it is; see :func:`distributed_pg.storage.policy_file.load_policy_at`.
+        checkpoint: where it is; see :func:`distributed_pg.storage.policy_file.load_policy`.
         episodes: games to play, at least 1.
         greedy: take the most probable action instead of sampling.
         seed: of the games and the sampling.
@@ -66,7 +66,7 @@ def evaluate(
         UsageError: there is nothing at ``checkpoint``.
         RunError: it cannot be read, or nobody answers at the address.
     """
-    loaded = load_policy_at(checkpoint, message)
+    loaded = load_policy(checkpoint, message)
     play = _play(seed, greedy)
     with (
         ray_session(address, num_workers, message) as session,

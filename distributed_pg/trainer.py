@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distributed_pg._extras import need_extra
-from distributed_pg.algo.state import TrainingState
+from distributed_pg.algo.state import Progress, TrainingState
 from distributed_pg.config import TrainConfig
 from distributed_pg.monitoring.reporter import NullReporter, Reporter
 from distributed_pg.monitoring.sinks import Sink, Sinks
@@ -35,11 +35,8 @@ class TrainResult:
     checkpoint: Path
     """The checkpoint written at the end."""
     weights_checksum: str
-    updates: int
-    episodes: int
-    frames: int
-    running_mean: float | None
-    mean_100: float | None
+    progress: Progress
+    """Updates, episodes, frames and rewards of the whole run."""
     interrupted: bool
     """Whether it was asked to stop before a stop condition held."""
 
@@ -80,16 +77,11 @@ def _train(
     state, checkpoint = _start(config, run_dir, reporter)
     training = _Training(config, run_dir, reporter, stop_asked, state, checkpoint)
     finished = training.run()
-    progress = training.state.progress
     return TrainResult(
         run_dir=run_dir.path,
         checkpoint=training.checkpoint,
         weights_checksum=weights_checksum(training.state.policy),
-        updates=progress.update,
-        episodes=progress.episodes,
-        frames=progress.frames,
-        running_mean=progress.running_mean,
-        mean_100=progress.mean_100,
+        progress=training.state.progress,
         interrupted=not finished,
     )
 
@@ -165,6 +157,30 @@ def _requested_cpus(config: TrainConfig, session: RaySession) -> AbstractContext
         return session.requested_cpus(config.num_workers)
     most = config.max_workers or sys.maxsize
     return session.requested_cpus(min(config.episodes_at_a_time, most))
+
+
+def resume(
+    location: str | Path,
+    reporter: Reporter | None = None,
+    stop_asked: Callable[[], bool] = lambda: False,
+    **changes: Any,
+) -> TrainResult:
+    """Go on with the run in a folder or at a URI; see :func:`train` and :func:`resume_config`.
+
+    Args:
+        location: the run.
+        reporter: as for :func:`train`.
+        stop_asked: as for :func:`train`.
+        changes: settings that are to be others from now on, such as ``stop_episodes``.
+
+    Returns:
+        What was reached.
+
+    Raises:
+        UsageError: there is no run, or a setting cannot be changed.
+        RunError: as for :func:`train`.
+    """
+    return train(resume_config(location, **changes), reporter, stop_asked)
 
 
 def resume_config(location: str | Path, **changes: Any) -> TrainConfig:

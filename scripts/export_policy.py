@@ -21,7 +21,7 @@ from distributed_pg.algo.policy import Policy  # noqa: E402
 from distributed_pg.errors import RunError, UsageError  # noqa: E402
 from distributed_pg.storage.policy_file import (  # noqa: E402
     TrainedPolicy,
-    load_policy_at,
+    load_policy,
     save_policy,
 )
 
@@ -33,7 +33,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="the file to write")
     arguments = parser.parse_args()
     try:
-        policy = mean_policy([load_policy_at(place) for place in arguments.checkpoints])
+        policy = mean_policy([load_policy(place) for place in arguments.checkpoints])
         save_policy(arguments.out, policy)
     except UsageError as error:
         parser.error(str(error))

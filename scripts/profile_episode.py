@@ -19,7 +19,7 @@ from distributed_pg.algo.rollout import rollout  # noqa: E402
 from distributed_pg.algo.state import TrainingState  # noqa: E402
 from distributed_pg.config import TrainConfig  # noqa: E402
 from distributed_pg.envs.pong import PongEnv  # noqa: E402
-from distributed_pg.storage.policy_file import load_policy_at  # noqa: E402
+from distributed_pg.storage.policy_file import load_policy  # noqa: E402
 
 
 def main() -> None:
@@ -32,7 +32,7 @@ def main() -> None:
     config = TrainConfig()
     policy = TrainingState.initial(config).policy
     if arguments.checkpoint:
-        loaded = load_policy_at(arguments.checkpoint)
+        loaded = load_policy(arguments.checkpoint)
         config, policy = loaded.config, loaded.policy
     env = PongEnv(**config.env_settings())
     rollout(env, policy, config, 0)  # warm up

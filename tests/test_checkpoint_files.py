@@ -10,7 +10,7 @@ from distributed_pg.algo.state import Progress, TrainingState
 from distributed_pg.config import TrainConfig
 from distributed_pg.errors import RunError
 from distributed_pg.storage.checkpoint import load_checkpoint
-from distributed_pg.storage.policy_file import load_policy_at
+from distributed_pg.storage.policy_file import load_policy
 from distributed_pg.storage.run_dir import RunDir
 
 CONFIG = TrainConfig(hidden_units=4, batch_size=1, crop=(35, 39, 0, 160))
@@ -61,7 +61,7 @@ def test_damaged_checkpoints_never_outlive_good_ones(tmp_path: Path, keep: int) 
     for update in (180, 190):
         path = run.save(config, state_after(update), best=False)
         assert load_checkpoint(path).state.progress.update == update
-        assert load_policy_at(run.path).progress.update == update
+        assert load_policy(run.path).progress.update == update
     kept = ["150", "175", "180", "190"][-keep:]
     assert names(run) == [*kept, "200.safetensors.damaged", "225.safetensors.damaged"]
 
@@ -88,7 +88,7 @@ def test_a_name_without_a_number_is_no_newest_checkpoint(tmp_path: Path) -> None
     run = run_with(tmp_path / "run", 10, 20)
     (run.path / "checkpoints/update-old.safetensors").write_bytes(b"a copy")
     assert run.newest_checkpoint() == path_of(run, 20)
-    assert load_policy_at(run.path).progress.update == 20
+    assert load_policy(run.path).progress.update == 20
     run.save(replace(CONFIG, keep=1), state_after(30), best=False)
     assert names(run) == ["30", "update-old"]
 
@@ -110,7 +110,7 @@ def test_evaluating_a_run_says_which_checkpoint_is_damaged(
 ) -> None:
     run = run_with(tmp_path / "run", 10, 20)
     path_of(run, 20).write_bytes(b"")
-    assert load_policy_at(run.path).progress.update == 10
+    assert load_policy(run.path).progress.update == 10
     (line,) = caplog.messages
     assert line.startswith(f"{path_of(run, 20)}: not a distributed_pg checkpoint, or cut short")
     assert line.endswith("; going on from update-00000010.safetensors")
@@ -129,4 +129,4 @@ def test_checkpoints_may_be_a_link_to_another_disk(tmp_path: Path) -> None:
 def test_a_run_without_any_checkpoint_is_one_line(tmp_path: Path) -> None:
     run = run_with(tmp_path / "run")
     with pytest.raises(RunError, match=r"run: there is no checkpoint in .*/run/checkpoints$"):
-        load_policy_at(run.path)
+        load_policy(run.path)

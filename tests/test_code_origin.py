@@ -115,9 +115,9 @@ class Meddler:
 
 settings = dict(num_workers=1, batch_size=1, frame_limit=400, hidden_units=8)
 config = TrainConfig(**settings, stop_episodes=6, run_dir=runs / "one")
-assert train(config, Meddler()).episodes == 6
+assert train(config, Meddler()).progress.episodes == 6
 assert any("is played again" in text for text in Meddler.messages), Meddler.messages
-assert train(replace(config, run_dir=runs / "two")).episodes == 6
+assert train(replace(config, run_dir=runs / "two")).progress.episodes == 6
 """
 
 

@@ -82,7 +82,8 @@ def reference(tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> dict
 def test_the_lags_are_different_runs(reference: dict[int, TrainResult]) -> None:
     assert reference[0].weights_checksum != reference[1].weights_checksum
     for result in reference.values():
-        assert (result.updates, result.episodes, result.interrupted) == (4, 40, False)
+        assert (result.progress.update, result.progress.episodes) == (4, 40)
+        assert not result.interrupted
 
 
 @pytest.mark.parametrize("policy_lag", [0, 1])
@@ -108,7 +109,7 @@ def test_same_bits_when_stopped_and_resumed(
     first = train(
         replace(CONFIG, num_workers=2, policy_lag=policy_lag, run_dir=run, stop_episodes=20)
     )
-    assert first.episodes == 20
+    assert first.progress.episodes == 20
     second = train(resume_config(run, stop_episodes=40, num_workers=3))
     assert second.weights_checksum == reference[policy_lag].weights_checksum
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -124,7 +125,7 @@ def test_same_bits_when_asked_to_stop_in_the_middle(
     config = replace(CONFIG, num_workers=2, policy_lag=policy_lag, run_dir=tmp_path / "run")
     first = train(config, observer, asked.is_set)
     assert first.interrupted
-    assert 0 < first.episodes < 40
+    assert 0 < first.progress.episodes < 40
     second = train(resume_config(first.run_dir))
     assert second.weights_checksum == reference[policy_lag].weights_checksum
 

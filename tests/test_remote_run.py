@@ -304,7 +304,7 @@ def test_a_run_at_a_uri_has_the_bits_of_a_run_in_a_folder(bucket: str, tmp_path:
     whole = train(replace(CONFIG, run_dir=tmp_path / "whole"))
     uri = f"{bucket}/deep/run"
     first = train(replace(CONFIG, run_dir=uri, stop_episodes=8))
-    assert first.episodes == 8
+    assert first.progress.episodes == 8
     again = resume_config(uri, stop_episodes=16)
     assert again == replace(CONFIG, resume=uri, num_workers="auto")
     second = train(again)

@@ -132,7 +132,7 @@ def test_a_run_with_nothing_left_to_do_says_why_and_stays_as_it_is(place: str | 
     before = {path: path.read_bytes() for path in Path(str(place)).glob("*.*")}
     listener = Listener()
     result = train(resume_config(place, tensorboard=False), listener)
-    assert (result.updates, result.interrupted) == (UPDATES, False)
+    assert (result.progress.update, result.interrupted) == (UPDATES, False)
     assert result.checkpoint.exists()
     assert listener.told == [
         f"Nothing is left to do in {place}: stop_episodes is 3, and it has 3 episodes. Give "

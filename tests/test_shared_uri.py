@@ -20,7 +20,7 @@ from distributed_pg.storage.checkpoint import load_checkpoint
 from distributed_pg.storage.checkpoint_writer import CheckpointWriter
 from distributed_pg.storage.object_store import POINTER, RemoteRun, TakenOverError
 from distributed_pg.storage.open_run import load_newest_at, open_run
-from distributed_pg.storage.policy_file import load_policy_at
+from distributed_pg.storage.policy_file import load_policy
 from distributed_pg.storage.run_dir import RunDir
 from distributed_pg.storage.uploader import Uploader
 from distributed_pg.trainer import resume_config, train
@@ -365,7 +365,7 @@ def test_a_newest_checkpoint_that_is_lost_or_damaged_there_is_left_out(uri: str)
     memory.pipe_file(second, b"damaged")
     told: list[str] = []
     config = resume_config(uri)
-    assert load_policy_at(uri, told.append).progress.update == 1
+    assert load_policy(uri, told.append).progress.update == 1
     with local_run(uri, lost=quiet) as copy:
         assert RunDir.open(copy).load_newest(pytest.fail)[0].name.endswith("1.safetensors")
     with open_run(config, told.append) as again:

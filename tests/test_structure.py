@@ -13,7 +13,7 @@ from distributed_pg.determinism import kernel_environment, on_x86
 from distributed_pg.system_info import PACKAGE
 
 LAYERS = (
-    {"errors", "determinism"},
+    {"errors", "determinism", "_gymnasium"},
     {"config", "system_info", "_extras", "own_code"},
     {"envs"},
     {"algo"},

@@ -18,7 +18,7 @@ from distributed_pg.storage.policy_file import (
     FORMAT,
     PRETRAINED,
     TrainedPolicy,
-    load_policy_at,
+    load_policy,
     save_policy,
 )
 from distributed_pg.storage.tensor_file import Tensors, write_tensor_file
@@ -30,7 +30,7 @@ POLICY = Policy.init(1, *policy_shape(CONFIG))
 def test_a_policy_file_holds_the_weights_to_float16(tmp_path: Path) -> None:
     path = tmp_path / "p.safetensors"
     save_policy(path, TrainedPolicy(CONFIG, POLICY, Progress(frames=7)))
-    loaded = load_policy_at(path)
+    loaded = load_policy(path)
     assert loaded.config == CONFIG
     assert loaded.progress == Progress(frames=7)
     for ours, theirs in zip(loaded.policy.arrays, POLICY.arrays, strict=True):
@@ -41,7 +41,7 @@ def test_a_policy_file_holds_the_weights_to_float16(tmp_path: Path) -> None:
 def test_a_checkpoint_is_a_policy_too(tmp_path: Path) -> None:
     state = TrainingState({0: POLICY}, POLICY.zeros_like(), Progress())
     save_checkpoint(tmp_path / "c", CONFIG, state)
-    assert load_policy_at(tmp_path / "c").policy.w1.tobytes() == POLICY.w1.tobytes()
+    assert load_policy(tmp_path / "c").policy.w1.tobytes() == POLICY.w1.tobytes()
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_weights_that_do_not_fit(
     tensors: Tensors = {"w2": POLICY.w2} | ({} if w1 is None else {"w1": np.ascontiguousarray(w1)})
     write_tensor_file(tmp_path / "p", {"format": FORMAT, **run_texts(config, Progress())}, tensors)
     with pytest.raises(CheckpointError, match=complaint):
-        load_policy_at(tmp_path / "p")
+        load_policy(tmp_path / "p")
 
 
 def test_a_damaged_policy_file(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_a_damaged_policy_file(tmp_path: Path) -> None:
     content[-1] ^= 1
     path.write_bytes(content)
     with pytest.raises(RunError, match="damaged, its checksum does not match"):
-        load_policy_at(path)
+        load_policy(path)
 
 
 def test_the_mean_of_several() -> None:
@@ -84,7 +84,7 @@ def test_the_mean_of_several() -> None:
 
 
 def test_the_policy_in_the_package_wins() -> None:
-    trained = load_policy_at(PRETRAINED)
+    trained = load_policy(PRETRAINED)
     env = PongEnv(**trained.config.env_settings())
     for greedy in (False, True):
         assert evaluate_episode(env, trained.policy, 0, 0, greedy=greedy).reward > 0

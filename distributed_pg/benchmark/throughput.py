@@ -31,7 +31,7 @@ from distributed_pg.runtime.actor import Worker, start_worker
 from distributed_pg.runtime.ray_worker_pool import RayWorkerPool
 from distributed_pg.runtime.session import always, ray_session
 from distributed_pg.storage.metrics import UpdateRecord
-from distributed_pg.storage.policy_file import load_policy_at
+from distributed_pg.storage.policy_file import load_policy
 from distributed_pg.storage.run_dir import RunDir
 from distributed_pg.training.learner import Learner
 from distributed_pg.training.worker_pool import EpisodeDone, PoolEvent
@@ -202,7 +202,7 @@ def _standing_still(checkpoint: str | Path | None) -> tuple[TrainConfig, Trainin
     config = preset("karpathy")  # 4 frames a step, as the classic script
     state = TrainingState.initial(config)
     if checkpoint is not None:
-        loaded = load_policy_at(checkpoint)
+        loaded = load_policy(checkpoint)
         config = loaded.config
         cache = loaded.policy.zeros_like()
         state = TrainingState({0: loaded.policy}, cache, Progress())

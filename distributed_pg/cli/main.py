@@ -15,6 +15,7 @@ from distributed_pg.cli import benchmark, evaluate, play, plot, record, report, 
 from distributed_pg.determinism import pin_kernels
 from distributed_pg.errors import RunError, UsageError
 from distributed_pg.monitoring.streams import OutputError, checked_streams
+from distributed_pg.system_info import library_versions
 
 DESCRIPTION = """Learns to play Atari Pong from pixels, with policy gradients in numpy, on all CPUs
 of a machine or a Ray cluster. The same settings give the same weights, bit for bit, on any number
@@ -58,12 +59,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
+    if arguments == ["--version"]:
+        print(_versions())  # noqa: T201
+        return 0
     try:
         command = parse_command(arguments)
     except SystemExit:  # help was asked for
         return 0
     run = next(run for kind, run in COMMANDS.values() if isinstance(command, kind))
     return run(command)
+
+
+def _versions() -> str:
+    """What a report of a fault should name."""
+    versions = library_versions()
+    names = ("python", "ray", "ale-py", "gymnasium", "numpy")
+    of_libraries = ", ".join(f"{name} {versions[name]}" for name in names)
+    return f"distributed-pg {versions['distributed-pg']} ({of_libraries})"
 
 
 def _failed(error: Exception, code: int) -> int:

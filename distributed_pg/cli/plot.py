@@ -73,9 +73,9 @@ def run(args: PlotArgs) -> int:
         screen.print(milestones_table(curves))
     else:
         from distributed_pg.analysis.hidden_units import strongest_units
-        from distributed_pg.storage.policy_file import load_policy_at
+        from distributed_pg.storage.policy_file import load_policy
 
-        units = strongest_units(load_policy_at(args.weights), args.units)
+        units = strongest_units(load_policy(args.weights), args.units)
         write_figure(weights_figure(units, args.title), args.out)
     screen.print(f"Wrote {args.out}", soft_wrap=True)
     return 0

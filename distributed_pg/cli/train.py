@@ -88,6 +88,7 @@ def run(args: TrainArgs) -> int:
 def _last_lines(
     result: "TrainResult", kept_at: str | Path, address: str | None = None
 ) -> list[str]:
+    progress = result.progress
     how = "Stopped on request" if result.interrupted else "Done"
     where = "" if address is None else f" --address {address}"
     commands = (
@@ -97,7 +98,7 @@ def _last_lines(
         f"train --resume {kept_at}{where}",
     )
     return [
-        f"{how} after {result.episodes} episodes, {result.updates} updates.",
+        f"{how} after {progress.episodes} episodes, {progress.update} updates.",
         f"Weights checksum: {result.weights_checksum}",
         f"Checkpoint: {result.checkpoint}",
         "",

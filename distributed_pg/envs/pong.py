@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from operator import index
-from typing import Any
+from typing import Any, SupportsIndex
 
 import ale_py
 import gymnasium
@@ -222,6 +222,13 @@ class PongEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
             return None
         # restoreState does not redraw the emulator's screen.
         return self._start_rgb.copy() if self._at_start else self._ale.getScreenRGB()
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
+        """Refuse to be copied or pickled."""
+        raise TypeError(
+            "a PongEnv cannot be copied or pickled, as the emulator in it cannot; make another one "
+            "with the same settings, reset it with the same seed, and repeat the actions"
+        )
 
     @property
     def emulated_frames(self) -> int:

@@ -7,14 +7,17 @@ A policy file is sealed and has the tensors ``w1`` and ``w2``, which may be floa
 import logging
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from distributed_pg.algo.policy import Policy
+from distributed_pg.algo.rollout import choose
 from distributed_pg.algo.state import Progress, policy_shape
 from distributed_pg.config import TrainConfig
+from distributed_pg.envs.pong import observation_shape
 from distributed_pg.errors import CheckpointError, UsageError, one_line
 from distributed_pg.storage import checkpoint
 from distributed_pg.storage.object_store import is_uri
@@ -35,6 +38,54 @@ class TrainedPolicy:
     config: TrainConfig
     policy: Policy
     progress: Progress
+    random: np.random.Generator = field(
+        default_factory=np.random.default_rng, repr=False, compare=False
+    )
+    """What :meth:`predict` samples with."""
+
+    def predict(
+        self,
+        observation: NDArray[np.int8],
+        deterministic: bool = False,
+        *,
+        state: object = None,  # noqa: ARG002 - of the signature
+        episode_start: object = None,  # noqa: ARG002
+    ) -> tuple[np.int64 | NDArray[np.int64], None]:
+        """Choose an action for one observation, or for each of a batch.
+
+        It has the arguments and the result of Stable-Baselines3's ``predict``, so what works with
+        its models works with this policy.
+
+        Args:
+            observation: of a PongEnv with the crop of :attr:`config`: (80, 80) as a rule, or a
+                batch, (N, 80, 80).
+            deterministic: take the most probable action instead of sampling.
+            state: not used: the policy has no memory.
+            episode_start: not used.
+
+        Returns:
+            The action or actions (N,), and None in the place of a state.
+
+        Raises:
+            ValueError: the observation has another shape.
+        """
+        shape = observation_shape(self.config.crop)
+        observation = np.asarray(observation)
+        if observation.shape[-2:] != shape or observation.ndim not in (2, 3):
+            raise ValueError(
+                f"observation: has the shape {observation.shape}; allowed: {shape}, or a batch "
+                f"(N, {shape[0]}, {shape[1]})"
+            )
+        frames = observation.reshape(-1, shape[0] * shape[1])
+        actions = np.array([self._choose(frame, deterministic) for frame in frames], np.int64)
+        return (actions[0] if observation.ndim == 2 else actions), None
+
+    def _choose(self, frame: NDArray[np.int8], deterministic: bool) -> int:
+        pixels = frame.nonzero()[0]
+        _, outputs = self.policy.forward(pixels, frame[pixels].astype(np.float32))
+        actions = len(outputs)
+        noise = [0.0] * actions if deterministic else self.random.gumbel(size=actions).tolist()
+        return choose(outputs, noise)
 
 
 def save_policy(path: Path, trained: TrainedPolicy) -> None:
@@ -48,7 +99,7 @@ def save_policy(path: Path, trained: TrainedPolicy) -> None:
     write_tensor_file(path, texts, {"w1": w1, "w2": w2})
 
 
-def load_policy_at(
+def load_policy(
     location: str | Path, message: Callable[[str], None] | None = None
 ) -> TrainedPolicy:
     """The newest policy of a run (its folder or URI), that of a file, or :data:`PRETRAINED`.
@@ -62,13 +113,13 @@ def load_policy_at(
         RunError: it cannot be read.
     """
     if str(location) == PRETRAINED:
-        return load_policy(_PRETRAINED_FILE)
+        return read_policy(_PRETRAINED_FILE)
     if not is_uri(location) and not _is_folder(Path(location)):
-        return load_policy(Path(location))
-    return load_newest_at(location, load_policy, message or _LOG.warning)
+        return read_policy(Path(location))
+    return load_newest_at(location, read_policy, message or _LOG.warning)
 
 
-def load_policy(path: Path) -> TrainedPolicy:
+def read_policy(path: Path) -> TrainedPolicy:
     """The newest weights of a checkpoint, or those of a policy file.
 
     Raises:

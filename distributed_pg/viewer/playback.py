@@ -12,7 +12,7 @@ from distributed_pg.algo.policy import Policy, action_probabilities
 from distributed_pg.algo.rollout import EVALUATION, begin_episode, choose, episode_seed
 from distributed_pg.config import TrainConfig
 from distributed_pg.envs.pong import PongEnv
-from distributed_pg.storage.policy_file import load_policy_at
+from distributed_pg.storage.policy_file import load_policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Game:
             UsageError: there is nothing.
             RunError: it cannot be read.
         """
-        loaded = load_policy_at(checkpoint)
+        loaded = load_policy(checkpoint)
         env = ControllablePong(**loaded.config.env_settings())
         return cls(loaded.config, loaded.policy, env)
 

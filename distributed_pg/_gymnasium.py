@@ -1,0 +1,64 @@
+"""Makes ``gymnasium.make("distributed_pg/Pong-v0")`` known, without importing gymnasium for it."""
+
+import sys
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
+from types import ModuleType
+
+ENV_ID = "distributed_pg/Pong-v0"
+
+
+def register_when_imported() -> None:
+    """Register the environment now, or as soon as gymnasium is imported."""
+    if "gymnasium" in sys.modules:
+        _register()
+    else:
+        sys.meta_path.insert(0, _Finder())
+
+
+def _register() -> None:
+    import gymnasium
+
+    if ENV_ID not in gymnasium.registry:
+        gymnasium.register(ENV_ID, entry_point="distributed_pg.envs.pong:PongEnv")
+
+
+class _Finder(MetaPathFinder):
+    """Finds gymnasium as it would be found otherwise, and has it loaded by :class:`_Loader`.
+
+    Gymnasium has had no plugins since 1.0: an environment is known once the package that brings it
+    has been imported. Ours must not import gymnasium, and numpy with it, only to be imported.
+    """
+
+    def find_spec(
+        self,
+        name: str,
+        path: Sequence[str] | None,  # noqa: ARG002 - of the interface
+        target: ModuleType | None = None,  # noqa: ARG002
+    ) -> ModuleSpec | None:
+        """See :class:`importlib.abc.MetaPathFinder`."""
+        if name != "gymnasium":
+            return None
+        sys.meta_path.remove(self)
+        spec = find_spec(name)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Loader(spec.loader)
+        return spec
+
+
+class _Loader(Loader):
+    """Loads a module, then registers the environment."""
+
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        """See :class:`importlib.abc.Loader`."""
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """See :class:`importlib.abc.Loader`."""
+        self._loader.exec_module(module)
+        _register()
