@@ -80,7 +80,7 @@ def test_gymnasium_makes_the_environment_by_its_id() -> None:
             f"import {order}; env = gymnasium.make('distributed_pg/Pong-v0', frame_skip=2);"
             "print(env.reset(seed=1)[0].shape, env.unwrapped, gymnasium.__spec__.name)"
         )
-        assert run(code) == "(80, 80) <PongEnv instance> gymnasium"
+        assert run(code) == "(80, 80) <PongEnv<distributed_pg/Pong-v0>> gymnasium"
     envs = gymnasium.make_vec("distributed_pg/Pong-v0", num_envs=2)
     envs.reset(seed=3)
     observations, rewards, *_ = envs.step(np.array([0, 1]))
