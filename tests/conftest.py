@@ -1,7 +1,6 @@
 """Shared by all tests. Importing this holds numpy to the kernels that the command uses."""
 
 import os
-from collections.abc import Iterator
 
 from distributed_pg.determinism import pin_kernels
 
@@ -9,7 +8,6 @@ pin_kernels()
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
 import pytest  # noqa: E402
-import ray  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
 from distributed_pg.algo.policy import Policy  # noqa: E402
@@ -33,17 +31,3 @@ def pong() -> PongEnv:
 @pytest.fixture(scope="session")
 def policy() -> Policy:
     return Policy.init(seed=3, inputs=6400, hidden_units=200, actions=2)
-
-
-@pytest.fixture(scope="session")
-def local_ray() -> Iterator[None]:
-    """One Ray for all tests that train in this process: three CPUs, whatever the machine has."""
-    ray.init(
-        address="local",
-        num_cpus=3,
-        include_dashboard=False,
-        log_to_driver=False,
-        _system_config={"metrics_report_interval_ms": 1000},
-    )
-    yield
-    ray.shutdown()

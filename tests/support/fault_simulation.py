@@ -18,7 +18,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
-from simulated_cluster import Clock, Faults, SimulatedWorkerPool
+from simulated_pool import Clock, Faults, SimulatedWorkerPool
 
 from distributed_pg.algo.policy import Gradient, Policy
 from distributed_pg.algo.rmsprop import RMSProp

@@ -6,11 +6,10 @@ import urllib.request
 from collections import Counter
 from dataclasses import dataclass, replace
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import pytest
-from command import until
+from command import ROOT, until
 from prometheus_client.parser import text_string_to_metric_families
 
 from distributed_pg.config import TrainConfig
@@ -20,7 +19,7 @@ from distributed_pg.storage.metrics import UpdateRecord, read_metrics
 from distributed_pg.trainer import resume_config, train
 
 CONFIG = TrainConfig(batch_size=3, hidden_units=20, num_workers=2, stop_episodes=6)
-DASHBOARD = Path(__file__).parent.parent / "docs" / "grafana-dashboard.json"
+DASHBOARD = ROOT / "docs" / "grafana-dashboard.json"
 Samples = dict[tuple[str, str], float]
 """Values by name and by the histogram bucket that they are of."""
 

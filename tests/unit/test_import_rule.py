@@ -1,15 +1,9 @@
-"""Promises about the package as a whole."""
+"""Imports between the packages go down only."""
 
 import ast
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
-from distributed_pg.determinism import kernel_environment, on_x86
 from distributed_pg.system_info import PACKAGE
 
 LAYERS = (
@@ -28,16 +22,6 @@ LAYERS = (
 )
 """The packages and modules at the top, each with what it may import above it in this table."""
 MAY_IMPORT_RAY = {"runtime", "benchmark"}
-
-
-def python(code: str, **environment: str) -> str:
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
 
 
 def imported(file: Path) -> Iterator[str]:
@@ -70,29 +54,3 @@ def test_imports_go_down_only() -> None:
             if not allowed and floor.get(there, 99) >= floor[here]:
                 wrong.append(f"{file.relative_to(PACKAGE)} imports {module}")
     assert wrong == []
-
-
-def test_the_command_line_does_not_load_numpy_before_it_is_needed() -> None:
-    """Or the kernels could not be chosen any more, and --help would be slow."""
-    assert python("import sys, distributed_pg.cli.main; print('numpy' in sys.modules)") == "False"
-
-
-def test_the_command_line_holds_nothing_to_kernels_when_it_is_only_imported() -> None:
-    # So it is by the benchmark's processes: those of the classic way may use all of the CPU.
-    code = (
-        "import os; from distributed_pg.determinism import kernel_environment as held;"
-        "[os.environ.pop(name, None) for name in held()]; import distributed_pg.cli.main;"
-        "print(*held().keys() & os.environ.keys())"
-    )
-    assert python(code) == ""
-
-
-@pytest.mark.skipif(not on_x86(), reason="the kernels are held on x86-64 only")
-def test_the_environment_turns_off_what_is_above_sse() -> None:
-    code = (
-        "from numpy._core import _multiarray_umath as m;"
-        "print([f for f in m.__cpu_dispatch__ if m.__cpu_features__[f] and f[:3] in ('AVX', 'X86')"
-        " and f != 'X86_V2' or f == 'FMA3' and m.__cpu_features__[f]])"
-    )
-    assert python(code, **kernel_environment()) == "[]"
-    assert "-FMA" in kernel_environment()["GLIBC_TUNABLES"]

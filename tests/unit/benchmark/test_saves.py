@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from simulated_cluster import SimulatedWorkerPool, play_for_real
+from simulated_pool import SimulatedWorkerPool, play_for_real
 
 from distributed_pg.algo.state import TrainingState
 from distributed_pg.benchmark.throughput import _watch_training

@@ -11,11 +11,12 @@ from pathlib import Path
 import hosts
 import psutil
 import pytest
+from command import ROOT
 from hosts import Rig, main, unavailable
 
 from distributed_pg.errors import RunError
 
-RECORD = Path(__file__).parent.parent / "scripts" / "hosts_record.py"
+RECORD = ROOT / "scripts" / "hosts_record.py"
 NAME = f"t{os.getpid()}"
 
 needs_hosts = pytest.mark.skipif(unavailable() is not None, reason=str(unavailable()))

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from command import QUICK, metrics, run
+from command import QUICK, ROOT, metrics, run
 from lying_around import INSTALLED, PACKAGE, Traps, copy_package
 
 from distributed_pg.errors import RunError
@@ -15,7 +15,7 @@ from distributed_pg.runtime.worker_code import code_for_workers
 from distributed_pg.system_info import code_digest, own_code, python_files
 from distributed_pg.training.rollout_worker import WorkerInfo
 
-SCRIPTS = Path(__file__).parent.parent / "scripts"
+SCRIPTS = ROOT / "scripts"
 
 BRIEF = [*QUICK, "--stop-episodes", "1", "--quiet"]
 

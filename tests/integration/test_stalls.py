@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 from command import COMMAND, DEADLINE, metrics
-from simulated_cluster import Clock, SimulatedWorkerPool, play_for_real
+from simulated_pool import Clock, SimulatedWorkerPool, play_for_real
 
 from distributed_pg.algo.rollout import EpisodeStats
 from distributed_pg.algo.state import TrainingState

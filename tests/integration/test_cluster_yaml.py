@@ -16,6 +16,7 @@ import boto3
 import pytest
 import requests
 import yaml
+from command import ROOT
 from moto.server import ThreadedMotoServer
 from packaging.requirements import Requirement
 from ray.autoscaler._private import commands
@@ -24,7 +25,6 @@ from ray.autoscaler._private.aws import utils as aws_utils
 from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-ROOT = Path(__file__).parent.parent
 AWS, GCP = ROOT / "cluster.yaml", ROOT / "docs" / "cluster-gcp.yaml"
 RAYJOB = ROOT / "docs" / "kuberay-rayjob.yaml"
 REQUIREMENTS = ROOT / "docs" / "cluster-requirements.txt"

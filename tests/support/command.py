@@ -10,6 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).resolve().parents[2]
+"""The checkout."""
+SUPPORT = Path(__file__).resolve().parent
+"""Where the helpers of the tests are."""
 COMMAND = [sys.executable, "-m", "distributed_pg"]
 QUICK = ["--num-workers", "1", "--batch-size", "1", "--frame-limit", "400", "--hidden-units", "8"]
 DEADLINE = 240.0

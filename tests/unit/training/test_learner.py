@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from simulated_cluster import Clock, Faults, SimulatedWorkerPool, play_for_real
+from simulated_pool import Clock, Faults, SimulatedWorkerPool, play_for_real
 
 from distributed_pg.algo.policy import Gradient, Policy
 from distributed_pg.algo.rmsprop import RMSProp, norm

@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-CHAOS = Path(__file__).parent.parent / "scripts" / "chaos.py"
+from command import ROOT
+
+CHAOS = ROOT / "scripts" / "chaos.py"
 
 
 def chaos(out: Path, *arguments: str) -> dict[str, Any]:

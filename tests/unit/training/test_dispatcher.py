@@ -1,7 +1,7 @@
 """When a second worker is given an episode, by a clock that is set by hand."""
 
 import pytest
-from simulated_cluster import Clock
+from simulated_pool import Clock
 
 from distributed_pg.algo.policy import Policy
 from distributed_pg.algo.rollout import EpisodeStats

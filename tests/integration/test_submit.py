@@ -22,7 +22,7 @@ from pathlib import Path
 import psutil
 import pytest
 import requests
-from command import DEADLINE
+from command import DEADLINE, ROOT
 from lying_around import end, free_ports
 
 from distributed_pg.config import TrainConfig
@@ -31,7 +31,7 @@ from distributed_pg.storage.checkpoint import load_checkpoint, weights_checksum
 from distributed_pg.storage.run_dir import RunDir
 from distributed_pg.trainer import train
 
-SUBMIT = Path(__file__).parent.parent / "scripts" / "submit.py"
+SUBMIT = ROOT / "scripts" / "submit.py"
 ENDLESS = ("--batch-size", "1", "--frame-limit", "400", "--num-workers", "1")
 BROKEN = 'raise ImportError("this is not the package that was submitted")\n'
 

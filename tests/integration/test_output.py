@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from command import COMMAND, DEADLINE, QUICK, metrics, until
+from command import COMMAND, DEADLINE, QUICK, SUPPORT, metrics, until
 from records import record_of
 from terminals import Terminal
 
@@ -145,7 +145,7 @@ BRAILLE = re.compile("[\u2801-\u28ff]")
 def test_a_terminal_is_shown_what_it_can_show(
     tmp_path: Path, environment: dict[str, str], braille: bool, live: bool
 ) -> None:
-    script = SHOW.format(tests=str(Path(__file__).parent))
+    script = SHOW.format(tests=str(SUPPORT))
     variables = {"TERM": "xterm-256color"} | environment
     terminal = Terminal([sys.executable, "-c", script], tmp_path, **variables)
     shown = terminal.end(DEADLINE).decode(environment["PYTHONIOENCODING"])

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from command import DEADLINE
+from command import DEADLINE, SUPPORT
 
 LIKE_WINDOWS = """
 import builtins, os, pathlib, signal, sys
@@ -48,7 +48,7 @@ from distributed_pg.training.learner import Learner
 from distributed_pg.storage.open_run import open_run
 from distributed_pg.algo.state import TrainingState
 from distributed_pg.monitoring.reporter import NullReporter
-from simulated_cluster import SimulatedWorkerPool, play_for_real
+from simulated_pool import SimulatedWorkerPool, play_for_real
 
 config = TrainConfig(
     batch_size=2, frame_limit=400, hidden_units=8, stop_episodes=4, run_dir=Path("run")
@@ -86,5 +86,5 @@ def test_every_module_is_imported_without_what_windows_lacks(tmp_path: Path) -> 
 
 
 def test_a_run_is_made_and_saved_without_what_windows_lacks(tmp_path: Path) -> None:
-    said = run(TRAIN.format(tests=str(Path(__file__).parent)), tmp_path)
+    said = run(TRAIN.format(tests=str(SUPPORT)), tmp_path)
     assert said.split()[-1] == "update-00000002.safetensors"

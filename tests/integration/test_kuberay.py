@@ -1,14 +1,14 @@
 """The RayJob for Kubernetes: every field is one that KubeRay or Kubernetes has."""
 
-from pathlib import Path
 from typing import Any
 
 import jsonschema
 import kubernetes.client
 import pytest
 import yaml
+from command import ROOT
 
-RAYJOB = Path(__file__).parent.parent / "docs" / "kuberay-rayjob.yaml"
+RAYJOB = ROOT / "docs" / "kuberay-rayjob.yaml"
 
 
 def fields(required: str = "", **types: Any) -> dict[str, Any]:

@@ -2,13 +2,12 @@
 
 import shlex
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from command import QUICK, metrics
+from command import QUICK, ROOT, metrics
 from hosts import Rig, unavailable
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+README = (ROOT / "README.md").read_text()
 BRIEF = shlex.join([*QUICK, "--stop-episodes", "2", "--run-dir"])
 COPY = "scp -r -o StrictHostKeyChecking=no -o LogLevel=ERROR ~/.ray {host}:"
 

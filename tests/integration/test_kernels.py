@@ -1,0 +1,73 @@
+"""Arithmetic is held to one instruction set, and only where that is asked for."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from distributed_pg.determinism import kernel_environment, on_x86
+
+
+def python(code: str, **environment: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+
+
+def test_the_command_line_holds_nothing_to_kernels_when_it_is_only_imported() -> None:
+    # So it is by the benchmark's processes: those of the classic way may use all of the CPU.
+    code = (
+        "import os; from distributed_pg.determinism import kernel_environment as held;"
+        "[os.environ.pop(name, None) for name in held()]; import distributed_pg.cli.main;"
+        "print(*held().keys() & os.environ.keys())"
+    )
+    assert python(code) == ""
+
+
+@pytest.mark.skipif(not on_x86(), reason="the kernels are held on x86-64 only")
+def test_the_environment_turns_off_what_is_above_sse() -> None:
+    code = (
+        "from numpy._core import _multiarray_umath as m;"
+        "print([f for f in m.__cpu_dispatch__ if m.__cpu_features__[f] and f[:3] in ('AVX', 'X86')"
+        " and f != 'X86_V2' or f == 'FMA3' and m.__cpu_features__[f]])"
+    )
+    assert python(code, **kernel_environment()) == "[]"
+    assert "-FMA" in kernel_environment()["GLIBC_TUNABLES"]
+
+
+LEARN = """
+import numpy as np
+from distributed_pg.storage.checkpoint import weights_checksum
+from distributed_pg.algo.rmsprop import RMSProp
+from distributed_pg.algo.policy import Policy
+policy = Policy.init(seed=0, inputs=6400, hidden_units=200, actions=2)
+optimizer, cache = RMSProp(1e-3, 0.99), policy.zeros_like()
+random = np.random.default_rng(1)
+for _ in range(3):
+    arrays = [random.standard_normal(a.shape).astype(np.float32) for a in policy.arrays]
+    optimizer.step(policy, cache, Policy(*arrays))
+print(weights_checksum(policy))
+"""
+
+
+def test_an_update_has_the_same_bits_with_every_instruction_set() -> None:
+    """So the learner may run in a process whose numpy uses all that its CPU has."""
+    names = kernel_environment()
+    native = {k: v for k, v in os.environ.items() if k not in names}
+    checksums = {
+        subprocess.run(
+            [sys.executable, "-c", LEARN], env=env, capture_output=True, text=True, check=True
+        ).stdout
+        for env in (native, native | names)
+    }
+    assert len(checksums) == 1
+
+
+def test_the_command_line_does_not_load_numpy_before_it_is_needed() -> None:
+    """Or the kernels could not be chosen any more, and --help would be slow."""
+    assert python("import sys, distributed_pg.cli.main; print('numpy' in sys.modules)") == "False"
