@@ -12,7 +12,7 @@ from distributed_pg.algo.state import Progress, TrainingState
 from distributed_pg.config import TrainConfig
 from distributed_pg.monitoring.reporter import NullReporter, Reporter
 from distributed_pg.monitoring.sinks import Sink, Sinks
-from distributed_pg.runtime.health import RayLostError
+from distributed_pg.runtime.health import RayLostError, RayStartError
 from distributed_pg.runtime.prometheus import RayMetrics
 from distributed_pg.runtime.ray_worker_pool import RayWorkerPool
 from distributed_pg.runtime.session import RaySession, ray_session
@@ -104,6 +104,11 @@ class _Training:
         while not stop_reached(self.config, self.state.progress, self.state.progress.wall_seconds):
             try:
                 return self._run_on_ray()
+            except RayStartError:
+                if not self.stop_asked():
+                    raise
+                # What asked for the stop may have ended Ray as well, as a hang-up does.
+                return False
             except RayLostError as error:
                 before, progress = progress, self.state.progress
                 deaths = 1 if progress.update > before.update else deaths + 1

@@ -28,7 +28,10 @@ ASK_SECONDS = 1.0
 SAVE_SHARE, END_SHARE = 0.25, 0.6
 """After which shares of the time that Ray waits for a silent GCS to save, and to end the run."""
 _GCS_VARIABLE, _GCS_SECONDS = "RAY_gcs_rpc_server_reconnect_timeout_s", 60.0
-_DAEMONS = ("raylet", "gcs_server")
+START_GRACE_SECONDS = 45.0
+"""How long Ray has to notice by itself that its GCS has ended; most of its calls take 30 s."""
+_GCS = "gcs_server"
+_DAEMONS = ("raylet", _GCS)
 _AGENT = "agent"
 """In the command of the raylet's two helpers; it ends itself when one of them has ended."""
 _AGENT_NAME = "raylet's agent"
@@ -40,6 +43,10 @@ class RayLostError(RunError):
     def __init__(self, reason: str, *, ours: bool) -> None:
         super().__init__(reason)
         self.ours = ours
+
+
+class RayStartError(RunError):
+    """Ray did not start, or did not connect."""
 
 
 class ProcessWatch:
@@ -104,6 +111,38 @@ class ProcessWatch:
                 os.close(descriptor)
 
         threading.Thread(target=wait, name="agents", daemon=True).start()
+
+
+class StartWatch:
+    """Ends this process where Ray's GCS ends while Ray is being started, in a ``with`` block.
+
+    Ray would wait for its GCS for a minute, deep in a call that nothing interrupts, and then end
+    the process itself, with exit code 1 and no word of ours. There is nothing to save yet: what was
+    learned before a restart of Ray is saved.
+    """
+
+    def __init__(self) -> None:
+        self._started = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="start watch", daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._started.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        gcs: psutil.Process | None = None
+        while not self._started.wait(LOOK_SECONDS):
+            gcs = gcs or _child(_GCS)
+            # Ray may notice as well, and raise: that is better.
+            if gcs and not _runs(gcs) and not self._started.wait(START_GRACE_SECONDS):
+                sys.stderr.write(
+                    f"\ndistributed-pg: error: Ray did not start: its process {_GCS} has ended\n"
+                )
+                sys.stderr.flush()
+                os._exit(1)
 
 
 class ClusterWatch:
@@ -176,6 +215,15 @@ def _daemons(node: str) -> Iterator[tuple[psutil.Process, str]]:
             for child in process.children():
                 if _AGENT in " ".join(child.cmdline()).lower():
                     yield child, _AGENT_NAME
+
+
+def _child(name: str) -> psutil.Process | None:
+    """A process that this one has started."""
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):
+            if child.name().removesuffix(".exe") == name:
+                return child
+    return None
 
 
 def _runs(process: psutil.Process) -> bool:

@@ -22,7 +22,13 @@ from distributed_pg.errors import RunError, UsageError, one_line
 from distributed_pg.runtime import _ray_private
 from distributed_pg.runtime.causes import reason_of
 from distributed_pg.runtime.cluster_probe import check_cluster_answers
-from distributed_pg.runtime.health import ClusterWatch, ProcessWatch, RayLostError
+from distributed_pg.runtime.health import (
+    ClusterWatch,
+    ProcessWatch,
+    RayLostError,
+    RayStartError,
+    StartWatch,
+)
 from distributed_pg.runtime.session_folders import (
     SessionFolder,
     check_temporary_folder,
@@ -43,6 +49,10 @@ _OUR_OWN: dict[str, str | None] = {
     # Look for new log files, which nobody reads, once a minute and not ten times a second.
     "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0",
     "LOG_NAME_UPDATE_INTERVAL_S": "60",
+    # A raylet that lost an agent signs off. At its next heartbeat this process would look for the
+    # weights that were lost with it, in the store that was lost with it, and be ended for that. We
+    # notice sooner; nothing else that we use waits for a heartbeat.
+    "RAY_core_worker_internal_heartbeat_ms": "600000",
     "RAY_AUTH_MODE": "token",
 }
 """Environment variables of a Ray that is started here."""
@@ -192,7 +202,7 @@ def _started(num_workers: NumWorkers, message: Callable[[str], None]) -> Iterato
         # A token of its own: that in the user's home is for clusters, and there may be no home.
         with environment(_OUR_OWN | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}):
             _ray_private.reread_environment()
-            with _ray_private.on_loopback():
+            with _ray_private.on_loopback(), StartWatch():
                 _start(cpus, message)
         folder = SessionFolder()
         try:
@@ -208,7 +218,7 @@ def _start(cpus: int, message: Callable[[str], None]) -> None:
     options: dict[str, Any] = {"num_cpus": cpus, "include_dashboard": False}
     try:
         _init("local", **options)
-    except RunError as error:
+    except RayStartError as error:
         if isinstance(error.__cause__, (OSError, ValueError)):
             raise  # it would be the same again
         message(f"{error}; trying once more")
@@ -245,7 +255,7 @@ def _init(address: str, **options: Any) -> None:
         raise
     # Where its processes do not start in time, Ray raises a bare Exception.
     except Exception as error:
-        raise RunError(f"Ray did not start: {one_line(error)}") from error
+        raise RayStartError(f"Ray did not start: {one_line(error)}") from error
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, on_sigterm)  # another version may have set its own

@@ -1,8 +1,10 @@
 """Ray's own processes die under a run: it saves, and goes on with the same bits or says why not."""
 
 import os
+import shutil
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -12,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 import ray
-from command import COMMAND, DEADLINE, QUICK, distributed_pg, metrics, until
+from command import COMMAND, DEADLINE, QUICK, distributed_pg, metrics, run, until
 from ray.cluster_utils import Cluster
 
 from distributed_pg.errors import RunError, UsageError
@@ -209,3 +211,29 @@ def test_a_thread_of_its_own_cannot_use_ray_as_well() -> None:
         thread.start()
         thread.join()
     assert "another thread of this process trains or evaluates already" in str(result[0])
+
+
+START = """
+import shutil, subprocess, sys, time
+from distributed_pg.runtime import health
+
+health.START_GRACE_SECONDS = 0.5
+gcs = subprocess.Popen([sys.argv[1], "100"])
+with health.StartWatch():
+    time.sleep(1.0)
+    gcs.kill()
+    time.sleep(float(sys.argv[2]))
+print("Ray has noticed by itself")
+"""
+
+
+def test_a_start_that_has_lost_its_gcs_ends_with_a_line_of_ours(tmp_path: Path) -> None:
+    """Ray itself would end the process without one, a minute later."""
+    gcs = tmp_path / "gcs_server"
+    shutil.copy(shutil.which("sleep") or "", gcs)
+    ended = run(sys.executable, "-c", START, gcs, "100", cwd=tmp_path)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    said = "distributed-pg: error: Ray did not start: its process gcs_server has ended"
+    assert ended.stderr.split("\n") == ["", said, ""]
+    raised = run(sys.executable, "-c", START, gcs, "0.1", cwd=tmp_path)
+    assert (raised.returncode, raised.stderr) == (0, "")
