@@ -97,10 +97,11 @@ class _Training:
     state: TrainingState
     checkpoint: Path
     """Holds ``state``."""
+    deaths: int = 0
+    """How often Ray has died since there was an update in between."""
 
     def run(self) -> bool:
         """Train until a stop condition holds (True) or it is asked to stop (False)."""
-        progress, deaths = self.state.progress, 0
         while not stop_reached(self.config, self.state.progress, self.state.progress.wall_seconds):
             try:
                 return self._run_on_ray()
@@ -110,13 +111,8 @@ class _Training:
                 # What asked for the stop may have ended Ray as well, as a hang-up does.
                 return False
             except RayLostError as error:
-                before, progress = progress, self.state.progress
-                deaths = 1 if progress.update > before.update else deaths + 1
-                if not error.ours or deaths == MOST_RAY_DEATHS:
+                if not error.ours or self.deaths == MOST_RAY_DEATHS:
                     raise
-                self.reporter.message(
-                    f"{error}; update {progress.update} is saved, and Ray is started anew"
-                )
             if self.stop_asked():
                 return False
         return True
@@ -134,12 +130,28 @@ class _Training:
         ):
             learner = Learner(config, self.state, pool, self.run_dir, watched, self.checkpoint)
             session.when_silent(learner.save)
+            before = self.state.progress.update
             try:
-                return learner.run(self.stop_asked)
-            finally:
-                # The state is whole after each update, be this an error, an interrupt or an exit.
-                self.state = learner.state
-                self.checkpoint = learner.save()
+                return self._run(learner)
+            except RayLostError as error:
+                if error.ours:
+                    self.deaths = 1 if self.state.progress.update > before else self.deaths + 1
+                    self._tell(error)
+                    session.end_processes()
+                raise
+
+    def _run(self, learner: Learner) -> bool:
+        try:
+            return learner.run(self.stop_asked)
+        finally:
+            # The state is whole after each update, be this an error, an interrupt or an exit.
+            self.state = learner.state
+            self.checkpoint = learner.save()
+
+    def _tell(self, error: RayLostError) -> None:
+        """Say it before the rest of Ray ends, which may take this process along."""
+        goes_on = "" if self.deaths == MOST_RAY_DEATHS else ", and Ray is started anew"
+        self.reporter.message(f"{error}; update {self.state.progress.update} is saved{goes_on}")
 
     def _sinks(self) -> dict[str, Callable[[], Sink]]:
         """What shows the run outside of its folder and the terminal."""

@@ -43,7 +43,7 @@ from faults import (
     write_record,
 )
 from machines import ENDLESS, NODES, SETTINGS, WORKERS, Machines, Training
-from ways import WAYS
+from ways import USUAL_WAYS, WAYS
 
 from distributed_pg.storage.metrics import METRICS, read_metrics
 from distributed_pg.system_info import library_versions
@@ -287,7 +287,7 @@ def main() -> None:
     add("--minutes", type=float, default=0.0, help="after which no more are made (no limit)")
     add("--kinds", default=",".join(KINDS), help="of faults (all)")
     add("--ends", type=int, default=0, help="end so many small runs instead")
-    add("--ways", default=",".join(WAYS), help="to end them (all)")
+    add("--ways", default=",".join(USUAL_WAYS), help="to end them (all but agent_killed)")
     add("--lanes", type=int, default=2, help="how many of them at a time (2)")
     add("--folder", type=Path, help="where to leave those that failed (nowhere)")
     add("--keep-going", action="store_true", help="after a failure")

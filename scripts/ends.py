@@ -33,7 +33,7 @@ from faults import (
     write_record,
 )
 from sessions import Session
-from ways import SETTINGS, UPDATES, WAYS, train_command
+from ways import SETTINGS, UPDATES, USUAL_WAYS, train_command
 
 from distributed_pg.system_info import library_versions
 
@@ -142,7 +142,7 @@ class Ends:
         )
         if ending.failure is not None:
             line += f"\nFAILED: {ending.failure}\n{tails}\nagain: --ends 1 --seed {ending.run}"
-            if list(self._plan.ways) != list(WAYS):
+            if list(self._plan.ways) != USUAL_WAYS:
                 line += f" --ways {','.join(self._plan.ways)}"
         print(line, flush=True)
 

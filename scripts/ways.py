@@ -134,3 +134,6 @@ WAYS = {
     "agent_killed": Way(partial(_kill_ray, AGENT), goes_on=True, codes=(0, 1)),
 }
 """Every way. A learner whose Ray dies goes on with another one, or gives up and says so."""
+USUAL_WAYS = [name for name in WAYS if name != "agent_killed"]
+"""Those that a run survives whatever else happens. A raylet that has lost its agent may be quicker
+than the learner, and Ray ends the learner then: see ProcessWatch."""

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import chain
 
 import psutil
 import ray
@@ -30,8 +31,10 @@ SAVE_SHARE, END_SHARE = 0.25, 0.6
 _GCS_VARIABLE, _GCS_SECONDS = "RAY_gcs_rpc_server_reconnect_timeout_s", 60.0
 START_GRACE_SECONDS = 45.0
 """How long Ray has to notice by itself that its GCS has ended; most of its calls take 30 s."""
-_GCS = "gcs_server"
-_DAEMONS = ("raylet", _GCS)
+STOPPED_SECONDS = 10.0
+"""How long a raylet is stopped at most; then what waits for it is ended with it."""
+_GCS, _RAYLET = "gcs_server", "raylet"
+_DAEMONS = (_RAYLET, _GCS)
 _AGENT = "agent"
 """In the command of the raylet's two helpers; it ends itself when one of them has ended."""
 _AGENT_NAME = "raylet's agent"
@@ -61,8 +64,9 @@ class ProcessWatch:
         self._look_at = 0.0
         node = ray.get_runtime_context().get_node_id()
         self._daemons = list(_daemons(node))
+        self._saved = threading.Event()
         if ours:
-            self._end_raylet_with_its_agents()
+            self._stop_raylet_with_its_agents()
 
     def check(self, *, at_once: bool = False) -> None:
         """Raise RayLostError where one of them has ended.
@@ -80,35 +84,47 @@ class ProcessWatch:
                     f"Ray's process {name} on this machine has ended", ours=self._ours
                 )
 
-    def _end_raylet_with_its_agents(self) -> None:
+    def saved(self) -> None:
+        """All is saved, or nothing is needed of Ray any more."""
+        self._saved.set()
+
+    def end(self) -> None:
+        """End what is left of them; call it when all is saved."""
+        self._saved.set()
+        for process, _ in self._daemons:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+    def _stop_raylet_with_its_agents(self) -> None:
         """Be quicker than a raylet that has lost an agent.
 
-        It signs off before it ends. Then Ray looks for the weights that were lost with it, in the
-        store that was lost with it, and ends this process at once.
+        It signs off, and ends. A tenth of a second after that news, Ray looks for the weights that
+        were lost with it, in the store that was lost with it, and ends this process for that. So
+        the GCS, which brings the news, is killed, and the raylet, which holds the store, is stopped
+        until all is saved.
         """
         if sys.platform != "linux":
             return
-        agents: list[int] = []
-        others: list[int] = []
+        pidfds: dict[str, list[int]] = {name: [] for name in (_GCS, _RAYLET, _AGENT_NAME)}
         try:
-            # The GCS first, by which the news would come that would end this process.
-            for process, name in sorted(self._daemons, key=lambda one: one[1]):
-                of_it = agents if name == _AGENT_NAME else others
-                of_it.append(os.pidfd_open(process.pid))
+            for process, name in self._daemons:
+                pidfds[name].append(os.pidfd_open(process.pid))
         except OSError:  # an old kernel, or one has ended just now
             return
 
         def wait() -> None:
             watched = select.poll()
-            for agent in agents:
+            for agent in pidfds[_AGENT_NAME]:
                 watched.register(agent, select.POLLIN)
             watched.poll()
             # Milliseconds count: nothing here may give up the interpreter's lock.
-            for process in others:
-                with suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(process, signal.SIGKILL)
-            for descriptor in agents + others:
-                os.close(descriptor)
+            _send(pidfds[_GCS], signal.SIGKILL)
+            if not self._saved.is_set():
+                _send(pidfds[_RAYLET], signal.SIGSTOP)
+                self._saved.wait(STOPPED_SECONDS)
+            _send(pidfds[_RAYLET], signal.SIGKILL)
+            for pidfd in chain.from_iterable(pidfds.values()):
+                os.close(pidfd)
 
         threading.Thread(target=wait, name="agents", daemon=True).start()
 
@@ -215,6 +231,13 @@ def _daemons(node: str) -> Iterator[tuple[psutil.Process, str]]:
             for child in process.children():
                 if _AGENT in " ".join(child.cmdline()).lower():
                     yield child, _AGENT_NAME
+
+
+def _send(pidfds: list[int], number: int) -> None:
+    if sys.platform == "linux":
+        for pidfd in pidfds:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, number)
 
 
 def _child(name: str) -> psutil.Process | None:

@@ -49,10 +49,6 @@ _OUR_OWN: dict[str, str | None] = {
     # Look for new log files, which nobody reads, once a minute and not ten times a second.
     "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0",
     "LOG_NAME_UPDATE_INTERVAL_S": "60",
-    # A raylet that lost an agent signs off. At its next heartbeat this process would look for the
-    # weights that were lost with it, in the store that was lost with it, and be ended for that. We
-    # notice sooner; nothing else that we use waits for a heartbeat.
-    "RAY_core_worker_internal_heartbeat_ms": "600000",
     "RAY_AUTH_MODE": "token",
 }
 """Environment variables of a Ray that is started here."""
@@ -124,8 +120,13 @@ class RaySession:
             if not self._lost:  # else nobody would answer
                 request_resources(num_cpus=0)
 
+    def end_processes(self) -> None:
+        """End what is left of a Ray of our own that is lost; call it when all is saved."""
+        self._processes.end()
+
     def close(self) -> None:
         """Look after nothing any more."""
+        self._processes.saved()
         if self._cluster:
             self._cluster.end()
 
