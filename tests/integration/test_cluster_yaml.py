@@ -25,6 +25,8 @@ from ray.autoscaler._private.aws import utils as aws_utils
 from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+from distributed_pg import __version__
+
 AWS, GCP = ROOT / "cluster.yaml", ROOT / "docs" / "cluster-gcp.yaml"
 RAYJOB = ROOT / "docs" / "kuberay-rayjob.yaml"
 REQUIREMENTS = ROOT / "docs" / "cluster-requirements.txt"
@@ -300,5 +302,4 @@ def test_the_nodes_get_one_version_of_everything() -> None:
     for file in (AWS, GCP, RAYJOB):
         named = re.findall(before_version + r"(\d+\.\d+\.\d+)", file.read_text())
         assert set(named) == {pins()["ray"]}, file
-    (version,) = re.findall(r'^version = "(.+)"', project, re.M)
-    assert set(re.findall(r"/distributed-pg:(\S+)", RAYJOB.read_text())) == {version}
+    assert set(re.findall(r"/distributed-pg:(\S+)", RAYJOB.read_text())) == {__version__}
