@@ -13,7 +13,7 @@ import tyro
 
 from distributed_pg.cli import benchmark, evaluate, play, plot, record, report, train
 from distributed_pg.determinism import pin_kernels
-from distributed_pg.errors import RunError, UsageError
+from distributed_pg.errors import ConfigError, RunError, UsageError
 from distributed_pg.monitoring.streams import OutputError, checked_streams
 from distributed_pg.system_info import library_versions
 
@@ -106,7 +106,7 @@ def parse_command(arguments: list[str]) -> Any:
             )
     except SystemExit as stop:
         if stop.code:
-            raise UsageError(_one_line(complaint.getvalue())) from None
+            raise _refusal(stop) or UsageError(_one_line(complaint.getvalue())) from None
         raise
 
 
@@ -122,6 +122,14 @@ def _commands(arguments: list[str]) -> Any:
         member = Annotated[kind, how]  # type: ignore[valid-type]
         union = member if union is None else union | member
     return union
+
+
+def _refusal(stop: SystemExit) -> ConfigError | None:
+    """The error of ours for which tyro has stopped; it takes each ValueError for one of its own."""
+    error: BaseException | None = stop
+    while error is not None and not isinstance(error, ConfigError):
+        error = error.__context__
+    return error
 
 
 def _one_line(box: str) -> str:

@@ -59,10 +59,10 @@ def test_output_that_nobody_reads_is_no_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "pattern"),
     [
-        ("train --batch-size 0", 2, "batch_size: 0 is not a whole number from 1 to 100000"),
+        ("train --batch-size 0", 2, "error: batch_size: 0 is not a whole number from 1 to 100000"),
         ("train --batch-size x", 2, "--batch-size: .*'x'"),
-        ("train --num-workers 0", 2, "num_workers: 0 is not a whole number from 1"),
-        ("train --preset fast", 2, "preset: 'fast' is not one of default, karpathy"),
+        ("train --num-workers 0", 2, "error: num_workers: 0 is not a whole number from 1"),
+        ("train --preset fast", 2, "error: preset: 'fast' is not one of default, karpathy"),
         ("train --actions UP", 2, "actions: 'UP' is not two or more different actions"),
         ("train --colour red", 2, "--colour"),
         ("train --stop-episodes", 2, "--stop-episodes"),
@@ -79,7 +79,7 @@ def test_output_that_nobody_reads_is_no_error(tmp_path: Path) -> None:
         ("benchmark --num-workers 1,x", 2, "num_workers: 'x' is not a whole number from 1"),
         ("benchmark --rounds 0", 2, "rounds: 0 is not a whole number from 1 to 1000"),
         ("benchmark --seconds 0", 2, "seconds: 0.0 is not a number from 0.1 to 3600"),
-        ("evaluate x --num-workers 0", 2, "num_workers: 0 is not a whole number from 1"),
+        ("evaluate x --num-workers 0", 2, "error: num_workers: 0 is not a whole number from 1"),
     ],
 )
 def test_wrong_usage_is_one_line(tmp_path: Path, arguments: str, code: int, pattern: str) -> None:

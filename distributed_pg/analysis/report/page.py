@@ -117,7 +117,9 @@ def render(
     units = strongest_units(trained, UNITS)
     template = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    ).from_string(files("distributed_pg").joinpath("report.html.j2").read_text("utf-8"))
+    ).from_string(
+        files("distributed_pg.analysis.report").joinpath("report.html.j2").read_text("utf-8")
+    )
     return template.render(
         curve=curve,
         config=config,
