@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from distributed_pg.algo.rollout import EpisodeStats
+from distributed_pg.algo.state import Progress
+
 METRICS = "metrics.jsonl"
 
 
@@ -65,6 +68,46 @@ class UpdateRecord:
     broadcasting the weights."""
     weights_checksum: str
     """Of the weights after this update."""
+
+    @classmethod
+    def from_batch(
+        cls, batch: list[EpisodeStats], progress: Progress, since: Progress, **of_update: Any
+    ) -> "UpdateRecord":
+        """The record of an update.
+
+        Args:
+            batch: its episodes, in order.
+            progress: the run after it.
+            since: the run after an earlier update of this session; rates are between the two.
+            of_update: the fields that follow from none of these.
+        """
+        busy = sum(stats.seconds for stats in batch)
+        steps = sum(stats.steps for stats in batch)
+        won = sum(stats.points_won for stats in batch)
+        lost = sum(stats.points_lost for stats in batch)
+        entropy = sum(stats.entropy * stats.steps for stats in batch) / steps
+        seconds = max(progress.wall_seconds - since.wall_seconds, 1e-9)
+        return cls(
+            update=progress.update,
+            episodes=progress.episodes,
+            frames=progress.frames,
+            wall_seconds=round(progress.wall_seconds, 3),
+            rewards=[stats.reward for stats in batch],
+            lengths=[stats.steps for stats in batch],
+            points_won=won,
+            points_lost=lost,
+            points_share=round(won / (won + lost), 4) if won + lost else None,
+            entropy=round(entropy, 6),
+            running_mean=progress.running_mean,
+            mean_100=progress.mean_100,
+            best_reward=progress.best_reward,
+            episodes_per_hour=round((progress.episodes - since.episodes) / seconds * 3600, 1),
+            frames_per_second=round((progress.frames - since.frames) / seconds, 1),
+            worker_busy=round(busy / (busy + sum(stats.waited_seconds for stats in batch)), 4),
+            gradient_bytes=sum(stats.gradient_bytes for stats in batch) // len(batch),
+            worker_memory=max(stats.worker_memory for stats in batch),
+            **of_update,
+        )
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

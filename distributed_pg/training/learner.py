@@ -190,34 +190,12 @@ class Learner:
         weights_norm: float,
         update_seconds: float,
     ) -> None:
-        progress, before = state.progress, self._rate_from[0]
-        self._rate_from.append(progress)
-        busy = sum(stats.seconds for stats in batch)
-        steps = sum(stats.steps for stats in batch)
-        won = sum(stats.points_won for stats in batch)
-        lost = sum(stats.points_lost for stats in batch)
-        entropy = sum(stats.entropy * stats.steps for stats in batch) / steps
-        seconds = max(progress.wall_seconds - before.wall_seconds, 1e-9)
-        record = UpdateRecord(
-            update=progress.update,
-            episodes=progress.episodes,
-            frames=progress.frames,
-            wall_seconds=round(progress.wall_seconds, 3),
-            rewards=[stats.reward for stats in batch],
-            lengths=[stats.steps for stats in batch],
-            points_won=won,
-            points_lost=lost,
-            points_share=round(won / (won + lost), 4) if won + lost else None,
-            entropy=round(entropy, 6),
-            running_mean=progress.running_mean,
-            mean_100=progress.mean_100,
-            best_reward=progress.best_reward,
-            episodes_per_hour=round((progress.episodes - before.episodes) / seconds * 3600, 1),
-            frames_per_second=round((progress.frames - before.frames) / seconds, 1),
-            worker_busy=round(busy / (busy + sum(stats.waited_seconds for stats in batch)), 4),
+        progress = state.progress
+        record = UpdateRecord.from_batch(
+            batch,
+            progress,
+            self._rate_from[0],
             workers=self._pool.workers,
-            gradient_bytes=sum(stats.gradient_bytes for stats in batch) // len(batch),
-            worker_memory=max(stats.worker_memory for stats in batch),
             learner_memory=peak_memory(),
             learning_rate=self._config.learning_rate_after(progress.episodes - len(batch)),
             gradient_norm=gradient_norm,
@@ -226,6 +204,7 @@ class Learner:
             update_seconds=round(update_seconds, 6),
             weights_checksum=weights_checksum(state.policy),
         )
+        self._rate_from.append(progress)
         self._writer.record(record)
         self._reporter.updated(record)
 
