@@ -6,6 +6,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -265,8 +266,7 @@ def preset(name: str, **changes: Any) -> TrainConfig:
     Raises:
         ConfigError: there is no such preset, or a value is out of range.
     """
-    if name not in PRESETS:
-        raise ConfigError(f"preset: {name!r} is not one of {', '.join(PRESETS)}")
+    _check_choice("preset", name, tuple(PRESETS))
     settings: dict[str, Any] = {"preset": name, **PRESETS[name], **changes}
     return TrainConfig(**settings)
 
@@ -328,7 +328,9 @@ def check_address(address: str | None) -> None:
 
 def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        raise ConfigError(f"{name}: {value!r} is not one of {', '.join(allowed)}")
+        close = get_close_matches(value, allowed, n=1)
+        meant = f"; did you mean {close[0]}?" if close else ""
+        raise ConfigError(f"{name}: {value!r} is not one of {', '.join(allowed)}{meant}")
 
 
 def _check_real(

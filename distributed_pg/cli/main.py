@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import tyro
 
 from distributed_pg.cli import benchmark, evaluate, play, plot, record, report, train
+from distributed_pg.cli.parsing import suggestion, whole_numbers
 from distributed_pg.determinism import pin_kernels
 from distributed_pg.errors import ConfigError, RunError, UsageError
 from distributed_pg.monitoring.streams import OutputError, checked_streams
@@ -103,11 +104,15 @@ def parse_command(arguments: list[str]) -> Any:
                 description=DESCRIPTION,
                 args=arguments,
                 config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff),
+                registry=whole_numbers(),
             )
     except SystemExit as stop:
-        if stop.code:
-            raise _refusal(stop) or UsageError(_one_line(complaint.getvalue())) from None
-        raise
+        if not stop.code:
+            raise
+        said = _one_line(complaint.getvalue())
+        if said.startswith("Unrecognized"):
+            said += suggestion(arguments, {name: kind for name, (kind, _) in COMMANDS.items()})
+        raise _refusal(stop) or UsageError(said) from None
 
 
 def _commands(arguments: list[str]) -> Any:
