@@ -41,7 +41,7 @@ class GameFrame:
 
 
 @dataclass(frozen=True, slots=True)
-class Game:
+class Playback:
     """A policy and the game that it was trained for."""
 
     config: TrainConfig
@@ -49,7 +49,7 @@ class Game:
     env: "ControllablePong"
 
     @classmethod
-    def load(cls, checkpoint: str | Path) -> "Game":
+    def load(cls, checkpoint: str | Path) -> "Playback":
         """The game of a checkpoint: a file, or a run's folder or URI for its newest one.
 
         Raises:

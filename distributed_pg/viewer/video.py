@@ -17,7 +17,7 @@ from distributed_pg.algo.rollout import evaluate_episode
 from distributed_pg.envs.pong import FRAMES_PER_SECOND
 from distributed_pg.errors import ConfigError, RunError, UsageError, one_line, writing
 from distributed_pg.viewer import frame_renderer
-from distributed_pg.viewer.playback import Game
+from distributed_pg.viewer.playback import Playback
 
 SUFFIXES = (".mp4", ".gif")
 
@@ -76,7 +76,7 @@ def record(
         raise ConfigError(f"out: {out} ends in none of {', '.join(SUFFIXES)}")
     if not out.parent.is_dir():
         raise UsageError(f"out: there is no folder {out.parent}")
-    game = Game.load(checkpoint)
+    game = Playback.load(checkpoint)
     episode = _best_episode(game, seed, greedy, best_of, played) if best_of > 1 else 0
     gif = out.suffix.lower() == ".gif"
     stride = _stride(game.env.frame_skip, smooth=smooth, overlay=overlay, gif=gif)
@@ -101,7 +101,7 @@ def _stride(frame_skip: int, *, smooth: bool, overlay: bool, gif: bool) -> int:
 
 
 def _best_episode(
-    game: Game, seed: int, greedy: bool, games: int, played: Callable[[int], None]
+    game: Playback, seed: int, greedy: bool, games: int, played: Callable[[int], None]
 ) -> int:
     rewards = []
     for episode in range(games):

@@ -16,7 +16,7 @@ import pygame
 from distributed_pg.envs.pong import FRAMES_PER_SECOND
 from distributed_pg.errors import RunError
 from distributed_pg.viewer import frame_renderer
-from distributed_pg.viewer.playback import Game, GameFrame
+from distributed_pg.viewer.playback import GameFrame, Playback
 
 SPEEDS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Times the speed of the real game."""
@@ -57,7 +57,7 @@ def play(
     """
     _open_display()
     try:
-        game = Game.load(checkpoint)
+        game = Playback.load(checkpoint)
         window = _Window(game, overlay, human)
         opened()
         for episode in itertools.count():
@@ -85,7 +85,7 @@ def _open_display() -> None:
 class _Window:
     """Shows moments when they are due and obeys the keys."""
 
-    def __init__(self, game: Game, overlay: bool, human: bool) -> None:
+    def __init__(self, game: Playback, overlay: bool, human: bool) -> None:
         self._game = game
         self._overlay = overlay
         self._human = human

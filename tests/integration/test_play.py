@@ -16,7 +16,7 @@ from PIL import Image, ImageGrab
 from watching import untrained_checkpoint
 
 from distributed_pg.viewer.frame_renderer import ORANGE
-from distributed_pg.viewer.playback import Game
+from distributed_pg.viewer.playback import Playback
 
 SECONDS = 60
 """Until a test gives up waiting for something that takes one or two."""
@@ -200,7 +200,7 @@ def test_the_left_paddle_goes_where_it_is_told_and_points_count(
     checkpoint: Path, follow: bool, points: tuple[int, int]
 ) -> None:
     """Another player than the game's own wins every point if it wants to, or loses every one."""
-    game = Game.load(checkpoint)
+    game = Playback.load(checkpoint)
     ball, wanted, missed = 0, 0, 0
 
     def paddle() -> int:

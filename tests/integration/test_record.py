@@ -21,7 +21,7 @@ from distributed_pg.envs.pong import PongEnv
 from distributed_pg.errors import RunError, UsageError
 from distributed_pg.viewer import frame_renderer
 from distributed_pg.viewer.frame_renderer import picture, picture_size, probability_of_up
-from distributed_pg.viewer.playback import Game, GameFrame
+from distributed_pg.viewer.playback import GameFrame, Playback
 from distributed_pg.viewer.video import record
 
 FRAMES = 402  # the last step has two
@@ -34,8 +34,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def game(checkpoint: Path) -> Game:
-    return Game.load(checkpoint)
+def game(checkpoint: Path) -> Playback:
+    return Playback.load(checkpoint)
 
 
 def mp4(path: Path) -> tuple[dict[str, Any], list[bytes]]:
@@ -68,7 +68,7 @@ def command(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[st
 
 @pytest.mark.parametrize("greedy", [False, True])
 def test_the_game_watched_is_the_one_that_is_evaluated(greedy: bool, tmp_path: Path) -> None:
-    game = Game.load(untrained_checkpoint(tmp_path / "x.safetensors", frame_limit=108_000))
+    game = Playback.load(untrained_checkpoint(tmp_path / "x.safetensors", frame_limit=108_000))
     moments = list(game.watch(5, 1, greedy=greedy))
     stats = evaluate_episode(PongEnv(), game.policy, 5, 1, greedy=greedy)
     assert (moments[-1].reward, moments[-1].step) == (stats.reward, stats.steps)
@@ -77,7 +77,7 @@ def test_the_game_watched_is_the_one_that_is_evaluated(greedy: bool, tmp_path: P
     assert [moment.over for moment in moments] == [False] * (stats.frames - 1) + [True]
 
 
-def test_a_moment_has_the_screen_and_what_the_policy_made_of_it(game: Game) -> None:
+def test_a_moment_has_the_screen_and_what_the_policy_made_of_it(game: Playback) -> None:
     trajectory = play_episode(game.env, game.policy, episode_seed(3, 0, EVALUATION))
     screens = []
     env = PongEnv(render_mode="rgb_array")
@@ -98,7 +98,7 @@ def test_a_moment_has_the_screen_and_what_the_policy_made_of_it(game: Game) -> N
 
 
 def test_an_mp4_that_browsers_play_at_the_speed_of_the_game(
-    checkpoint: Path, game: Game, tmp_path: Path
+    checkpoint: Path, game: Playback, tmp_path: Path
 ) -> None:
     seen: list[int] = []
     recording = record(checkpoint, tmp_path / "game.mp4", seed=3, progress=seen.append)
@@ -169,7 +169,9 @@ def test_gif_delays(
     assert recording.path.stat().st_size < 2000 * len(measured)
 
 
-def test_a_gif_has_the_colours_of_the_game(checkpoint: Path, game: Game, tmp_path: Path) -> None:
+def test_a_gif_has_the_colours_of_the_game(
+    checkpoint: Path, game: Playback, tmp_path: Path
+) -> None:
     recording = record(checkpoint, tmp_path / "game.gif", max_seconds=0.5)
     with Image.open(recording.path) as gif:
         gif.seek(4)
@@ -188,7 +190,7 @@ def test_max_seconds_cuts_the_video_but_not_the_game(checkpoint: Path, tmp_path:
 
 
 def test_best_of_records_the_game_with_the_highest_reward(
-    checkpoint: Path, game: Game, tmp_path: Path
+    checkpoint: Path, game: Playback, tmp_path: Path
 ) -> None:
     rewards = [
         evaluate_episode(game.env, game.policy, 8, i, greedy=False).reward for i in range(12)
@@ -248,7 +250,7 @@ def test_wrong_usage_is_one_line(tmp_path: Path, arguments: str, code: int, patt
 
 
 def test_the_command_writes_a_video_and_says_which_game_it_is(
-    checkpoint: Path, game: Game, tmp_path: Path
+    checkpoint: Path, game: Playback, tmp_path: Path
 ) -> None:
     result = command(checkpoint, "--out", "game.GIF", "--greedy", "--seed", "4", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
