@@ -328,7 +328,7 @@ def check_address(address: str | None) -> None:
 
 def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        close = get_close_matches(value, allowed, n=1)
+        close = get_close_matches(str(value), allowed, n=1)
         meant = f"; did you mean {close[0]}?" if close else ""
         raise ConfigError(f"{name}: {value!r} is not one of {', '.join(allowed)}{meant}")
 

@@ -86,7 +86,7 @@ class Simulation:
     """Size of a gradient, mean."""
 
 
-class _Watch:
+class _RecordingReporter:
     """A reporter that remembers the updates."""
 
     def __init__(self) -> None:
@@ -274,7 +274,7 @@ def _watch_training(
         start = TrainingState(dict(state.policies), state.cache.copy(), Progress())
         run_dir = RunDir.create(replace(config, run_dir=Path(folder) / "run"))
         saved = run_dir.save(config, start, best=False)
-        watch, begin = _Watch(), time.perf_counter()
+        watch, begin = _RecordingReporter(), time.perf_counter()
         learner = Learner(config, start, cluster, run_dir, watch, saved)
         try:
             learner.run(lambda: len(watch.records) > 1 and time.perf_counter() - begin > seconds)
