@@ -37,6 +37,8 @@ _TAIL = 1500
 """Characters of a log that a failure shows."""
 _SHOWN_OVER = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]|[\u2800-\u28ff\r]")
 """What a terminal shows over what was there: escape codes and a curve's dots."""
+_RAYS_LAST_WORDS = "Worker will terminate"
+"""What Ray says when it ends the process because its raylet died while it was connecting."""
 _SAVE_AND_STOP = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
@@ -204,7 +206,8 @@ class Run:
         text = self.session.text()
         if "Traceback (most recent call last)" in text:
             raise FaultError("it printed a traceback")
-        if code == 1 and "distributed-pg: error: " not in text and self._can_print():
+        said_why = "distributed-pg: error: " in text or _RAYS_LAST_WORDS in text
+        if code == 1 and not said_why and self._can_print():
             raise FaultError("it exited with 1 and did not say why")
         if self.ending.way in ("ctrl_z", "learner_stopped") and "is replaced" in text:
             raise FaultError("it replaced a worker though it stood still itself")

@@ -203,7 +203,7 @@ def _started(num_workers: NumWorkers, message: Callable[[str], None]) -> Iterato
         # A token of its own: that in the user's home is for clusters, and there may be no home.
         with environment(_OUR_OWN | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}):
             _ray_private.reread_environment()
-            with _ray_private.on_loopback(), StartWatch():
+            with _ray_private.on_loopback(), StartWatch(), _without_hang_ups():
                 _start(cpus, message)
         folder = SessionFolder()
         try:
@@ -213,6 +213,23 @@ def _started(num_workers: NumWorkers, message: Callable[[str], None]) -> Iterato
             folder.remove()
     finally:
         _ray_private.reread_environment()
+
+
+@contextmanager
+def _without_hang_ups() -> Iterator[None]:
+    """Processes that are started within take no notice of a terminal that goes; this one does.
+
+    A signal that a thread blocks stays blocked in what it starts. Our other threads do not block
+    it, so it still reaches our handler.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start(cpus: int, message: Callable[[str], None]) -> None:

@@ -84,6 +84,19 @@ def test_a_run_outlives_each_of_its_own_rays_processes(tmp_path: Path) -> None:
     assert [m["weights_checksum"] for m in made] == [m["weights_checksum"] for m in expected]
 
 
+def test_a_terminal_that_goes_takes_nothing_of_ray_along(tmp_path: Path) -> None:
+    """A shell sends its hang-up to all of a job's processes."""
+    process = start(tmp_path, "--stop-episodes", "1000000")
+    for name in ("raylet", "gcs_server", "ray::RuntimeEnvAgent"):
+        daemon(process, name).send_signal(signal.SIGHUP)
+    more = lines(tmp_path / "run") + 10
+    until(partial(_has, tmp_path / "run", more), process)
+    process.send_signal(signal.SIGHUP)
+    said, _ = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 0, said
+    assert "anew" not in said
+
+
 def test_a_run_whose_ray_loses_an_agent_goes_on_or_is_resumed(tmp_path: Path) -> None:
     """The raylet signs off then. If it is quicker than the learner, Ray ends the learner."""
     process = start(tmp_path, "--stop-episodes", "1000000", "--checkpoint-every", "1")
