@@ -6,11 +6,10 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
-from distributed_pg.errors import ConfigError, one_line
+from distributed_pg.errors import ConfigError, did_you_mean, one_line
 
 Preset = Literal["default", "karpathy"]
 NumWorkers = int | Literal["auto"]
@@ -328,8 +327,7 @@ def check_address(address: str | None) -> None:
 
 def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        close = get_close_matches(str(value), allowed, n=1)
-        meant = f"; did you mean {close[0]}?" if close else ""
+        meant = did_you_mean(value, allowed)
         raise ConfigError(f"{name}: {value!r} is not one of {', '.join(allowed)}{meant}")
 
 

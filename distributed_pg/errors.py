@@ -1,8 +1,9 @@
 """The errors a user can cause. The command line prints each as one line."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 
 _ESCAPES = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]"  # colours, cursor
@@ -47,6 +48,12 @@ def writing(what: object) -> Iterator[None]:
         yield
     except OSError as error:
         raise RunError(f"{what} cannot be written ({error.strerror or one_line(error)})") from error
+
+
+def did_you_mean(word: object, known: Iterable[str]) -> str:
+    """The end of a message about an unknown word: the known one that is like it, if one is."""
+    close = get_close_matches(str(word), known, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def plain(text: object) -> str:

@@ -1,11 +1,12 @@
 """What tyro's parsing lacks: numbers as people write them, and what a wrong word may have meant."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from decimal import Decimal, InvalidOperation
-from difflib import get_close_matches
 
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+from distributed_pg.errors import did_you_mean
 
 _MOST_DIGITS = 20
 """More than any setting allows: 1e999999999 must not become a number of that length."""
@@ -58,16 +59,11 @@ def suggestion(arguments: list[str], commands: Mapping[str, type]) -> str:
     """
     command, *rest = arguments
     if command not in commands:
-        return _meant(command, commands)
+        return did_you_mean(command, commands)
     known = set(_flags(commands[command]))
     flags = (word.partition("=")[0].replace("_", "-") for word in rest if word.startswith("--"))
     unknown = next((flag for flag in flags if flag not in known), None)
-    return "" if unknown is None else _meant(unknown, known)
-
-
-def _meant(word: str, known: Iterable[str]) -> str:
-    close = get_close_matches(word, known, n=1)
-    return f"; did you mean {close[0]}?" if close else ""
+    return "" if unknown is None else did_you_mean(unknown, known)
 
 
 def _flags(kind: type) -> Iterator[str]:

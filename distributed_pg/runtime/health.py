@@ -90,7 +90,7 @@ class ProcessWatch:
 
     def end(self) -> None:
         """End what is left of them; call it when all is saved."""
-        self._saved.set()
+        self.saved()
         for process, _ in self._daemons:
             with suppress(psutil.NoSuchProcess):
                 process.kill()

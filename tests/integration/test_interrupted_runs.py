@@ -3,20 +3,15 @@
 import contextlib
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import psutil
 import pytest
-from command import COMMAND, DEADLINE, QUICK, assert_one_line_error, distributed_pg, metrics
+from command import COMMAND, QUICK, assert_one_line_error, distributed_pg, metrics, until
 
 
 def wait_for(path: Path, lines: int, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while not path.exists() or len(path.read_text().splitlines()) < lines:
-        assert process.poll() is None, "the run ended by itself"
-        assert time.monotonic() < deadline, f"{path} did not get {lines} lines"
-        time.sleep(0.05)
+    until(lambda: path.exists() and len(path.read_text().splitlines()) >= lines, process)
 
 
 def start_endless_run(folder: Path, *settings: str) -> subprocess.Popen[str]:

@@ -5,18 +5,9 @@ import subprocess
 import sys
 
 import pytest
+from command import python
 
 from distributed_pg.determinism import kernel_environment, on_x86
-
-
-def python(code: str, **environment: str) -> str:
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
 
 
 def test_the_command_line_holds_nothing_to_kernels_when_it_is_only_imported() -> None:

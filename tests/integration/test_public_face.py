@@ -2,12 +2,11 @@
 
 import copy
 import pickle
-import subprocess
-import sys
 
 import gymnasium
 import numpy as np
 import pytest
+from command import python
 
 import distributed_pg as pg
 from distributed_pg.algo.rollout import EVALUATION, begin_episode, episode_seed, play_episode
@@ -15,14 +14,9 @@ from distributed_pg.algo.rollout import EVALUATION, begin_episode, episode_seed,
 PRETRAINED = pg.load_policy("pretrained")
 
 
-def run(code: str) -> str:
-    command = [sys.executable, "-c", code]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-
 def test_importing_the_package_loads_neither_numpy_nor_ray() -> None:
     heavy = "{'numpy', 'ray', 'gymnasium', 'scipy'}"
-    assert run(f"import sys, distributed_pg; print({heavy} & sys.modules.keys())") == "set()"
+    assert python(f"import sys, distributed_pg; print({heavy} & sys.modules.keys())") == "set()"
 
 
 @pytest.mark.parametrize("name", pg.__all__)
@@ -80,7 +74,7 @@ def test_gymnasium_makes_the_environment_by_its_id() -> None:
             f"import {order}; env = gymnasium.make('distributed_pg/Pong-v0', frame_skip=2);"
             "print(env.reset(seed=1)[0].shape, env.unwrapped, gymnasium.__spec__.name)"
         )
-        assert run(code) == "(80, 80) <PongEnv<distributed_pg/Pong-v0>> gymnasium"
+        assert python(code) == "(80, 80) <PongEnv<distributed_pg/Pong-v0>> gymnasium"
     envs = gymnasium.make_vec("distributed_pg/Pong-v0", num_envs=2)
     envs.reset(seed=3)
     observations, rewards, *_ = envs.step(np.array([0, 1]))

@@ -66,3 +66,14 @@ def metrics(run: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl but for one that is not complete."""
     lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
     return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def python(code: str, **environment: str) -> str:
+    """What the code prints in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
