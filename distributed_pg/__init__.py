@@ -4,6 +4,7 @@ What is named here is the public face. Each name is imported when it is first us
 package loads neither numpy, whose kernels :func:`pin_kernels` may still choose, nor Ray.
 """
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +25,13 @@ if TYPE_CHECKING:
         UsageError,
     )
     from distributed_pg.evaluation import Evaluation, evaluate
-    from distributed_pg.monitoring.reporter import Reporter
+    from distributed_pg.monitoring.reporter import Callback, Reporter
     from distributed_pg.storage.policy_file import TrainedPolicy, load_policy
     from distributed_pg.trainer import TrainResult, resume, train
     from distributed_pg.viewer.video import record
 
 __all__ = [
+    "Callback",
     "CheckpointError",
     "ConfigError",
     "Evaluation",
@@ -59,12 +61,13 @@ _HOMES = {
     "envs.pong": ("PongEnv",),
     "errors": ("CheckpointError", "ConfigError", "RomNotFoundError", "RunError", "UsageError"),
     "evaluation": ("Evaluation", "evaluate"),
-    "monitoring.reporter": ("Reporter",),
+    "monitoring.reporter": ("Callback", "Reporter"),
     "storage.policy_file": ("TrainedPolicy", "load_policy"),
     "trainer": ("TrainResult", "resume", "train"),
     "viewer.video": ("record",),
 }
 register_when_imported()
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 

@@ -17,7 +17,13 @@ Baseline = Literal["mean", "learned"]
 DiskErrors = Literal["stop", "warn"]
 Action = Literal["NOOP", "FIRE", "UP", "DOWN", "UPFIRE", "DOWNFIRE"]
 
-STOP_CONDITIONS = ("stop_episodes", "stop_frames", "stop_minutes", "stop_reward")
+STOP_CONDITIONS = (
+    "stop_episodes",
+    "stop_frames",
+    "stop_minutes",
+    "stop_reward",
+    "stop_plateau",
+)
 _MAY_CHANGE = {"may_change": True}
 _OF_THE_PLACE = {"may_change": True, "of_the_place": True}
 
@@ -88,6 +94,9 @@ class TrainConfig:
     """Stop after this many minutes of training, those before a resume included."""
     stop_reward: float | None = _free(None)
     """Stop when the mean reward of the last 100 episodes reaches this."""
+    stop_plateau: int | None = _free(None)
+    """Stop when the mean reward of the last 100 episodes has not been higher than ever before for
+    this many episodes."""
 
     num_workers: NumWorkers = _of_the_place("auto")
     """Workers, one CPU each. auto: the CPUs of the machine, or of the cluster as it grows and
@@ -140,6 +149,8 @@ class TrainConfig:
             check_whole("stop_episodes", self.stop_episodes, 1, 2**53)
         if self.stop_frames is not None:
             check_whole("stop_frames", self.stop_frames, 1, 2**53)
+        if self.stop_plateau is not None:
+            check_whole("stop_plateau", self.stop_plateau, 1, 2**53)
         if self.stop_minutes is not None:
             _check_real("stop_minutes", self.stop_minutes, 0.0, 1e9, open_low=True)
         if self.stop_reward is not None:

@@ -46,7 +46,6 @@ def evaluate(
     num_workers: NumWorkers = "auto",
     address: str | None = None,
     finished: Callable[[int], None] = lambda _: None,
-    message: Callable[[str], None] = lambda _: None,
 ) -> Evaluation:
     """Play whole games with a trained policy.
 
@@ -60,27 +59,25 @@ def evaluate(
         num_workers: how many games at a time; ``"auto"``: one on each CPU.
         address: of a Ray cluster; None: this machine.
         finished: told the number of games played so far.
-        message: told of lost workers.
 
     Raises:
         UsageError: there is nothing at ``checkpoint``.
         RunError: it cannot be read, or nobody answers at the address.
     """
-    loaded = load_policy(checkpoint, message)
+    loaded = load_policy(checkpoint)
     play = _play(seed, greedy)
     with (
-        ray_session(address, num_workers, message) as session,
+        ray_session(address, num_workers) as session,
         RayWorkerPool(
             loaded.config,
             lambda: min(session.workers(), episodes),
             play,
-            message,
             check=session.check,
             cpus=session.cpus,
         ) as pool,
     ):
         config, policy = loaded.config, loaded.policy
-        stats = _play_all(pool, config, policy, episodes, finished, message)
+        stats = _play_all(pool, config, policy, episodes, finished)
     return summary(stats)
 
 
@@ -113,13 +110,11 @@ def _play_all(
     policy: Policy,
     episodes: int,
     finished: Callable[[int], None],
-    message: Callable[[str], None],
 ) -> list[EpisodeStats]:
     """An evaluation is one batch that nobody learns from."""
     dispatcher = Dispatcher(
         Schedule(batch_size=episodes, policy_lag=0, last_update=1),
         pool,
-        message,
         backup_after=config.backup_after,
         hang_seconds=config.hang_seconds,
     )

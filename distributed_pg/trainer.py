@@ -1,16 +1,18 @@
 """Train: the run's folder, Ray, its workers and the learner put together."""
 
+import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from distributed_pg._extras import need_extra
 from distributed_pg.algo.state import Progress, TrainingState
 from distributed_pg.config import TrainConfig
-from distributed_pg.monitoring.reporter import NullReporter, Reporter
+from distributed_pg.monitoring.progress import shown
+from distributed_pg.monitoring.reporter import Callback, Reporter
 from distributed_pg.monitoring.sinks import Sink, Sinks
 from distributed_pg.runtime.health import RayLostError, RayStartError
 from distributed_pg.runtime.prometheus import RayMetrics
@@ -22,6 +24,8 @@ from distributed_pg.storage.run_dir import RunDir
 from distributed_pg.system_info import changed_versions
 from distributed_pg.training.learner import Learner, stop_reached
 from distributed_pg.training.resuming import check_same_run, held_conditions, nothing_left, repairs
+
+_LOG = logging.getLogger(__name__)
 
 MOST_RAY_DEATHS = 3
 """How often our own Ray may die without an update in between before the run gives up."""
@@ -43,16 +47,23 @@ class TrainResult:
 
 def train(
     config: TrainConfig,
-    reporter: Reporter | None = None,
+    reporter: Reporter | Literal["auto"] | None = "auto",
     stop_asked: Callable[[], bool] = lambda: False,
+    callbacks: Sequence[Callback] = (),
 ) -> TrainResult:
-    """Train a policy until a stop condition holds, or ``stop_asked()`` says so between updates.
+    """Train a policy until a stop condition holds, a callback or ``stop_asked()`` says so.
+
+    A KeyboardInterrupt, as of a notebook's stop button, ends the run as well: it is saved, and the
+    result is returned.
 
     Args:
         config: the settings. With ``resume`` the run there goes on; see :func:`resume_config`.
-        reporter: told of every update; None for nobody.
+        reporter: shows the run. ``"auto"``: a table in a notebook, and elsewhere lines on standard
+            output; None: nothing is shown.
         stop_asked: asked at least twice a second. The last update is kept, later episodes are
             played again when the run is resumed.
+        callbacks: each is called with the :class:`~distributed_pg.storage.metrics.UpdateRecord` of
+            every update; the run ends after an update of which one of them returns True.
 
     Returns:
         What was reached. The same config gives the same ``weights_checksum`` on any number of
@@ -64,21 +75,17 @@ def train(
         RunError: files cannot be read or written, nobody answers at the address, or an episode
             failed in a worker. What was learned until then is saved.
     """
-    reporter = reporter or NullReporter()
     if config.tensorboard:
         need_extra("tensorboard", "tensorboardX")
-    with open_run(config, reporter.message) as run_dir:
-        return _train(config, run_dir, reporter, stop_asked)
+    with shown(reporter, config) as watching, open_run(config) as run_dir:
+        state, checkpoint = _start(config, run_dir)
+        training = _Training(config, run_dir, watching, stop_asked, callbacks, state, checkpoint)
+        return _result(training, finished=training.run())
 
 
-def _train(
-    config: TrainConfig, run_dir: RunDir, reporter: Reporter, stop_asked: Callable[[], bool]
-) -> TrainResult:
-    state, checkpoint = _start(config, run_dir, reporter)
-    training = _Training(config, run_dir, reporter, stop_asked, state, checkpoint)
-    finished = training.run()
+def _result(training: "_Training", *, finished: bool) -> TrainResult:
     return TrainResult(
-        run_dir=run_dir.path,
+        run_dir=training.run_dir.path,
         checkpoint=training.checkpoint,
         weights_checksum=weights_checksum(training.state.policy),
         progress=training.state.progress,
@@ -94,6 +101,7 @@ class _Training:
     run_dir: RunDir
     reporter: Reporter
     stop_asked: Callable[[], bool]
+    callbacks: Sequence[Callback]
     state: TrainingState
     checkpoint: Path
     """Holds ``state``."""
@@ -113,22 +121,24 @@ class _Training:
             except RayLostError as error:
                 if not error.ours or self.deaths == MOST_RAY_DEATHS:
                     raise
+            except KeyboardInterrupt:
+                return False
             if self.stop_asked():
                 return False
         return True
 
     def _run_on_ray(self) -> bool:
         """Train for as long as one Ray lives; whatever ends it, the last update is saved."""
-        config, message = self.config, self.reporter.message
+        config = self.config
         with (
-            ray_session(config.address, config.num_workers, message, config.max_workers) as session,
+            ray_session(config.address, config.num_workers, config.max_workers) as session,
             _requested_cpus(config, session),
-            RayWorkerPool(
-                config, session.workers, message=message, check=session.check, cpus=session.cpus
-            ) as pool,
+            RayWorkerPool(config, session.workers, check=session.check, cpus=session.cpus) as pool,
             Sinks(self._sinks(), self.reporter) as watched,
         ):
-            learner = Learner(config, self.state, pool, self.run_dir, watched, self.checkpoint)
+            learner = Learner(
+                config, self.state, pool, self.run_dir, watched, self.checkpoint, self.callbacks
+            )
             session.when_silent(learner.save)
             before = self.state.progress.update
             try:
@@ -151,7 +161,7 @@ class _Training:
     def _tell(self, error: RayLostError) -> None:
         """Say it before the rest of Ray ends, which may take this process along."""
         goes_on = "" if self.deaths == MOST_RAY_DEATHS else ", and Ray is started anew"
-        self.reporter.message(f"{error}; update {self.state.progress.update} is saved{goes_on}")
+        _LOG.warning(f"{error}; update {self.state.progress.update} is saved{goes_on}")
 
     def _sinks(self) -> dict[str, Callable[[], Sink]]:
         """What shows the run outside of its folder and the terminal."""
@@ -178,8 +188,9 @@ def _requested_cpus(config: TrainConfig, session: RaySession) -> AbstractContext
 
 def resume(
     location: str | Path,
-    reporter: Reporter | None = None,
+    reporter: Reporter | Literal["auto"] | None = "auto",
     stop_asked: Callable[[], bool] = lambda: False,
+    callbacks: Sequence[Callback] = (),
     **changes: Any,
 ) -> TrainResult:
     """Go on with the run in a folder or at a URI; see :func:`train` and :func:`resume_config`.
@@ -188,6 +199,7 @@ def resume(
         location: the run.
         reporter: as for :func:`train`.
         stop_asked: as for :func:`train`.
+        callbacks: as for :func:`train`.
         changes: settings that are to be others from now on, such as ``stop_episodes``.
 
     Returns:
@@ -197,7 +209,7 @@ def resume(
         UsageError: there is no run, or a setting cannot be changed.
         RunError: as for :func:`train`.
     """
-    return train(resume_config(location, **changes), reporter, stop_asked)
+    return train(resume_config(location, **changes), reporter, stop_asked, callbacks)
 
 
 def resume_config(location: str | Path, **changes: Any) -> TrainConfig:
@@ -214,7 +226,7 @@ def resume_config(location: str | Path, **changes: Any) -> TrainConfig:
     return saved_config(location).to_go_on(location, **changes)
 
 
-def _start(config: TrainConfig, run_dir: RunDir, reporter: Reporter) -> tuple[TrainingState, Path]:
+def _start(config: TrainConfig, run_dir: RunDir) -> tuple[TrainingState, Path]:
     """The state to go on from, and the checkpoint that holds it.
 
     A run that is refused, or has nothing left to do, is left as it is.
@@ -223,17 +235,17 @@ def _start(config: TrainConfig, run_dir: RunDir, reporter: Reporter) -> tuple[Tr
         state = TrainingState.initial(config)
         # So that a run can be resumed whenever it is stopped, and however early.
         return state, run_dir.save(config, state, best=False)
-    path, checkpoint = run_dir.load_newest(reporter.message)
+    path, checkpoint = run_dir.load_newest()
     check_same_run(config, checkpoint.config)
     state = checkpoint.state
     if held := held_conditions(config, state.progress):
-        reporter.message(nothing_left(config, state.progress, held))
+        _LOG.info(nothing_left(config, state.progress, held))
         return state, path
     for change in changed_versions(checkpoint.versions):
-        reporter.message(f"{change}: the run may not go on with the same bits")
+        _LOG.warning(f"{change}: the run may not go on with the same bits")
     for repair in repairs(run_dir.path, config, checkpoint):
-        reporter.message(repair)
+        _LOG.warning(repair)
     path, aside = run_dir.rewind(config, state.progress.update, path)
     for damaged in aside:
-        reporter.message(f"The damaged checkpoint is kept as {damaged}")
+        _LOG.warning(f"The damaged checkpoint is kept as {damaged}")
     return state, path

@@ -34,11 +34,20 @@ class Progress:
     """Highest reward of an episode."""
     best_mean_100: float | None = None
     """Highest :attr:`mean_100` a checkpoint was made at."""
+    peak_mean_100: float | None = None
+    """Highest :attr:`mean_100` after any update, once there were 100 episodes."""
+    peak_episodes: int = 0
+    """Episodes when that was reached."""
 
     @property
     def mean_100(self) -> float | None:
         """Mean reward of the last 100 episodes, or of all if fewer; None before the first."""
         return float(np.mean(self.last_rewards)) if self.last_rewards else None
+
+    @property
+    def episodes_since_peak(self) -> int:
+        """Episodes since :attr:`mean_100` was last higher than ever; 0 before it is known."""
+        return 0 if self.peak_mean_100 is None else self.episodes - self.peak_episodes
 
     def after_update(self, batch: list[EpisodeStats], wall_seconds: float) -> "Progress":
         """The progress after one more update, made from ``batch``."""
@@ -51,7 +60,7 @@ class Progress:
                 else (1.0 - _RUNNING_WEIGHT) * running_mean + _RUNNING_WEIGHT * reward
             )
         best = max(rewards) if self.best_reward is None else max(*rewards, self.best_reward)
-        return replace(
+        after = replace(
             self,
             update=self.update + 1,
             episodes=self.episodes + len(batch),
@@ -61,6 +70,10 @@ class Progress:
             last_rewards=(*self.last_rewards, *rewards)[-WINDOW:],
             best_reward=best,
         )
+        mean, peak = after.mean_100, self.peak_mean_100
+        if mean is None or after.episodes < WINDOW or (peak is not None and mean <= peak):
+            return after
+        return replace(after, peak_mean_100=mean, peak_episodes=after.episodes)
 
 
 @dataclass(slots=True)

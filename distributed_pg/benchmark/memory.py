@@ -71,7 +71,7 @@ def measure_memory(progress: Callable[[str], None] = lambda _: None) -> Memory:
     """
     config = TrainConfig()
     progress("memory of a worker")
-    with ray_session(None, 1, lambda _: None):
+    with ray_session(None, 1):
         ray_worker: int = ray.get(ray.remote(peak_memory).options(num_cpus=0).remote())
         actor = ray.remote(LongGame).options(num_cpus=1, runtime_env=worker_environment())
         player: Any = actor.remote()

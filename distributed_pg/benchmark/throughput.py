@@ -92,9 +92,6 @@ class _RecordingReporter:
     def __init__(self) -> None:
         self.records: list[UpdateRecord] = []
 
-    def message(self, text: str) -> None:
-        """Say nothing."""
-
     def updated(self, record: UpdateRecord) -> None:
         """Remember it."""
         self.records.append(record)
@@ -140,7 +137,7 @@ def benchmark(
     contestants["classic", 1] = partial(classic_rate, *played_by_all, seconds)
     rates: dict[Key, list[Rate]] = {key: [] for key in contestants}
     # All processes start without our settings; the workers of training are given them.
-    with native_kernels(), ray_session(address, most, lambda _: None):
+    with native_kernels(), ray_session(address, most):
         for number in range(rounds):
             for (name, n), measure in contestants.items():
                 progress(f"round {number + 1} of {rounds}: {name} with {n}")
@@ -177,7 +174,7 @@ def simulate(
     seconds_played = statistics.mean(result.stats.seconds for result in played)
     size = statistics.mean(result.gradient.nbytes for result in played)
     simulations = []
-    with ray_session(address, 1, lambda _: None):
+    with ray_session(address, 1):
         for n in workers:
             progress(f"simulating {n} workers")
             start = start_waiting(n, played)

@@ -57,7 +57,6 @@ def run(args: EvaluateArgs) -> int:
             num_workers=args.num_workers,
             address=args.address,
             finished=finished,
-            message=errors.print,
         )
     values = dataclasses.asdict(result)
     if args.json:

@@ -7,14 +7,17 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated, Any
 
 import tyro
 
 from distributed_pg.cli import benchmark, evaluate, play, plot, record, report, train
+from distributed_pg.cli.console import console
 from distributed_pg.cli.parsing import suggestion, whole_numbers
 from distributed_pg.determinism import pin_kernels
 from distributed_pg.errors import ConfigError, RunError, UsageError
+from distributed_pg.monitoring.log import log_shown_by
 from distributed_pg.monitoring.streams import OutputError, checked_streams
 from distributed_pg.system_info import library_versions
 
@@ -68,7 +71,8 @@ def _run(arguments: list[str]) -> int:
     except SystemExit:  # help was asked for
         return 0
     run = next(run for kind, run in COMMANDS.values() if isinstance(command, kind))
-    return run(command)
+    with log_shown_by(partial(console(stderr=True).print, soft_wrap=True)):
+        return run(command)
 
 
 def _versions() -> str:

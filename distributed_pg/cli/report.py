@@ -48,7 +48,6 @@ def run(args: ReportArgs) -> int:
             args.out,
             episodes=args.episodes,
             video=not args.no_video,
-            message=errors.print,
             finished=finished,
         )
     console().print(f"Wrote {args.out}", soft_wrap=True)

@@ -1,10 +1,11 @@
 """``distributed-pg train``."""
 
 import argparse
+import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,8 @@ from rich.console import Console
 
 from distributed_pg.cli.console import command_name, console
 from distributed_pg.config import PRESETS, STOP_CONDITIONS, TrainConfig, preset
+
+_LOG = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from distributed_pg.monitoring.display_thread import Display
@@ -67,15 +70,20 @@ def defaults(arguments: list[str]) -> TrainArgs:
 def run(args: TrainArgs) -> int:
     """Train until a stop condition holds or the user stops it; returns the exit code."""
     from distributed_pg.monitoring.display_thread import DisplayThread
+    from distributed_pg.monitoring.log import log_shown_by
     from distributed_pg.storage.object_store import is_uri
 
     config, screen = args.config, console(no_color=args.no_color or None)
     errors = console(stderr=True, no_color=args.no_color or None)
     warn = partial(errors.print, soft_wrap=True)
-    with _StopSignals() as stop, DisplayThread(_display(args, screen, errors), warn) as display:
+    with (
+        _StopSignals() as stop,
+        DisplayThread(_display(args, screen, errors), warn) as display,
+        log_shown_by(display.message),
+    ):
         from distributed_pg.trainer import train  # Ray's import takes a while: something shows
 
-        result = train(config, display, lambda: stop.asked(display.message))
+        result = train(config, display, stop.asked)
         kept_at = config.location if is_uri(config.location) else result.run_dir
         display.conclude(_last_lines(result, kept_at, config.address))
     if display.hangs:
@@ -108,25 +116,13 @@ def _last_lines(
 
 
 def _display(args: TrainArgs, screen: Console, errors: Console) -> "Display":
+    from distributed_pg.monitoring.panel import RunPanel, past_means
     from distributed_pg.monitoring.terminal import QuietDisplay, TrainDisplay
 
     if args.quiet:
         return QuietDisplay(errors)
-    return TrainDisplay(screen, args.config, _history(args.config))
-
-
-def _history(config: TrainConfig) -> list[float]:
-    """The running means of a run that goes on in a folder; none where it is kept elsewhere."""
-    from distributed_pg.storage.metrics import METRICS, read_metrics
-
-    if config.resume is None:
-        return []
-    try:
-        records = read_metrics(Path(config.resume) / METRICS)
-        means = [record["running_mean"] for record in records]
-        return [float(mean) for mean in means if mean is not None]
-    except (OSError, ValueError, TypeError, LookupError):
-        return []  # damaged lines are the run's concern; here the curve only begins anew
+    panel = RunPanel(args.config, past_means(args.config))
+    return TrainDisplay(screen, panel, live=screen.is_terminal and not screen.is_dumb_terminal)
 
 
 def _preset_text(name: str) -> str:
@@ -175,11 +171,11 @@ class _StopSignals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def asked(self, tell: Callable[[str], None]) -> bool:
-        """Whether to stop; the first time it is so, ``tell`` the user."""
+    def asked(self) -> bool:
+        """Whether to stop; the first time it is so, the user is told."""
         if self._asked and not self._told:
             self._told = True
-            tell("Saving and stopping; once more to exit at once")
+            _LOG.info("Saving and stopping; once more to exit at once")
         return self._asked
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:

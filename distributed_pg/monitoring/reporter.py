@@ -1,6 +1,7 @@
-"""Whoever shows a run to the user."""
+"""Who is told of every update: whoever shows the run, and what may end it."""
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
 
 from distributed_pg.storage.metrics import UpdateRecord
 
@@ -8,18 +9,17 @@ from distributed_pg.storage.metrics import UpdateRecord
 class Reporter(Protocol):
     """Whoever shows the run to the user."""
 
-    def message(self, text: str) -> None:
-        """Something happened that the user should know."""
-
     def updated(self, record: UpdateRecord) -> None:
         """An update was made."""
 
 
 class NullReporter:
-    """A reporter that says nothing."""
-
-    def message(self, text: str) -> None:
-        """Say nothing."""
+    """A reporter that shows nothing."""
 
     def updated(self, record: UpdateRecord) -> None:
-        """Say nothing."""
+        """Show nothing."""
+
+
+Callback: TypeAlias = Callable[[UpdateRecord], bool | None]
+"""Called with the record of every update. If it returns True, the run stops after this update, as
+if a stop condition held. What it raises ends the run as well; the update is saved either way."""

@@ -1,5 +1,6 @@
 """Hand a run's records on to whatever shows them elsewhere; training never waits for that."""
 
+import logging
 import queue
 import threading
 import time
@@ -10,6 +11,8 @@ from typing import Protocol
 from distributed_pg.errors import one_line
 from distributed_pg.monitoring.reporter import Reporter
 from distributed_pg.storage.metrics import UpdateRecord
+
+_LOG = logging.getLogger(__name__)
 
 QUEUED = 256
 """Records that may wait for a sink; one that leaves more waiting is given up."""
@@ -35,7 +38,7 @@ class Sinks:
 
     Args:
         sinks: what makes each sink, by the name that the user knows it by.
-        reporter: whom it stands before; told once of each sink that fails or hangs.
+        reporter: whom it stands before.
     """
 
     def __init__(self, sinks: Mapping[str, Callable[[], Sink]], reporter: Reporter) -> None:
@@ -53,10 +56,6 @@ class Sinks:
         for name, feed in self._feeds.items():
             self._tell(name, feed.join(end_by))
 
-    def message(self, text: str) -> None:
-        """Pass it on."""
-        self._reporter.message(text)
-
     def updated(self, record: UpdateRecord) -> None:
         """Pass it on, to the sinks too."""
         self._put(record)
@@ -70,7 +69,7 @@ class Sinks:
 
     def _tell(self, name: str, reason: str | None) -> bool:
         if reason is not None:
-            self.message(f"{name}: {reason}; the run goes on without it")
+            _LOG.warning(f"{name}: {reason}; the run goes on without it")
         return reason is not None
 
 

@@ -1,5 +1,6 @@
 """The cluster as Ray provides it: actors that play, an object store for the weights."""
 
+import logging
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
@@ -30,6 +31,8 @@ from distributed_pg.training.polled_clock import PolledClock
 from distributed_pg.training.rollout_worker import WorkerInfo
 from distributed_pg.training.schedule import EpisodeTask
 from distributed_pg.training.worker_pool import EpisodeDone, EpisodeFailed, PoolEvent, WorkerLost
+
+_LOG = logging.getLogger(__name__)
 
 START_SECONDS = 120.0
 """How long a worker may take to start, at least, before another is started in its place."""
@@ -93,7 +96,6 @@ class RayWorkerPool:
         config: the run's settings, sent to every worker.
         wanted: says how many workers there should be; asked again from time to time.
         play: how a worker is had to play.
-        message: called with one line whenever something is worth telling the user.
         start: makes a worker.
         check: raises RayLostError where Ray is gone; ``at_once``, before an object is put.
         cpus: how many CPUs there are for workers.
@@ -104,7 +106,6 @@ class RayWorkerPool:
         config: TrainConfig,
         wanted: Callable[[], int],
         play: Callable[[Worker], Submit] = play,
-        message: Callable[[str], None] = lambda _: None,
         start: Callable[[TrainConfig], Worker] = start_worker,
         check: Check = _no_check,
         cpus: Callable[[], int] = cluster_cpus,
@@ -112,7 +113,6 @@ class RayWorkerPool:
         self._config = config
         self._wanted = wanted
         self._play = play
-        self._message = message
         self._start = start
         self._check = check
         self._cpus = cpus
@@ -289,7 +289,7 @@ class RayWorkerPool:
         """Kill a member that is silent and start another."""
         silent = self._clock() - member.silent_since
         if not member.ready:
-            self._message(f"a worker did not start in {silent:.0f} s and is replaced")
+            _LOG.warning(f"a worker did not start in {silent:.0f} s and is replaced")
         lost = self._dismiss(member, f"its worker was silent for {silent:.0f} s and is replaced")
         self._ask_if_ready(self._new_member())
         return lost
@@ -331,13 +331,13 @@ class RayWorkerPool:
         """A member did not start."""
         member.failed_starts += 1
         if member.failed_starts == 1:
-            self._message(f"a worker did not start and is tried again ({reason_of(error)})")
+            _LOG.warning(f"a worker did not start and is tried again ({reason_of(error)})")
         if isinstance(error, ActorDiedError):
             self._failed_starts += 1
             if self._failed_starts >= START_ATTEMPTS and self.workers == 0:
                 raise RunError(f"no worker can be started: {reason_of(error)}") from error
         elif member.failed_starts >= UNREACHABLE_ATTEMPTS:  # its process may hang
-            self._message("a worker cannot be reached and is replaced")
+            _LOG.warning("a worker cannot be reached and is replaced")
             self._remove(member)
             member = self._new_member()
         again = time.monotonic() + RETRY_SECONDS
@@ -353,7 +353,7 @@ class RayWorkerPool:
         for change in changed_versions(info.versions):
             if change not in self._told_versions:
                 self._told_versions.add(change)
-                self._message(f"on a worker {change}: the run may not have the same bits again")
+                _LOG.warning(f"on a worker {change}: the run may not have the same bits again")
 
     def _new_member(self) -> _Member:
         worker = self._start(self._config)
@@ -398,7 +398,7 @@ class RayWorkerPool:
             self._none_ready_since, self._told_none_ready = now, False
         elif now - self._none_ready_since > PATIENCE_SECONDS and not self._told_none_ready:
             self._told_none_ready = True
-            self._message(
+            _LOG.warning(
                 f"no worker has been ready for {PATIENCE_SECONDS:.0f} s; each needs a CPU of its "
                 f"own, and the cluster has {self._cpus()}"
             )

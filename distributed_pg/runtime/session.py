@@ -36,6 +36,8 @@ from distributed_pg.runtime.session_folders import (
 )
 from distributed_pg.runtime.worker_code import code_for_workers
 
+_LOG = logging.getLogger(__name__)
+
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
 _OUR_OWN: dict[str, str | None] = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # see _ray_private.on_loopback
@@ -135,7 +137,6 @@ class RaySession:
 def ray_session(
     address: str | None,
     num_workers: NumWorkers,
-    message: Callable[[str], None],
     max_workers: int | None = None,
 ) -> Iterator[RaySession]:
     """Ray for the time of the ``with`` block.
@@ -162,7 +163,7 @@ def ray_session(
         elif address is not None:
             used = _connected(address)
         else:
-            used = _started(num_workers, message)
+            used = _started(num_workers)
         with used as cpus, closing(RaySession(num_workers, max_workers, cpus)) as session:
             yield session
     except RayError as error:
@@ -188,13 +189,13 @@ def always(workers: int) -> Callable[[], int]:
 
 
 @contextmanager
-def _started(num_workers: NumWorkers, message: Callable[[str], None]) -> Iterator[int]:
+def _started(num_workers: NumWorkers) -> Iterator[int]:
     """A Ray of our own; yields how many CPUs it believes in: one for each worker at least."""
     check_temporary_folder()
     remove_left_over()
     cpus = usable_cpus()
     if num_workers != "auto" and num_workers > cpus:
-        message(
+        _LOG.warning(
             f"num_workers: {num_workers} workers share {cpus} CPUs; more workers than CPUs are "
             "not faster"
         )
@@ -204,7 +205,7 @@ def _started(num_workers: NumWorkers, message: Callable[[str], None]) -> Iterato
         with environment(_OUR_OWN | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}):
             _ray_private.reread_environment()
             with _ray_private.on_loopback(), StartWatch(), _without_hang_ups():
-                _start(cpus, message)
+                _start(cpus)
         folder = SessionFolder()
         try:
             yield cpus
@@ -232,14 +233,14 @@ def _without_hang_ups() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _start(cpus: int, message: Callable[[str], None]) -> None:
+def _start(cpus: int) -> None:
     options: dict[str, Any] = {"num_cpus": cpus, "include_dashboard": False}
     try:
         _init("local", **options)
     except RayStartError as error:
         if isinstance(error.__cause__, (OSError, ValueError)):
             raise  # it would be the same again
-        message(f"{error}; trying once more")
+        _LOG.warning(f"{error}; trying once more")
         ray.shutdown()
         _init("local", **options)
 

@@ -21,6 +21,7 @@ from distributed_pg.storage.tensor_file import Tensors, read_tensor_file, write_
 from distributed_pg.system_info import cpu_model, library_versions
 
 FORMAT = "distributed_pg checkpoint 2"
+_COUNTERS = ("update", "episodes", "frames", "peak_episodes")
 _MOST = 1e18
 """More than any number of a run's progress can be."""
 
@@ -105,7 +106,7 @@ def parse_texts(texts: dict[str, str]) -> tuple[TrainConfig, Progress, dict[str,
 def _progress(values: dict[str, Any]) -> Progress:
     for name, value in values.items():
         numbers = value if name == "last_rewards" else [0 if value is None else value]
-        kind = int if name in ("update", "episodes", "frames") else (int, float)
+        kind = int if name in _COUNTERS else (int, float)
         # "Not below" holds for a NaN as well.
         if any(type(n) is bool or not isinstance(n, kind) or not abs(n) < _MOST for n in numbers):
             raise ValueError(f"{name}: {value!r}")

@@ -1,11 +1,14 @@
 """The checkpoints in a run's folder: which is the newest that is good, and which are kept."""
 
+import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 from distributed_pg.errors import CheckpointError, RunError
+
+_LOG = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
 BEST = "best.safetensors"
@@ -33,12 +36,10 @@ def numbered(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: update_of(path.name))
 
 
-def newest_good(
-    folder: Path, load: Callable[[Path], T], message: Callable[[str], None]
-) -> tuple[Path, T]:
+def newest_good(folder: Path, load: Callable[[Path], T]) -> tuple[Path, T]:
     """The newest checkpoint in ``folder`` that can be loaded, and what ``load`` makes of it.
 
-    The best one comes last. ``message`` is told which ones are not good, and why.
+    The best one comes last. A warning names each one tried that is not good, and why.
 
     Raises:
         RunError: there is none.
@@ -54,7 +55,7 @@ def newest_good(
             damaged.append(error)
             continue
         for reason in damaged:
-            message(f"{reason}; going on from {path.name}")
+            _LOG.warning(f"{reason}; going on from {path.name}")
         return path, loaded
     raise RunError(f"no checkpoint is good; the newest: {damaged[0]}") from damaged[0]
 

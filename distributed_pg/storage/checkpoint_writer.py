@@ -1,6 +1,6 @@
 """Write a run's metrics and checkpoints; training waits for the disk only at the end."""
 
-from collections.abc import Callable
+import logging
 from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -13,6 +13,8 @@ from distributed_pg.storage.metrics import UpdateRecord
 from distributed_pg.storage.object_store import TakenOverError
 from distributed_pg.storage.run_dir import RunDir
 
+_LOG = logging.getLogger(__name__)
+
 
 class CheckpointWriter:
     """Writes to a run's folder, and knows what to do when that fails.
@@ -20,7 +22,6 @@ class CheckpointWriter:
     Args:
         run_dir: the folder.
         config: the run's settings, a part of every checkpoint.
-        message: told, once, when the folder cannot be written and training goes on without.
         update: the update whose checkpoint is there already.
         path: that checkpoint.
     """
@@ -29,13 +30,11 @@ class CheckpointWriter:
         self,
         run_dir: RunDir,
         config: TrainConfig,
-        message: Callable[[str], None],
         update: int,
         path: Path,
     ) -> None:
         self._run_dir = run_dir
         self._config = config
-        self._message = message
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._update = update
         self._written: Future[Path] = Future()
@@ -119,12 +118,12 @@ class CheckpointWriter:
             raise error
         if what not in self._failing:
             self._failing.add(what)
-            self._message(f"{error}; training goes on without {what}")
+            _LOG.warning(f"{error}; training goes on without {what}")
 
     def _worked(self, what: str) -> None:
         if what in self._failing:
             self._failing.remove(what)
-            self._message(f"{what} can be written again")
+            _LOG.info(f"{what} can be written again")
 
 
 def is_best(progress: Progress, best_mean: float | None) -> bool:

@@ -1,5 +1,6 @@
 """Where a run is kept: in a folder, or in a folder of this machine that is uploaded at a URI."""
 
+import logging
 import tempfile
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -16,11 +17,13 @@ from distributed_pg.storage.object_store import RemoteRun, is_checkpoint, is_uri
 from distributed_pg.storage.run_dir import RunDir
 from distributed_pg.storage.uploader import Uploader
 
+_LOG = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
 
 @contextmanager
-def open_run(config: TrainConfig, message: Callable[[str], None]) -> Iterator[RunDir]:
+def open_run(config: TrainConfig) -> Iterator[RunDir]:
     """The folder of a new run, or with ``config.resume`` of an old one, for this process alone.
 
     If the run is kept at a URI, the folder is a new one in runs/. The first state that is saved
@@ -37,20 +40,20 @@ def open_run(config: TrainConfig, message: Callable[[str], None]) -> Iterator[Ru
     location, is_new = config.location, config.resume is None
     if not is_uri(location):
         run_dir = RunDir.create(config) if is_new else RunDir.open(Path(config.resume or ""))
-        with _kept(run_dir, message):
+        with _kept(run_dir):
             yield run_dir
         return
     remote = RemoteRun(location)
-    run_dir = _begun(config, remote) if is_new else _fetched(config, remote, message)
-    with _kept(run_dir, message), _uploaded(run_dir, remote, message):
+    run_dir = _begun(config, remote) if is_new else _fetched(config, remote)
+    with _kept(run_dir), _uploaded(run_dir, remote):
         yield run_dir
 
 
 @contextmanager
-def _kept(run_dir: RunDir, message: Callable[[str], None]) -> Iterator[None]:
+def _kept(run_dir: RunDir) -> Iterator[None]:
     """Lock the folder; remove it where the run fails before it has made an update."""
     try:
-        with run_dir.lock(message):
+        with run_dir.lock():
             yield
     except Exception:
         run_dir.discard()
@@ -58,14 +61,14 @@ def _kept(run_dir: RunDir, message: Callable[[str], None]) -> Iterator[None]:
 
 
 @contextmanager
-def _uploaded(run_dir: RunDir, remote: RemoteRun, message: Callable[[str], None]) -> Iterator[None]:
+def _uploaded(run_dir: RunDir, remote: RemoteRun) -> Iterator[None]:
     """Upload the folder whenever a state was saved in it, and the last one at the end."""
-    uploader = Uploader(remote, run_dir.path, message)
+    uploader = Uploader(remote, run_dir.path)
 
     def begin() -> None:
         run_dir.when_saved = uploader.changed
         uploader.begin()
-        message(f"The run is kept at {remote.uri}, and meanwhile in {run_dir.path}")
+        _LOG.info(f"The run is kept at {remote.uri}, and meanwhile in {run_dir.path}")
 
     run_dir.when_saved, run_dir.check_ours = begin, uploader.check
     try:
@@ -73,24 +76,24 @@ def _uploaded(run_dir: RunDir, remote: RemoteRun, message: Callable[[str], None]
     except BaseException as error:
         # An interrupted run stays, however early: the user may go on with it.
         if isinstance(error, Exception) and not run_dir.has_updates:
-            _withdraw(uploader, remote, message)
+            _withdraw(uploader, remote)
             raise
         try:
             uploader.end()
         except RunError as not_uploaded:  # beside the error that ended the run, not in its place
-            message(str(not_uploaded))
+            _LOG.error(str(not_uploaded))
         raise
     uploader.end()
 
 
-def _withdraw(uploader: Uploader, remote: RemoteRun, message: Callable[[str], None]) -> None:
+def _withdraw(uploader: Uploader, remote: RemoteRun) -> None:
     """Take a run that has not begun away from its URI; one that was there before stays."""
     uploader.stop()
     if uploader.has_uploaded and remote.is_new:
         try:
             remote.remove()
         except RunError as error:
-            message(str(error))
+            _LOG.warning(str(error))
 
 
 def saved_config(location: str | Path) -> TrainConfig:
@@ -100,15 +103,13 @@ def saved_config(location: str | Path) -> TrainConfig:
         UsageError: there is no run.
         RunError: it cannot be read.
     """
-    return load_newest_at(location, load_checkpoint, lambda _: None).config
+    return load_newest_at(location, load_checkpoint).config
 
 
-def load_newest_at(
-    location: str | Path, load: Callable[[Path], T], message: Callable[[str], None]
-) -> T:
+def load_newest_at(location: str | Path, load: Callable[[Path], T]) -> T:
     """What ``load`` makes of the newest good checkpoint of the run in a folder or at a URI.
 
-    ``message`` is told which ones are not good, and why.
+    A warning names each newer one that is not good, and why.
 
     Raises:
         UsageError: there is no run.
@@ -116,7 +117,7 @@ def load_newest_at(
     """
     if not is_uri(location):
         folder = RunDir.open(Path(location)).path / CHECKPOINTS
-        return newest_good(folder, load, message)[1]
+        return newest_good(folder, load)[1]
     remote, tried, reasons = RemoteRun(location), list[str](), list[CheckpointError]()
 
     def next_newest(names: Collection[str]) -> list[str]:
@@ -137,7 +138,7 @@ def load_newest_at(
                 reasons.append(error)
                 continue
         for reason in reasons:
-            message(f"{reason}; going on from {found[0].name}")
+            _LOG.warning(f"{reason}; going on from {found[0].name}")
         return loaded
     if reasons:
         raise RunError(f"no checkpoint is good; the newest: {reasons[0]}") from reasons[0]
@@ -152,13 +153,13 @@ def _begun(config: TrainConfig, remote: RemoteRun) -> RunDir:
     return RunDir.create(replace(config, run_dir=None))
 
 
-def _fetched(config: TrainConfig, remote: RemoteRun, message: Callable[[str], None]) -> RunDir:
+def _fetched(config: TrainConfig, remote: RemoteRun) -> RunDir:
     """A copy of the run; the run there stays as it is."""
     remote.take_over()
     with writing(f"{RUNS}:"):
         fresh = FreshFolder.in_runs(config.preset)
     try:
-        remote.fetch(fresh.path, lost=message)
+        remote.fetch(fresh.path, lost=_LOG.warning)
         return RunDir.open(fresh.path, fresh)
     except (RunError, UsageError):
         fresh.remove()

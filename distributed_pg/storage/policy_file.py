@@ -4,9 +4,7 @@ A policy file is sealed and has the tensors ``w1`` and ``w2``, which may be floa
 ``format``; ``config``, ``progress`` and ``versions`` in JSON.
 """
 
-import logging
 import stat
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,7 +25,6 @@ from distributed_pg.storage.tensor_file import read_tensor_file, write_tensor_fi
 FORMAT = "distributed_pg policy 1"
 PRETRAINED = "pretrained"
 """The name of the policy that comes with the package; docs/pretrained.md tells of it."""
-_LOG = logging.getLogger("distributed_pg")
 _PRETRAINED_FILE = Path(__file__).parent.parent / "assets" / "pretrained.safetensors"
 
 
@@ -99,14 +96,11 @@ def save_policy(path: Path, trained: TrainedPolicy) -> None:
     write_tensor_file(path, texts, {"w1": w1, "w2": w2})
 
 
-def load_policy(
-    location: str | Path, message: Callable[[str], None] | None = None
-) -> TrainedPolicy:
+def load_policy(location: str | Path) -> TrainedPolicy:
     """The newest policy of a run (its folder or URI), that of a file, or :data:`PRETRAINED`.
 
     Args:
         location: a checkpoint, a policy file, a run's folder or URI, or ``"pretrained"``.
-        message: told of newer checkpoints of the run that are damaged; None: the log.
 
     Raises:
         UsageError: there is nothing.
@@ -116,7 +110,7 @@ def load_policy(
         return read_policy(_PRETRAINED_FILE)
     if not is_uri(location) and not _is_folder(Path(location)):
         return read_policy(Path(location))
-    return load_newest_at(location, read_policy, message or _LOG.warning)
+    return load_newest_at(location, read_policy)
 
 
 def read_policy(path: Path) -> TrainedPolicy:

@@ -126,19 +126,19 @@ class RunDir:
             raise RunError(f"{self.path}: there is no checkpoint in {self._checkpoints}")
         return files[-1]
 
-    def load_newest(self, message: Callable[[str], None]) -> tuple[Path, Checkpoint]:
+    def load_newest(self) -> tuple[Path, Checkpoint]:
         """The latest checkpoint that is good, and what it says.
 
-        ``message`` is told which ones are not, and why.
+        A warning names each newer one that is not, and why.
 
         Raises:
             RunError: there is none.
         """
-        return checkpoint_files.newest_good(self._checkpoints, load_checkpoint, message)
+        return checkpoint_files.newest_good(self._checkpoints, load_checkpoint)
 
-    def lock(self, message: Callable[[str], None]) -> AbstractContextManager[None]:
+    def lock(self) -> AbstractContextManager[None]:
         """Keep other processes from training here, as :func:`locked` does."""
-        return locked(self.path, message)
+        return locked(self.path)
 
     def save(self, config: TrainConfig, state: TrainingState, *, best: bool) -> Path:
         """Write a checkpoint and delete those no longer kept; ``best``: also as the best one.

@@ -1,9 +1,10 @@
 """The lock that keeps a run's folder to one process."""
 
 import errno
+import logging
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -12,18 +13,20 @@ from filelock import lock_descriptor
 
 from distributed_pg.errors import RunError, UsageError
 
+_LOG = logging.getLogger(__name__)
+
 LOCK = "lock"
 _KNOWS_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 """What NFS without its lock service, Lustre without ``-o flock`` and some FUSE mounts answer."""
 
 
 @contextmanager
-def locked(folder: Path, message: Callable[[str], None]) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Keep other processes from training in ``folder`` for the time of the ``with`` block.
 
     The lock is the operating system's, on an open file: it ends with the process, however that
-    ends. Where the file system knows no locks, ``message`` is told and the block is entered all the
-    same.
+    ends. Where the file system knows no locks, a warning says so and the block is entered all
+    the same.
 
     Raises:
         UsageError: another process trains here; the message names it.
@@ -36,7 +39,7 @@ def locked(folder: Path, message: Callable[[str], None]) -> Iterator[None]:
         raise _no_lock(path, error) from error
     with file:
         try:
-            if not _is_ours(file, path, message):
+            if not _is_ours(file, path):
                 raise UsageError(f"run_dir: {folder} is in use by {_holder(file)}")
             # On Windows nobody else can read the first byte of a locked file.
             file.truncate(0)
@@ -46,13 +49,13 @@ def locked(folder: Path, message: Callable[[str], None]) -> Iterator[None]:
         yield
 
 
-def _is_ours(file: BinaryIO, path: Path, message: Callable[[str], None]) -> bool:
+def _is_ours(file: BinaryIO, path: Path) -> bool:
     try:
         return lock_descriptor(file.fileno(), blocking=False)
     except OSError as error:
         if error.errno not in _KNOWS_NO_LOCKS:
             raise
-        message(
+        _LOG.warning(
             f"{path}: the file system knows no locks ({error.strerror}); nothing keeps another "
             "process from training in this folder as well"
         )

@@ -1,13 +1,14 @@
 """Upload a run's folder at its URI in the background; training never waits for the store."""
 
+import logging
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from distributed_pg.errors import RunError, one_line
 from distributed_pg.storage.object_store import RemoteRun, TakenOverError
+
+_LOG = logging.getLogger(__name__)
 
 BEGIN_SECONDS = 25.0
 """How long the store may take for the first files before the run does not begin."""
@@ -27,13 +28,11 @@ class Uploader:
     Args:
         remote: where to.
         folder: the run's folder.
-        message: told when the store fails, and when it works again.
     """
 
-    def __init__(self, remote: RemoteRun, folder: Path, message: Callable[[str], None]) -> None:
+    def __init__(self, remote: RemoteRun, folder: Path) -> None:
         self._remote = remote
         self._folder = folder
-        self._message = message
         self._state = threading.Condition()  # guards all that follows
         self._changes, self._uploaded = 1, 0
         self._end_by: float | None = None  # when to give up; None: never
@@ -153,7 +152,7 @@ class Uploader:
             self._state.notify_all()
         # Who takes a run over is told of when it ends, which is soon.
         if first and not isinstance(error, TakenOverError):
-            self._say(f"{error}; training goes on, and tries again")
+            _LOG.warning(f"{error}; training goes on, and tries again")
 
     def _worked(self, changes: int) -> None:
         with self._state:
@@ -161,10 +160,4 @@ class Uploader:
             self._uploaded = changes
             self._state.notify_all()
         if again:
-            self._say(f"{self._remote.uri}: the run is uploaded again")
-
-    def _say(self, text: str) -> None:
-        # A terminal that is closed must not end this thread. Whoever speaks to it next in the main
-        # thread meets the same failure.
-        with suppress(Exception):
-            self._message(text)
+            _LOG.info(f"{self._remote.uri}: the run is uploaded again")

@@ -5,6 +5,7 @@ So what is lost is given out again, and what takes too long is given to an idle 
 first answer counts.
 """
 
+import logging
 import statistics
 import time
 from collections import Counter, deque
@@ -14,6 +15,8 @@ from distributed_pg.errors import RunError
 from distributed_pg.training.polled_clock import PolledClock
 from distributed_pg.training.schedule import EpisodeTask, Schedule
 from distributed_pg.training.worker_pool import EpisodeDone, EpisodeFailed, WorkerLost, WorkerPool
+
+_LOG = logging.getLogger(__name__)
 
 MOST_FAILURES = 3
 """How often an episode may fail for a reason of its own."""
@@ -30,7 +33,6 @@ class Dispatcher:
     Args:
         schedule: which episode is next.
         pool: the workers.
-        message: told in one line of everything that goes wrong.
         backup_after: an episode that takes this many times as long as the median of the last 100
             is given to an idle worker too.
         hang_seconds: a worker that is silent for so long is replaced.
@@ -41,7 +43,6 @@ class Dispatcher:
         self,
         schedule: Schedule,
         pool: WorkerPool,
-        message: Callable[[str], None],
         *,
         backup_after: float,
         hang_seconds: float,
@@ -49,7 +50,6 @@ class Dispatcher:
     ) -> None:
         self._schedule = schedule
         self._pool = pool
-        self._message = message
         self._backup_after = backup_after
         self._hang_seconds = hang_seconds
         self._clock = PolledClock(clock)
@@ -101,7 +101,7 @@ class Dispatcher:
             task = self._schedule.backup_task(episode)
             if task is not None:
                 self._pool.submit(task)
-                self._message(
+                _LOG.warning(
                     f"episode {episode} takes over {self._backup_after:g} times the usual "
                     f"{self._usual:.1f} s: a second worker plays it too"
                 )
@@ -113,9 +113,9 @@ class Dispatcher:
             raise RunError(f"{_named(event.task)} lost {MOST_LOSSES} workers ({event.reason})")
         if self._schedule.lose(episode):
             del self._begun[episode]
-            self._message(f"episode {episode} is played again ({event.reason})")
+            _LOG.warning(f"episode {episode} is played again ({event.reason})")
         else:
-            self._message(f"episode {episode} lost a worker{self._other(episode)} ({event.reason})")
+            _LOG.warning(f"episode {episode} lost a worker{self._other(episode)} ({event.reason})")
 
     def _failed(self, event: EpisodeFailed) -> None:
         episode = event.task.episode
@@ -127,9 +127,9 @@ class Dispatcher:
             )
         if self._schedule.lose(episode):
             del self._begun[episode]
-            self._message(f"episode {episode} failed and is tried again ({event.reason})")
+            _LOG.warning(f"episode {episode} failed and is tried again ({event.reason})")
         else:
-            self._message(f"episode {episode} failed{self._other(episode)} ({event.reason})")
+            _LOG.warning(f"episode {episode} failed{self._other(episode)} ({event.reason})")
 
     def _other(self, episode: int) -> str:
         """Why the episode need not be given out again."""

@@ -1,9 +1,10 @@
 """The learner: sum gradients in order, update, broadcast, and again."""
 
+import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from distributed_pg.algo.policy import Policy
@@ -12,7 +13,7 @@ from distributed_pg.algo.rollout import EpisodeStats
 from distributed_pg.algo.state import WINDOW, Progress, TrainingState
 from distributed_pg.config import TrainConfig
 from distributed_pg.errors import RunError
-from distributed_pg.monitoring.reporter import Reporter
+from distributed_pg.monitoring.reporter import Callback, Reporter
 from distributed_pg.storage.checkpoint import weights_checksum
 from distributed_pg.storage.checkpoint_writer import CheckpointWriter
 from distributed_pg.storage.metrics import UpdateRecord
@@ -21,6 +22,8 @@ from distributed_pg.system_info import peak_memory
 from distributed_pg.training.dispatcher import Dispatcher
 from distributed_pg.training.schedule import Schedule
 from distributed_pg.training.worker_pool import EpisodeDone, WorkerPool
+
+_LOG = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
 """How long the learner waits for workers before it looks whether it was asked to stop."""
@@ -39,6 +42,7 @@ class Learner:
         run_dir: where metrics and checkpoints go.
         reporter: told of every update.
         saved: the checkpoint that holds ``state`` already.
+        callbacks: each is called after every update, and may end the run.
         clock: seconds, as :func:`time.monotonic` gives them.
     """
 
@@ -50,6 +54,7 @@ class Learner:
         run_dir: RunDir,
         reporter: Reporter,
         saved: Path,
+        callbacks: Sequence[Callback] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
@@ -63,11 +68,12 @@ class Learner:
         self._dispatcher = Dispatcher(
             self._schedule,
             pool,
-            reporter.message,
             backup_after=config.backup_after,
             hang_seconds=config.hang_seconds,
             clock=clock,
         )
+        self._callbacks = callbacks
+        self._ended_by_callback = False
         self._told_workers_wait = False
         self._finished: dict[int, EpisodeDone] = {}
         self._batch: list[EpisodeStats] = []
@@ -76,9 +82,7 @@ class Learner:
         self._clock = clock
         self._begin = clock()
         self._rate_from = deque([state.progress], maxlen=_RATE_UPDATES)
-        self._writer = CheckpointWriter(
-            run_dir, config, reporter.message, state.progress.update, saved
-        )
+        self._writer = CheckpointWriter(run_dir, config, state.progress.update, saved)
 
     @property
     def state(self) -> TrainingState:
@@ -86,7 +90,7 @@ class Learner:
         return self._state
 
     def run(self, stop_asked: Callable[[], bool]) -> bool:
-        """Train until a stop condition holds (True) or ``stop_asked()`` (False)."""
+        """Train until a stop condition holds or a callback says so (True), or ``stop_asked()``."""
         for version, policy in self._state.policies.items():
             self._pool.broadcast(version, policy)
         while not self._stop_reached():
@@ -147,12 +151,14 @@ class Learner:
         self._pool.drop_weights(before=oldest)
         # Before anything is hashed or written: workers that waited for this update go on.
         self._dispatcher.hand_out()
-        self._record(after, batch, gradient_norm, weights_norm, update_seconds)
+        record = self._record(after, batch, gradient_norm, weights_norm, update_seconds)
         # The update is made when this one assignment is. Whatever ends the run, an interrupt at
         # any line included, finds a whole state to save, with its line in the metrics.
         self._state = after
         self._writer.updated(after)
         self._tell_if_workers_wait()
+        for callback in self._callbacks:
+            self._ended_by_callback |= callback(record) is True
 
     def _finite_norm(self, what: str, of: Policy) -> float:
         length = norm(of)
@@ -170,7 +176,7 @@ class Learner:
         if self._told_workers_wait or workers <= config.batch_size * lag:
             return
         self._told_workers_wait = True
-        self._reporter.message(
+        _LOG.warning(
             f"{workers} workers, but at most {config.episodes_at_a_time} episodes at a time "
             f"(batch_size x (policy_lag + 1)): some will wait; batch_size {-(-workers // lag)} "
             "has work for all, but a larger batch needs more episodes to learn"
@@ -180,7 +186,9 @@ class Learner:
         return self._wall_before + self._clock() - self._begin
 
     def _stop_reached(self) -> bool:
-        return stop_reached(self._config, self._state.progress, self._wall_seconds())
+        return self._ended_by_callback or stop_reached(
+            self._config, self._state.progress, self._wall_seconds()
+        )
 
     def _record(
         self,
@@ -189,7 +197,7 @@ class Learner:
         gradient_norm: float,
         weights_norm: float,
         update_seconds: float,
-    ) -> None:
+    ) -> UpdateRecord:
         progress = state.progress
         record = UpdateRecord.from_batch(
             batch,
@@ -207,6 +215,7 @@ class Learner:
         self._rate_from.append(progress)
         self._writer.record(record)
         self._reporter.updated(record)
+        return record
 
 
 def stop_reached(config: TrainConfig, progress: Progress, wall_seconds: float) -> bool:
@@ -214,6 +223,8 @@ def stop_reached(config: TrainConfig, progress: Progress, wall_seconds: float) -
     if config.stop_episodes is not None and progress.episodes >= config.stop_episodes:
         return True
     if config.stop_frames is not None and progress.frames >= config.stop_frames:
+        return True
+    if config.stop_plateau is not None and progress.episodes_since_peak >= config.stop_plateau:
         return True
     if config.stop_minutes is not None and wall_seconds >= 60 * config.stop_minutes:
         return True

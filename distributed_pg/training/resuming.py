@@ -46,6 +46,7 @@ def nothing_left(config: TrainConfig, progress: Progress, held: list[str]) -> st
         "stop_episodes": f"{progress.episodes} episodes",
         "stop_frames": f"{progress.frames} frames",
         "stop_minutes": f"{progress.wall_seconds / 60:.3g} minutes of training",
+        "stop_plateau": f"{progress.episodes_since_peak} episodes without a higher mean reward",
         "stop_reward": f"a mean reward of {progress.mean_100 or 0.0:.2f}",
     }
     why = ", ".join(f"{name} is {getattr(config, name)}, and it has {now[name]}" for name in held)

@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import logging
 import shlex
 import tempfile
 import time
@@ -33,6 +34,8 @@ from distributed_pg.storage.checkpoint import Checkpoint
 from distributed_pg.storage.policy_file import TrainedPolicy
 from distributed_pg.storage.run_dir import RunDir
 from distributed_pg.storage.tensor_file import write_atomically
+
+_LOG = logging.getLogger(__name__)
 
 UNITS = 40
 """Hidden units whose weights are shown."""
@@ -73,7 +76,6 @@ def write_report(
     *,
     episodes: int = 20,
     video: bool = True,
-    message: Callable[[str], None] = lambda _: None,
     finished: Callable[[int], None] = lambda _: None,
 ) -> None:
     """Write a page about a run.
@@ -83,7 +85,6 @@ def write_report(
         out: the page.
         episodes: games to play with the newest checkpoint; 0: none.
         video: whether to record a game.
-        message: told what is being done.
         finished: told the number of games played so far.
 
     Raises:
@@ -92,16 +93,16 @@ def write_report(
     """
     if not out.parent.is_dir():
         raise UsageError(f"out: there is no folder {out.parent}")
-    with local_run(location, lost=message) as folder:
-        path, checkpoint = RunDir.open(folder).load_newest(message)
+    with local_run(location, lost=_LOG.warning) as folder:
+        path, checkpoint = RunDir.open(folder).load_newest()
         curve = run_curve(folder, run_name(location))
         evaluation = None
         if episodes:
-            message(f"Playing {episodes} games with {path.name}")
-            evaluation = evaluate(path, episodes, finished=finished, message=message)
+            _LOG.info(f"Playing {episodes} games with {path.name}")
+            evaluation = evaluate(path, episodes, finished=finished)
         game = None
         if video:
-            message("Recording a game")
+            _LOG.info("Recording a game")
             game = _recorded(path)
     page = render(curve, checkpoint, evaluation, game)
     with writing(f"out: {out}"):

@@ -1,0 +1,45 @@
+"""How a run is shown that a program or a notebook starts, unless it says otherwise."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Literal
+
+from rich.console import Console
+
+from distributed_pg.config import TrainConfig
+from distributed_pg.monitoring.display_thread import Display, DisplayThread
+from distributed_pg.monitoring.log import is_log_handled, log_shown_by
+from distributed_pg.monitoring.notebook import NotebookDisplay, in_notebook
+from distributed_pg.monitoring.panel import RunPanel, past_means
+from distributed_pg.monitoring.reporter import NullReporter, Reporter
+from distributed_pg.monitoring.terminal import TrainDisplay
+
+
+@contextmanager
+def shown(reporter: Reporter | Literal["auto"] | None, config: TrainConfig) -> Iterator[Reporter]:
+    """The reporter of a run, for the time of the ``with`` block.
+
+    Args:
+        reporter: a reporter; ``"auto"``: one that shows a table in a notebook, and elsewhere a
+            line now and then on standard output, with the lines of the package's log if the program
+            has not said where they go; None: one that shows nothing.
+        config: the run's settings.
+    """
+    if reporter != "auto":
+        yield reporter or NullReporter()
+        return
+    panel = RunPanel(config, past_means(config))
+    display: Display = (
+        NotebookDisplay(panel)
+        if in_notebook()
+        else TrainDisplay(_console(stderr=False), panel, live=False)
+    )
+    with (
+        DisplayThread(display, _console(stderr=True).print) as thread,
+        nullcontext() if is_log_handled() else log_shown_by(thread.message),
+    ):
+        yield thread
+
+
+def _console(*, stderr: bool) -> Console:
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
