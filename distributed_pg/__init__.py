@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from distributed_pg.algo.policy import Policy
+    from distributed_pg.analysis.plot import plot
     from distributed_pg.config import TrainConfig, preset
     from distributed_pg.determinism import pin_kernels
     from distributed_pg.envs.pong import PongEnv
@@ -48,6 +49,7 @@ __all__ = [
     "evaluate",
     "load_policy",
     "pin_kernels",
+    "plot",
     "preset",
     "record",
     "resume",
@@ -56,6 +58,7 @@ __all__ = [
 
 _HOMES = {
     "algo.policy": ("Policy",),
+    "analysis.plot": ("plot",),
     "config": ("TrainConfig", "preset"),
     "determinism": ("pin_kernels",),
     "envs.pong": ("PongEnv",),

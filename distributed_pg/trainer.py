@@ -137,7 +137,13 @@ class _Training:
             Sinks(self._sinks(), self.reporter) as watched,
         ):
             learner = Learner(
-                config, self.state, pool, self.run_dir, watched, self.checkpoint, self.callbacks
+                config,
+                self.state,
+                pool,
+                self.run_dir,
+                watched,
+                self.checkpoint,
+                callbacks=self.callbacks,
             )
             session.when_silent(learner.save)
             before = self.state.progress.update

@@ -1,6 +1,7 @@
 """Shared by all tests. Importing this holds numpy to the kernels that the command uses."""
 
 import os
+from collections.abc import Iterator
 
 from distributed_pg.determinism import pin_kernels
 
@@ -12,6 +13,7 @@ from hypothesis import settings  # noqa: E402
 
 from distributed_pg.algo.policy import Policy  # noqa: E402
 from distributed_pg.envs.pong import PongEnv  # noqa: E402
+from distributed_pg.monitoring.log import log_shown_by  # noqa: E402
 
 # A busy machine is not a failure. CI tries the same cases each time; runs by hand find new ones.
 settings.register_profile("ours", deadline=None, derandomize="CI" in os.environ)
@@ -21,6 +23,14 @@ settings.load_profile("ours")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the slow tests: at the end, each would run alone."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+@pytest.fixture
+def told() -> Iterator[list[str]]:
+    """The lines that the package logs during the test."""
+    lines: list[str] = []
+    with log_shown_by(lines.append):
+        yield lines
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +20,16 @@ from distributed_pg.analysis.hidden_units import (
     tiled,
     weights_colours,
 )
-from distributed_pg.analysis.learning_curves import Array, By, Curve, Group
+from distributed_pg.analysis.learning_curves import (
+    Array,
+    By,
+    Curve,
+    Group,
+    group_curves,
+    load_curve,
+)
 from distributed_pg.analysis.milestones import LEVELS, first_at, level_name
-from distributed_pg.errors import writing
+from distributed_pg.errors import UsageError, writing
 from distributed_pg.storage.tensor_file import write_atomically
 
 if TYPE_CHECKING:
@@ -50,6 +58,38 @@ _STYLE: dict[Any, Any] = {
 }
 
 
+class _Picture(Figure):
+    """A figure that a notebook shows as it is, without pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        file = io.BytesIO()
+        with rc_context(_STYLE):
+            self.savefig(file, format="png", dpi=100)
+        return file.getvalue()
+
+
+def plot(*runs: str | Path, by: By | Sequence[By] = "frames", title: str = "") -> Figure:
+    """Draw the running mean of the reward of one or more runs.
+
+    Args:
+        runs: each a run's folder or URI. Runs that differ in nothing but the seed become a group,
+            drawn with its mean and range.
+        by: what to draw it against, a panel each: ``"frames"``, ``"episodes"`` or ``"minutes"``.
+        title: printed above.
+
+    Returns:
+        The figure; a notebook shows it.
+
+    Raises:
+        UsageError: there is no such run, or none is given.
+        RunError: it cannot be read, is damaged, or there is no update in it yet.
+    """
+    if not runs:
+        raise UsageError("runs: none is given; name at least one")
+    groups = group_curves([load_curve(str(run)) for run in runs])
+    return curves_figure(groups, (by,) if isinstance(by, str) else tuple(by), title)
+
+
 def curves_figure(groups: list[Group], by: tuple[By, ...], title: str = "") -> Figure:
     """The running mean of the reward.
 
@@ -61,7 +101,7 @@ def curves_figure(groups: list[Group], by: tuple[By, ...], title: str = "") -> F
         title: printed above.
     """
     with rc_context(_STYLE):
-        figure = Figure(figsize=(max(5.0 * len(by), 6.5), 4.2), layout="constrained")
+        figure = _Picture(figsize=(max(5.0 * len(by), 6.5), 4.2), layout="constrained")
         axes = figure.subplots(1, len(by), sharey=True, squeeze=False)[0]
         for axis, of in zip(axes, by, strict=True):
             _curves_panel(axis, groups, of)
@@ -81,7 +121,7 @@ def weights_figure(units: list[Unit], title: str = "") -> Figure:
     inches = 1.25 * columns
     high, top, bottom, side = inches * sheet.shape[0] / sheet.shape[1], 0.35, 0.75, 0.2
     with rc_context(_STYLE):
-        figure = Figure(figsize=(inches + 2 * side, high + top + bottom))
+        figure = _Picture(figsize=(inches + 2 * side, high + top + bottom))
         frame = (side, bottom, inches, high), (side, bottom - 0.2, inches, 0.08)
         axis, bar = (figure.add_axes(_share(figure, *inch)) for inch in frame)
         image = axis.imshow(sheet, weights_colours(*LIGHT), vmin=-limit, vmax=limit, **_CRISP)

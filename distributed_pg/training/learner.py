@@ -42,8 +42,8 @@ class Learner:
         run_dir: where metrics and checkpoints go.
         reporter: told of every update.
         saved: the checkpoint that holds ``state`` already.
-        callbacks: each is called after every update, and may end the run.
         clock: seconds, as :func:`time.monotonic` gives them.
+        callbacks: each is called after every update, and may end the run.
     """
 
     def __init__(
@@ -54,8 +54,8 @@ class Learner:
         run_dir: RunDir,
         reporter: Reporter,
         saved: Path,
-        callbacks: Sequence[Callback] = (),
         clock: Callable[[], float] = time.monotonic,
+        callbacks: Sequence[Callback] = (),
     ) -> None:
         self._config = config
         self._state = state

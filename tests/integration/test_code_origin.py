@@ -94,6 +94,7 @@ import psutil
 copy, elsewhere, runs = map(Path, sys.argv[1:])
 sys.path.insert(0, str(copy.parent))
 from distributed_pg.config import TrainConfig
+from distributed_pg.monitoring.log import log_shown_by
 from distributed_pg.trainer import train
 
 assert sys.modules["distributed_pg"].__file__ == str(copy / "__init__.py")
@@ -101,23 +102,20 @@ os.chdir(elsewhere)
 
 class Meddler:
     # After the first update the copy becomes unusable, and the worker has to start again.
-    messages = []
-
-    def message(self, text):
-        self.messages.append(text)
-
     def updated(self, record):
         if record.update == 1:
-            (copy / "env.py").write_text("raise ImportError('changed while it runs')")
+            (copy / "envs/pong.py").write_text("raise ImportError('changed while it runs')")
             workers = [p for p in psutil.Process().children(recursive=True)
                        if "RolloutWorker" in " ".join(p.cmdline())]
             workers[0].kill()
 
 settings = dict(num_workers=1, batch_size=1, frame_limit=400, hidden_units=8)
 config = TrainConfig(**settings, stop_episodes=6, run_dir=runs / "one")
-assert train(config, Meddler()).progress.episodes == 6
-assert any("is played again" in text for text in Meddler.messages), Meddler.messages
-assert train(replace(config, run_dir=runs / "two")).progress.episodes == 6
+lines = []
+with log_shown_by(lines.append):
+    assert train(config, Meddler()).progress.episodes == 6
+assert any("is played again" in line for line in lines), lines
+assert train(replace(config, run_dir=runs / "two"), None).progress.episodes == 6
 """
 
 

@@ -53,7 +53,7 @@ from simulated_pool import SimulatedWorkerPool, play_for_real
 config = TrainConfig(
     batch_size=2, frame_limit=400, hidden_units=8, stop_episodes=4, run_dir=Path("run")
 )
-with _StopSignals(), open_run(config, print) as run_dir:
+with _StopSignals(), open_run(config) as run_dir:
     state = TrainingState.initial(config)
     saved = run_dir.save(config, state, best=False)
     cluster = SimulatedWorkerPool(play_for_real(config), 2)

@@ -120,10 +120,13 @@ import sys
 sys.path.insert(0, {tests!r})
 from records import record_of
 from distributed_pg.config import TrainConfig
+from distributed_pg.monitoring.panel import RunPanel
 from distributed_pg.monitoring.terminal import TrainDisplay
 from distributed_pg.monitoring.streams import checked_streams
 from distributed_pg.cli.console import console
-with checked_streams(), TrainDisplay(console(), TrainConfig()) as display:
+out = console()
+live = out.is_terminal and not out.is_dumb_terminal
+with checked_streams(), TrainDisplay(out, RunPanel(TrainConfig()), live=live) as display:
     for update in range(1, 9):
         display.updated(record_of(update, running_mean=float(update)))
         display.refresh()

@@ -132,22 +132,17 @@ def test_a_missing_library_is_told_before_anything_starts(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_disk_that_fills_up_is_told_and_what_was_written_stays_good(tmp_path: Path) -> None:
-    messages: list[str] = []
-
-    class Listener(NullReporter):
-        def message(self, text: str) -> None:
-            messages.append(text)
-
+def test_a_disk_that_fills_up_is_told_and_what_was_written_stays_good(
+    tmp_path: Path, told: list[str]
+) -> None:
     sink = TensorBoardSink(tmp_path, 0)
     sink.write(record_of(1))
     (file,) = (tmp_path / FOLDER).iterdir()
     size = file.stat().st_size
-    with full_disk(size + 10), Sinks({"TensorBoard": lambda: sink}, Listener()) as both:
+    with full_disk(size + 10), Sinks({"TensorBoard": lambda: sink}, NullReporter()) as both:
         for update in (2, 3, 4):
             both.updated(record_of(update))
-    (message,) = messages
-    assert message == "TensorBoard: OSError: [Errno 27] File too large; the run goes on without it"
+    assert told == ["TensorBoard: OSError: [Errno 27] File too large; the run goes on without it"]
     assert shown(tmp_path)[0][EPISODE_REWARD] == [(1, 1.0)]
 
 

@@ -25,6 +25,7 @@ from distributed_pg.algo.rmsprop import RMSProp
 from distributed_pg.algo.rollout import EpisodeStats
 from distributed_pg.algo.state import Progress, TrainingState
 from distributed_pg.config import TrainConfig
+from distributed_pg.monitoring.log import log_shown_by
 from distributed_pg.storage.checkpoint import weights_checksum
 from distributed_pg.storage.metrics import UpdateRecord
 from distributed_pg.storage.run_dir import RunDir
@@ -151,7 +152,7 @@ class MemoryDisk(RunDir):
 
 
 class Listener:
-    """A reporter that counts."""
+    """A reporter that counts, and reads the log."""
 
     def __init__(self) -> None:
         self.reported: list[str] = []
@@ -200,7 +201,8 @@ def check(seed: int) -> None:
             pool.kill_at = clock.now + what.kills[kills]
         learner = Learner(config, state, pool, disk, listener, disk.path, clock)
         try:
-            assert learner.run(lambda: False), "stopped early"
+            with log_shown_by(listener.message):
+                assert learner.run(lambda: False), "stopped early"
         except Killed:
             learner.wait()
             kills += 1
@@ -225,7 +227,7 @@ def problem(seed: int) -> str | None:
     try:
         check(seed)
     except Exception as error:  # noqa: BLE001  # whatever it is, the seed brings it back
-        replay = f"python tests/fault_simulation.py --first {seed} --seeds 1"
+        replay = f"python tests/support/fault_simulation.py --first {seed} --seeds 1"
         return f"{type(error).__name__}: {error}; replay: {replay}"
     return None
 

@@ -47,7 +47,7 @@ def copy_package(folder: Path) -> Path:
     folder.mkdir()
     ignored = shutil.ignore_patterns("__pycache__")
     copy = shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=ignored)
-    with (copy / "env.py").open("a") as file:
+    with (copy / "envs/pong.py").open("a") as file:
         file.write("# another one\n")
     return copy
 

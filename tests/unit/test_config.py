@@ -46,6 +46,7 @@ OUT_OF_RANGE: list[tuple[str, Any, str]] = [
     ("stop_frames", 0, "0 is not a whole number from 1 to"),
     ("stop_minutes", 0.0, "0.0 is not a number above 0"),
     ("stop_reward", 22.0, "22.0 is not a number from -21 and up to 21"),
+    ("stop_plateau", 0, "0 is not a whole number from 1 to"),
     ("num_workers", 0, '0 is not a whole number from 1 to 100000, or "auto"'),
     ("num_workers", "many", "'many' is not a whole number from 1 to 100000, or \"auto\""),
     ("address", "ray://head:10001", "'ray://head:10001' is not HOST:PORT"),

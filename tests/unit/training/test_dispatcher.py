@@ -43,10 +43,8 @@ class ScriptedCluster:
         self.idle += 1
 
 
-def dispatcher_of(
-    schedule: Schedule, pool: ScriptedCluster, clock: Clock, told: list[str]
-) -> Dispatcher:
-    return Dispatcher(schedule, pool, told.append, backup_after=4.0, hang_seconds=1e9, clock=clock)
+def dispatcher_of(schedule: Schedule, pool: ScriptedCluster, clock: Clock) -> Dispatcher:
+    return Dispatcher(schedule, pool, backup_after=4.0, hang_seconds=1e9, clock=clock)
 
 
 def look(dispatcher: Dispatcher, clock: Clock, until: float) -> None:
@@ -57,10 +55,10 @@ def look(dispatcher: Dispatcher, clock: Clock, until: float) -> None:
         dispatcher.hand_out()
 
 
-def test_a_second_worker_plays_what_takes_four_times_as_long_as_usual() -> None:
-    pool, clock, told = ScriptedCluster(), Clock(), list[str]()
+def test_a_second_worker_plays_what_takes_four_times_as_long_as_usual(told: list[str]) -> None:
+    pool, clock = ScriptedCluster(), Clock()
     schedule = Schedule(batch_size=3, policy_lag=0, last_update=1)
-    dispatcher = dispatcher_of(schedule, pool, clock, told)
+    dispatcher = dispatcher_of(schedule, pool, clock)
     dispatcher.hand_out()
     assert pool.given == [0, 1, 2]
     look(dispatcher, clock, until=30.0)
@@ -80,10 +78,12 @@ def test_a_second_worker_plays_what_takes_four_times_as_long_as_usual() -> None:
 
 @pytest.mark.parametrize("usual", [0.05, 1.0, 30.0])
 @pytest.mark.parametrize("stalls", [1, 3])
-def test_a_learner_that_stood_still_takes_no_episode_for_slow(usual: float, stalls: int) -> None:
-    pool, clock, told = ScriptedCluster(), Clock(), list[str]()
+def test_a_learner_that_stood_still_takes_no_episode_for_slow(
+    usual: float, stalls: int, told: list[str]
+) -> None:
+    pool, clock = ScriptedCluster(), Clock()
     schedule = Schedule(batch_size=3, policy_lag=0, last_update=1)
-    dispatcher = dispatcher_of(schedule, pool, clock, told)
+    dispatcher = dispatcher_of(schedule, pool, clock)
     dispatcher.hand_out()
     pool.finish(0, seconds=usual)
     assert len(dispatcher.collect(0.0)) == 1
@@ -99,7 +99,7 @@ def test_a_learner_that_stood_still_takes_no_episode_for_slow(usual: float, stal
     assert pool.given == [0, 1, 2, 1]
 
 
-def test_what_is_said_of_an_episode_that_two_workers_play_is_true() -> None:
+def test_what_is_said_of_an_episode_that_two_workers_play_is_true(told: list[str]) -> None:
     lost, failed = "the node died", "ValueError: no"
     cases: list[tuple[list[PoolEvent], str]] = [
         (
@@ -120,22 +120,25 @@ def test_what_is_said_of_an_episode_that_two_workers_play_is_true() -> None:
         ),
     ]
     for events, message in cases:
-        pool, clock, told = ScriptedCluster(), Clock(), list[str]()
+        pool, clock = ScriptedCluster(), Clock()
         schedule = Schedule(batch_size=3, policy_lag=0, last_update=1)
-        dispatcher = dispatcher_of(schedule, pool, clock, told)
+        dispatcher = dispatcher_of(schedule, pool, clock)
         dispatcher.hand_out()
         assert schedule.backup_task(2) is not None
         pool.events += events
         dispatcher.collect(0.0)
         assert told == [message]
+        told.clear()
         assert schedule.free_tasks == 0
 
 
-def test_what_happens_to_a_copy_of_a_finished_episode_is_not_held_against_it() -> None:
+def test_what_happens_to_a_copy_of_a_finished_episode_is_not_held_against_it(
+    told: list[str],
+) -> None:
     """However often: nobody waits for it any more."""
-    pool, clock, told = ScriptedCluster(), Clock(), list[str]()
+    pool, clock = ScriptedCluster(), Clock()
     schedule = Schedule(batch_size=3, policy_lag=0, last_update=1)
-    dispatcher = dispatcher_of(schedule, pool, clock, told)
+    dispatcher = dispatcher_of(schedule, pool, clock)
     dispatcher.hand_out()
     pool.events = [FINISHED, *3 * [EpisodeFailed(EpisodeTask(2, 0), "ValueError: no", "")]]
     assert len(dispatcher.collect(0.0)) == 1

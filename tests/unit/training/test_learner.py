@@ -18,6 +18,7 @@ from distributed_pg.algo.state import TrainingState
 from distributed_pg.config import TrainConfig
 from distributed_pg.envs.pong import PongEnv
 from distributed_pg.errors import RunError, UsageError
+from distributed_pg.monitoring.reporter import NullReporter
 from distributed_pg.storage.checkpoint import load_checkpoint, weights_checksum
 from distributed_pg.storage.metrics import METRICS, UpdateRecord, read_metrics
 from distributed_pg.storage.run_dir import RunDir
@@ -33,11 +34,7 @@ CONFIG = TrainConfig(
 
 class Recorder:
     def __init__(self) -> None:
-        self.messages: list[str] = []
         self.records: list[UpdateRecord] = []
-
-    def message(self, text: str) -> None:
-        self.messages.append(text)
 
     def updated(self, record: UpdateRecord) -> None:
         self.records.append(record)
@@ -111,13 +108,13 @@ def by_the_definition(config: TrainConfig, updates: int) -> Policy:
     ],
 )
 def test_workers_that_will_wait_are_told_once(
-    tmp_path: Path, workers: int, policy_lag: int, said: str | None
+    tmp_path: Path, told: list[str], workers: int, policy_lag: int, said: str | None
 ) -> None:
     config = replace(CONFIG, batch_size=2, policy_lag=policy_lag, stop_episodes=8)
-    _, reporter, _ = run(config, tmp_path / "run", workers=workers)
-    told = [message for message in reporter.messages if "batch_size" in message]
-    assert len(told) == (said is not None)
-    assert said is None or re.match(said, told[0])
+    run(config, tmp_path / "run", workers=workers)
+    lines = [line for line in told if "batch_size" in line]
+    assert len(lines) == (said is not None)
+    assert said is None or re.match(said, lines[0])
 
 
 @pytest.mark.parametrize(
@@ -196,6 +193,55 @@ def test_stop_conditions(tmp_path: Path) -> None:
     short = replace(CONFIG, frame_limit=4, batch_size=60, stop_episodes=None, stop_reward=-1.0)
     by_reward, _, _ = run(short, tmp_path / "reward")
     assert by_reward.progress.episodes == 120  # never before 100 episodes
+
+
+def test_a_plateau_stops_a_run_at_the_same_update_wherever_it_was_resumed(tmp_path: Path) -> None:
+    """Of games that are cut off at once, with a mean of 0: it is reached after 100 episodes."""
+    config = replace(CONFIG, frame_limit=4, batch_size=60, stop_episodes=None, stop_plateau=200)
+    whole, _, _ = run(config, tmp_path / "whole")
+    assert whole.progress.episodes == 120 + 240  # at 120, 300 or 360: whole updates
+    assert whole.progress.peak_mean_100 == 0.0
+    first, _, _ = run(replace(config, stop_episodes=180), tmp_path / "run")
+    loaded = load_checkpoint(RunDir.open(tmp_path / "run").newest_checkpoint()).state
+    assert loaded.progress == first.progress
+    second, _, _ = run(config, tmp_path / "run", loaded)
+    assert weights_checksum(second.policy) == weights_checksum(whole.policy)
+
+
+def test_a_callback_stops_a_run_and_all_see_every_update(tmp_path: Path) -> None:
+    pool, state = make_cluster(CONFIG, 2), TrainingState.initial(CONFIG)
+    seen: list[int] = []
+
+    def budget(record: UpdateRecord) -> bool:
+        return record.episodes >= 6
+
+    def later(record: UpdateRecord) -> None:
+        seen.append(record.update)
+
+    run_dir = RunDir.create(replace(CONFIG, run_dir=tmp_path / "run"))
+    saved = run_dir.save(CONFIG, state, best=False)
+    learner = Learner(
+        CONFIG, state, pool, run_dir, NullReporter(), saved, pool.clock, [budget, later]
+    )
+    assert learner.run(lambda: False)  # as if a stop condition held
+    assert seen == [1, 2]
+    assert learner.state.progress.episodes == 6
+
+
+def test_a_callback_that_raises_ends_the_run_with_its_update_made(tmp_path: Path) -> None:
+    pool, state = make_cluster(CONFIG, 2), TrainingState.initial(CONFIG)
+    run_dir = RunDir.create(replace(CONFIG, run_dir=tmp_path / "run"))
+    saved = run_dir.save(CONFIG, state, best=False)
+
+    def fail(record: UpdateRecord) -> None:
+        raise LookupError(record.weights_checksum)
+
+    learner = Learner(CONFIG, state, pool, run_dir, NullReporter(), saved, pool.clock, [fail])
+    with pytest.raises(LookupError) as raised:
+        learner.run(lambda: False)
+    loaded = load_checkpoint(learner.save())
+    assert loaded.state.progress.update == 1
+    assert weights_checksum(loaded.state.policy) == str(raised.value).strip("'")
 
 
 def test_metrics_and_checkpoints_on_disk(tmp_path: Path) -> None:
