@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     )
     from distributed_pg.evaluation import Evaluation, evaluate
     from distributed_pg.monitoring.reporter import Callback, Reporter
+    from distributed_pg.storage.metrics import UpdateRecord
     from distributed_pg.storage.policy_file import TrainedPolicy, load_policy
     from distributed_pg.trainer import TrainResult, resume, train
     from distributed_pg.viewer.video import record
@@ -44,6 +45,7 @@ __all__ = [
     "TrainConfig",
     "TrainResult",
     "TrainedPolicy",
+    "UpdateRecord",
     "UsageError",
     "__version__",
     "evaluate",
@@ -65,6 +67,7 @@ _HOMES = {
     "errors": ("CheckpointError", "ConfigError", "RomNotFoundError", "RunError", "UsageError"),
     "evaluation": ("Evaluation", "evaluate"),
     "monitoring.reporter": ("Callback", "Reporter"),
+    "storage.metrics": ("UpdateRecord",),
     "storage.policy_file": ("TrainedPolicy", "load_policy"),
     "trainer": ("TrainResult", "resume", "train"),
     "viewer.video": ("record",),
