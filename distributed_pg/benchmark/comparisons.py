@@ -9,6 +9,7 @@ All but the workers run with the caller's environment variables, which should le
 CPU: see :func:`distributed_pg.determinism.native_kernels`.
 """
 
+import itertools
 import multiprocessing
 import os
 import statistics
@@ -75,18 +76,17 @@ def tutorial_rate(policy: Policy, frame_skip: int, workers: int, seconds: float)
     ray.get([worker.ready.remote() for worker in actors])
     weights = dense_weights(policy)
     caches = [np.zeros_like(array) for array in weights]
-    episodes = frames = 0
-    begin = time.perf_counter()
-    while time.perf_counter() - begin < seconds:
-        published = ray.put(weights)
-        results = ray.get([worker.play.remote(published) for worker in actors])
+
+    def update() -> tuple[int, int]:
+        reference = ray.put(weights)
+        results = ray.get([worker.play.remote(reference) for worker in actors])
         total = [np.zeros_like(array) for array in weights]
         for gradient, _ in results:
             add(gradient, total)
         rmsprop(weights, caches, total)
-        episodes += len(results)
-        frames += sum(played for _, played in results)
-    rate = Rate(episodes, frames, time.perf_counter() - begin)
+        return len(results), sum(frames for _, frames in results)
+
+    rate = _counted(update, seconds)
     for worker in actors:
         ray.kill(worker)
     return rate
@@ -111,46 +111,53 @@ def _step_emulator(seconds: float) -> Rate:
     ale.reset_game()
     start = ale.cloneState()
     choices = [(Action.RIGHT, Action.LEFT)[i] for i in np.random.default_rng(0).integers(0, 2, 997)]
-    frames = games = 0
-    begin = time.perf_counter()
-    while time.perf_counter() - begin < seconds:
+
+    def steps() -> tuple[int, int]:
+        games = 0
         for action in choices:
             for _ in range(4):
                 ale.act(action)
-            frames += 4
             if ale.game_over():
                 ale.restoreState(start)
                 games += 1
-    return Rate(games, frames, time.perf_counter() - begin)
+        return games, 4 * len(choices)
+
+    return _counted(steps, seconds)
 
 
 def _roll_out(config: TrainConfig, policy: Policy, seconds: float) -> Rate:
     worker = RolloutWorker(config)
     worker.play(0, policy)  # the first game is slower
-    episodes = frames = 0
-    begin = time.perf_counter()
-    while time.perf_counter() - begin < seconds:
-        episodes += 1
-        stats, _ = worker.play(episodes, policy)
-        frames += stats.frames
-    return Rate(episodes, frames, time.perf_counter() - begin)
+    episodes = itertools.count(1)
+    return _counted(lambda: (1, worker.play(next(episodes), policy)[0].frames), seconds)
 
 
 def _train_classic(weights: list[Dense], frame_skip: int, seconds: float) -> Rate:
     caches = [np.zeros_like(array) for array in weights]
     total = [np.zeros_like(array) for array in weights]
     player = ClassicPlayer(0, frame_skip)
-    episodes = frames = 0
-    begin = time.perf_counter()
-    while time.perf_counter() - begin < seconds:
-        gradient, played = player.episode(weights)
+    episodes = itertools.count(1)
+
+    def play() -> tuple[int, int]:
+        gradient, frames = player.episode(weights)
         add(gradient, total)
-        episodes += 1
-        frames += played
-        if episodes % 10 == 0:
+        if next(episodes) % 10 == 0:
             rmsprop(weights, caches, total)
             for summed in total:
                 summed.fill(0.0)
+        return 1, frames
+
+    return _counted(play, seconds)
+
+
+def _counted(play: Callable[[], tuple[int, int]], seconds: float) -> Rate:
+    """Call ``play`` for so long; it returns how many episodes and frames it has played."""
+    episodes = frames = 0
+    begin = time.perf_counter()
+    while time.perf_counter() - begin < seconds:
+        more_episodes, more_frames = play()
+        episodes += more_episodes
+        frames += more_frames
     return Rate(episodes, frames, time.perf_counter() - begin)
 
 

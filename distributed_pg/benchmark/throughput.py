@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from distributed_pg.algo.rollout import EpisodeStats, rollout
+from distributed_pg.algo.rollout import EpisodeResult, EpisodeStats, rollout
 from distributed_pg.algo.state import Progress, TrainingState
 from distributed_pg.benchmark.comparisons import (
     Rate,
@@ -23,13 +24,13 @@ from distributed_pg.benchmark.comparisons import (
     tutorial_rate,
 )
 from distributed_pg.benchmark.saturation import start_waiting, wait_for
-from distributed_pg.config import TrainConfig, preset
+from distributed_pg.config import STOP_CONDITIONS, TrainConfig, preset
 from distributed_pg.determinism import ONE_THREAD, native_kernels
 from distributed_pg.envs.pong import PongEnv
 from distributed_pg.errors import UsageError
 from distributed_pg.runtime.actor import Worker, start_worker
 from distributed_pg.runtime.ray_worker_pool import RayWorkerPool
-from distributed_pg.runtime.session import always, ray_session
+from distributed_pg.runtime.session import ray_session
 from distributed_pg.storage.metrics import UpdateRecord
 from distributed_pg.storage.policy_file import load_policy
 from distributed_pg.storage.run_dir import RunDir
@@ -122,9 +123,27 @@ def benchmark(
         UsageError: there is nothing at ``checkpoint``.
         RunError: it cannot be read, or nobody answers at the address.
     """
-    config, state = _standing_still(checkpoint)
-    most = max(num_workers)
-    contestants: dict[Key, Callable[[], Rate]] = {}
+    contestants = _contestants(*_standing_still(checkpoint), num_workers, seconds, native=native)
+    rates: dict[Key, list[Rate]] = {key: [] for key in contestants}
+    # All processes start without our settings; the workers of training are given them.
+    with native_kernels(), ray_session(address, max(num_workers)):
+        for number in range(rounds):
+            for (name, n), measure in contestants.items():
+                progress(f"round {number + 1} of {rounds}: {name} with {n}")
+                rates[name, n].append(measure())
+    return [_row(key, rates) for key in rates]
+
+
+def _contestants(
+    config: TrainConfig,
+    state: TrainingState,
+    num_workers: list[int],
+    seconds: float,
+    *,
+    native: bool,
+) -> dict[Key, Callable[[], Rate]]:
+    """What is measured, and how."""
+    most, contestants = max(num_workers), dict[Key, Callable[[], Rate]]()
     for n in num_workers:
         contestants["emulator", n] = partial(emulator_rate, n, seconds)
         contestants["rollout", n] = partial(rollout_rate, config, state.policy, n, seconds)
@@ -135,14 +154,7 @@ def benchmark(
     played_by_all = state.policy, config.frame_skip
     contestants["tutorial", most] = partial(tutorial_rate, *played_by_all, most, seconds)
     contestants["classic", 1] = partial(classic_rate, *played_by_all, seconds)
-    rates: dict[Key, list[Rate]] = {key: [] for key in contestants}
-    # All processes start without our settings; the workers of training are given them.
-    with native_kernels(), ray_session(address, most):
-        for number in range(rounds):
-            for (name, n), measure in contestants.items():
-                progress(f"round {number + 1} of {rounds}: {name} with {n}")
-                rates[name, n].append(measure())
-    return [_row(key, rates) for key in rates]
+    return contestants
 
 
 def simulate(
@@ -171,27 +183,27 @@ def simulate(
     config, state = _standing_still(checkpoint)
     env = PongEnv(**config.env_settings())
     played = [rollout(env, state.policy, config, episode) for episode in range(_PLAYED)]
-    seconds_played = statistics.mean(result.stats.seconds for result in played)
-    size = statistics.mean(result.gradient.nbytes for result in played)
     simulations = []
     with ray_session(address, 1):
         for n in workers:
             progress(f"simulating {n} workers")
             start = start_waiting(n, played)
-            with RayWorkerPool(config, always(n), wait_for, start=start) as cluster:
-                records = _watch_training(replace(config, batch_size=n), state, cluster, seconds)
-            rate = _rate(records)
-            per_second = rate.episodes / rate.seconds
-            simulations.append(
-                Simulation(
-                    workers=n,
-                    gradients_per_second=per_second,
-                    worker_busy=per_second * seconds_played / n,
-                    episode_seconds=seconds_played,
-                    gradient_bytes=round(size),
-                )
-            )
+            with RayWorkerPool(config, partial(int, n), wait_for, start=start) as pool:
+                records = _watch_training(replace(config, batch_size=n), state, pool, seconds)
+            simulations.append(_simulation(n, played, _rate(records)))
     return simulations
+
+
+def _simulation(workers: int, played: list[EpisodeResult], rate: Rate) -> Simulation:
+    episode_seconds = statistics.mean(result.stats.seconds for result in played)
+    per_second = rate.episodes / rate.seconds
+    return Simulation(
+        workers=workers,
+        gradients_per_second=per_second,
+        worker_busy=per_second * episode_seconds / workers,
+        episode_seconds=episode_seconds,
+        gradient_bytes=round(statistics.mean(result.gradient.nbytes for result in played)),
+    )
 
 
 def _standing_still(checkpoint: str | Path | None) -> tuple[TrainConfig, TrainingState]:
@@ -208,16 +220,14 @@ def _standing_still(checkpoint: str | Path | None) -> tuple[TrainConfig, Trainin
             f"{checkpoint}: the classic way plays UP and DOWN and sees rows 35 to 195 whole; "
             "this policy does not"
         )
+    endless: dict[str, Any] = dict.fromkeys(STOP_CONDITIONS)
     config = replace(
         config,
         learning_rate=_STANDING_STILL,
         batch_size=10,
         policy_lag=1,
-        stop_episodes=None,
-        stop_frames=None,
-        stop_minutes=None,
-        stop_reward=None,
         checkpoint_every=25,
+        **endless,
     )
     return config, state
 
@@ -229,11 +239,11 @@ def _train(
     seconds: float,
     start: Callable[[TrainConfig], Worker],
 ) -> Rate:
-    cluster = _CountingPool(config, workers, start=start)
-    with cluster:
-        _watch_training(config, state, cluster, seconds)
+    pool = _CountingPool(config, workers, start=start)
+    with pool:
+        _watch_training(config, state, pool, seconds)
     # Before a worker's first episode it waited for the start.
-    games = cluster.finished[workers:]
+    games = pool.finished[workers:]
     played = sum(game.seconds for game in games)
     worked = played + sum(game.waited_seconds for game in games)
     return Rate(
@@ -251,7 +261,7 @@ class _CountingPool(RayWorkerPool):
     def __init__(
         self, config: TrainConfig, workers: int, start: Callable[[TrainConfig], Worker]
     ) -> None:
-        super().__init__(config, always(workers), start=start)
+        super().__init__(config, lambda: workers, start=start)
         self.finished: list[EpisodeStats] = []
 
     def poll(self, timeout: float, deadline: float) -> list[PoolEvent]:
@@ -262,17 +272,17 @@ class _CountingPool(RayWorkerPool):
 
 
 def _watch_training(
-    config: TrainConfig, state: TrainingState, cluster: RayWorkerPool, seconds: float
+    config: TrainConfig, state: TrainingState, pool: RayWorkerPool, seconds: float
 ) -> list[UpdateRecord]:
     """Run the whole training loop, metrics and checkpoints included, when the workers are ready."""
-    while cluster.starting:
-        cluster.poll(1.0, config.hang_seconds)
+    while pool.starting:
+        pool.poll(1.0, config.hang_seconds)
     with tempfile.TemporaryDirectory() as folder:
         start = TrainingState(dict(state.policies), state.cache.copy(), Progress())
         run_dir = RunDir.create(replace(config, run_dir=Path(folder) / "run"))
         saved = run_dir.save(config, start, best=False)
         watch, begin = _RecordingReporter(), time.perf_counter()
-        learner = Learner(config, start, cluster, run_dir, watch, saved)
+        learner = Learner(config, start, pool, run_dir, watch, saved)
         try:
             learner.run(lambda: len(watch.records) > 1 and time.perf_counter() - begin > seconds)
         finally:

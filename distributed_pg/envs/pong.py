@@ -42,6 +42,14 @@ Crop = tuple[int, int, int, int]
 """First screen row seen and the row after the last, first column and the column after the last."""
 
 
+def _check_names(actions: Sequence[str], render_mode: str | None) -> None:
+    unknown = [name for name in actions if name not in PONG_ACTIONS]
+    if unknown:
+        raise ConfigError(f"actions: {unknown[0]!r} is not one of {', '.join(PONG_ACTIONS)}")
+    if render_mode not in (None, *PongEnv.metadata["render_modes"]):
+        raise ConfigError(f"render_mode: {render_mode!r} is not one of human, rgb_array, None")
+
+
 def observation_shape(crop: Crop) -> tuple[int, int]:
     """Rows and columns of a difference frame: every second pixel within ``crop``."""
     top, bottom, left, right = crop
@@ -86,11 +94,7 @@ class PongEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
         frame_limit: int = 108_000,
         render_mode: str | None = None,
     ) -> None:
-        unknown = [name for name in actions if name not in PONG_ACTIONS]
-        if unknown:
-            raise ConfigError(f"actions: {unknown[0]!r} is not one of {', '.join(PONG_ACTIONS)}")
-        if render_mode not in (None, *self.metadata["render_modes"]):
-            raise ConfigError(f"render_mode: {render_mode!r} is not one of human, rgb_array, None")
+        _check_names(actions, render_mode)
         self.render_mode = render_mode
         self.metadata = PongEnv.metadata | {"render_fps": FRAMES_PER_SECOND // frame_skip}
         self.frame_skip = frame_skip

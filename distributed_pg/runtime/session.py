@@ -183,11 +183,6 @@ def usable_cpus() -> int:
     return max(1, math.floor(min(count, _ray_private.limited_cpus() or count)))
 
 
-def always(workers: int) -> Callable[[], int]:
-    """A number of workers that stays."""
-    return lambda: workers
-
-
 @contextmanager
 def _started(num_workers: NumWorkers) -> Iterator[int]:
     """A Ray of our own; yields how many CPUs it believes in: one for each worker at least."""
