@@ -1,18 +1,20 @@
 """Every setting of a training run, checked when it is made."""
 
 import dataclasses
-import math
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from distributed_pg.errors import ConfigError, did_you_mean, one_line
+from distributed_pg.errors import ConfigError, one_line
+from distributed_pg.fields import Range, check_fields, check_value
+
+WORKERS = Range(1, 100_000)
 
 Preset = Literal["default", "karpathy"]
-NumWorkers = int | Literal["auto"]
+Seed = Annotated[int, Range(0, 2**63 - 1)]
+Count = Annotated[int, Range(1, 2**53)]
+NumWorkers = Annotated[int, WORKERS] | Literal["auto"]
 Baseline = Literal["mean", "learned"]
 DiskErrors = Literal["stop", "warn"]
 Action = Literal["NOOP", "FIRE", "UP", "DOWN", "UPFIRE", "DOWNFIRE"]
@@ -50,18 +52,18 @@ class TrainConfig:
     """Where the settings not given come from. karpathy: the classic script's learning rate, batch
     size, baseline and frame skip, without warm-up and lag. The rest is the same in both."""
 
-    seed: int = 0
+    seed: Seed = 0
     """The run's random numbers, weights and games follow from it."""
-    batch_size: int = 4
+    batch_size: Annotated[int, Range(1, 100_000)] = 4
     """Episodes summed in one update."""
-    learning_rate: float = 3e-3
+    learning_rate: Annotated[float, Range(0.0, 1.0, open_low=True)] = 3e-3
     """RMSProp's step size, in the beginning."""
-    anneal_episodes: int | None = 2000
+    anneal_episodes: Count | None = 2000
     """After so many episodes the learning rate is a half of its first value, after twice as many a
     third, and so on. None: it stays."""
-    gamma: float = 0.99
+    gamma: Annotated[float, Range(0.0, 1.0)] = 0.99
     """Discount of the rewards, per step."""
-    decay: float = 0.99
+    decay: Annotated[float, Range(0.0, 1.0, open_high=True)] = 0.99
     """RMSProp's decay of the mean squared gradient."""
     baseline: Baseline = "learned"
     """What is subtracted from the returns of an episode: their mean, or first what the network has
@@ -69,39 +71,39 @@ class TrainConfig:
     warm_up: bool = True
     """Let RMSProp's mean squared gradient be the plain mean of those so far until it has seen
     enough to decay. Without it the first steps are ten times as long as later ones."""
-    policy_lag: int = 1
+    policy_lag: Annotated[int, Range(0, 1000)] = 1
     """How many updates old the weights are that play an episode. 0: all workers wait for each
     update; 1: they go on meanwhile."""
-    hidden_units: int = 200
+    hidden_units: Annotated[int, Range(1, 100_000)] = 200
     """Units of the hidden layer."""
     actions: tuple[Action, ...] = ("UP", "DOWN")
     """Actions the policy chooses from, at least two."""
     crop: tuple[int, int, int, int] = (35, 195, 0, 160)
     """What the policy sees of the screen, 210 rows of 160 pixels: first row and the row after the
     last, first column and the column after the last."""
-    frame_skip: int = 2
+    frame_skip: Annotated[int, Range(1, 60)] = 2
     """Emulated frames in one step. The fewer, the finer the paddle can be moved."""
-    repeat_action_probability: float = 0.25
+    repeat_action_probability: Annotated[float, Range(0.0, 1.0, open_high=True)] = 0.25
     """How likely an emulated frame repeats the action before (sticky actions)."""
-    frame_limit: int = 108_000
+    frame_limit: Annotated[int, Range(1, 10_000_000)] = 108_000
     """Emulated frames after which a game is cut off."""
 
-    stop_episodes: int | None = _free(None)
+    stop_episodes: Count | None = _free(None)
     """Stop after this many episodes, rounded up to whole updates."""
-    stop_frames: int | None = _free(None)
+    stop_frames: Count | None = _free(None)
     """Stop after this many emulated frames."""
-    stop_minutes: float | None = _free(None)
+    stop_minutes: Annotated[float, Range(0.0, 1e9, open_low=True)] | None = _free(None)
     """Stop after this many minutes of training, those before a resume included."""
-    stop_reward: float | None = _free(None)
+    stop_reward: Annotated[float, Range(-21.0, 21.0)] | None = _free(None)
     """Stop when the mean reward of the last 100 episodes reaches this."""
-    stop_plateau: int | None = _free(None)
+    stop_plateau: Count | None = _free(None)
     """Stop when the mean reward of the last 100 episodes has not been higher than ever before for
     this many episodes."""
 
     num_workers: NumWorkers = _of_the_place("auto")
     """Workers, one CPU each. auto: the CPUs of the machine, or of the cluster as it grows and
     shrinks."""
-    max_workers: int | None = _of_the_place(None)
+    max_workers: Annotated[int, WORKERS] | None = _of_the_place(None)
     """With auto, no more workers than this."""
     address: str | None = _of_the_place(None)
     """HOST:PORT of a running Ray cluster, or auto to find one. Without it Ray is started here."""
@@ -110,15 +112,15 @@ class TrainConfig:
     Default: a new folder in runs/, named by date and preset."""
     resume: str | Path | None = _of_the_place(None)
     """Go on with the run in this folder or at this URI, with its settings."""
-    checkpoint_every: int = _free(25)
+    checkpoint_every: Count = _free(25)
     """Updates between two checkpoints."""
-    keep: int = _free(3)
+    keep: Count = _free(3)
     """How many of the latest checkpoints to keep, beside the best one."""
 
-    backup_after: float = _free(4.0)
+    backup_after: Annotated[float, Range(1.0, 1e9)] = _free(4.0)
     """An episode that takes this many times as long as is usual is given to an idle worker too; the
     first answer counts."""
-    hang_seconds: float = _free(60.0)
+    hang_seconds: Annotated[float, Range(0.0, 1e9, open_low=True)] = _free(60.0)
     """A worker that is silent for so long, and for 20 usual episodes, is replaced."""
     disk_errors: DiskErrors = _free("stop")
     """When the run's folder cannot be written: stop, or warn and go on without."""
@@ -127,43 +129,10 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Check every field."""
-        _check_types(self)
-        _check_choice("preset", self.preset, typing.get_args(Preset))
-        check_whole("seed", self.seed, 0, 2**63 - 1)
-        check_whole("batch_size", self.batch_size, 1, 100_000)
-        _check_real("learning_rate", self.learning_rate, 0.0, 1.0, open_low=True)
-        if self.anneal_episodes is not None:
-            check_whole("anneal_episodes", self.anneal_episodes, 1, 2**53)
-        _check_real("gamma", self.gamma, 0.0, 1.0)
-        _check_real("decay", self.decay, 0.0, 1.0, open_high=True)
-        _check_choice("baseline", self.baseline, typing.get_args(Baseline))
-        check_whole("policy_lag", self.policy_lag, 0, 1000)
-        check_whole("hidden_units", self.hidden_units, 1, 100_000)
+        check_fields(self)
         _check_actions(self.actions)
         _check_crop(self.crop)
-        check_whole("frame_skip", self.frame_skip, 1, 60)
-        sticky = self.repeat_action_probability
-        _check_real("repeat_action_probability", sticky, 0.0, 1.0, open_high=True)
-        check_whole("frame_limit", self.frame_limit, 1, 10_000_000)
-        if self.stop_episodes is not None:
-            check_whole("stop_episodes", self.stop_episodes, 1, 2**53)
-        if self.stop_frames is not None:
-            check_whole("stop_frames", self.stop_frames, 1, 2**53)
-        if self.stop_plateau is not None:
-            check_whole("stop_plateau", self.stop_plateau, 1, 2**53)
-        if self.stop_minutes is not None:
-            _check_real("stop_minutes", self.stop_minutes, 0.0, 1e9, open_low=True)
-        if self.stop_reward is not None:
-            _check_real("stop_reward", self.stop_reward, -21.0, 21.0)
-        check_num_workers(self.num_workers)
-        if self.max_workers is not None:
-            check_whole("max_workers", self.max_workers, 1, 100_000)
         check_address(self.address)
-        check_whole("checkpoint_every", self.checkpoint_every, 1, 2**53)
-        check_whole("keep", self.keep, 1, 2**53)
-        _check_real("backup_after", self.backup_after, 1.0, 1e9)
-        _check_real("hang_seconds", self.hang_seconds, 0.0, 1e9, open_low=True)
-        _check_choice("disk_errors", self.disk_errors, typing.get_args(DiskErrors))
         if self.run_dir is not None and self.resume is not None:
             raise ConfigError("run_dir: a resumed run stays in its folder; leave it out")
 
@@ -276,7 +245,7 @@ def preset(name: str, **changes: Any) -> TrainConfig:
     Raises:
         ConfigError: there is no such preset, or a value is out of range.
     """
-    _check_choice("preset", name, tuple(PRESETS))
+    check_value("preset", name, Preset)
     settings: dict[str, Any] = {"preset": name, **PRESETS[name], **changes}
     return TrainConfig(**settings)
 
@@ -294,39 +263,6 @@ def as_flags(settings: Mapping[str, Any]) -> list[str]:
     return flags
 
 
-def _check_types(config: TrainConfig) -> None:
-    for name, hint in typing.get_type_hints(TrainConfig).items():
-        value, allowed = getattr(config, name), _runtime_types(hint)
-        if (isinstance(value, bool) and bool not in allowed) or not isinstance(value, allowed):
-            names = " or ".join("none" if t is type(None) else t.__name__ for t in allowed)
-            raise ConfigError(f"{name}: {value!r} is not of type {names}")
-
-
-def _runtime_types(hint: Any) -> tuple[type, ...]:
-    """The classes a value of type ``hint`` can have."""
-    origin = typing.get_origin(hint)
-    if origin in (typing.Union, types.UnionType):
-        return tuple(t for part in typing.get_args(hint) for t in _runtime_types(part))
-    if origin is Literal:
-        return (str,)
-    if hint is float:
-        return (int, float)
-    return (origin or hint,)
-
-
-def check_whole(name: str, value: int, low: int, high: int) -> None:
-    """Raise ConfigError unless ``low <= value <= high``."""
-    if not low <= value <= high:
-        raise ConfigError(f"{name}: {value} is not a whole number from {low} to {high}")
-
-
-def check_num_workers(value: NumWorkers) -> None:
-    """Raise ConfigError unless ``value`` is a number of workers, or "auto"."""
-    if value == "auto" or (isinstance(value, int) and 1 <= value <= 100_000):
-        return
-    raise ConfigError(f'num_workers: {value!r} is not a whole number from 1 to 100000, or "auto"')
-
-
 def check_address(address: str | None) -> None:
     """Raise ConfigError unless ``address`` is None, HOST:PORT or "auto"."""
     if address is None or address == "auto":
@@ -336,32 +272,7 @@ def check_address(address: str | None) -> None:
         raise ConfigError(f'address: {address!r} is not HOST:PORT or "auto"')
 
 
-def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        meant = did_you_mean(value, allowed)
-        raise ConfigError(f"{name}: {value!r} is not one of {', '.join(allowed)}{meant}")
-
-
-def _check_real(
-    name: str,
-    value: float,
-    low: float,
-    high: float,
-    *,
-    open_low: bool = False,
-    open_high: bool = False,
-) -> None:
-    above = value > low if open_low else value >= low
-    below = value < high if open_high else value <= high
-    if not (above and below and math.isfinite(value)):
-        begin = f"above {low:g}" if open_low else f"from {low:g}"
-        end = f"below {high:g}" if open_high else f"up to {high:g}"
-        raise ConfigError(f"{name}: {value} is not a number {begin} and {end}")
-
-
 def _check_actions(actions: tuple[Any, ...]) -> None:
-    for action in actions:
-        _check_choice("actions", action, typing.get_args(Action))
     if len(actions) < 2 or len(set(actions)) < len(actions):
         raise ConfigError(f"actions: {', '.join(actions)!r} is not two or more different actions")
 

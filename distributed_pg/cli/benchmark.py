@@ -4,11 +4,12 @@ import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from distributed_pg.cli.console import console
-from distributed_pg.config import check_address, check_whole
+from distributed_pg.config import WORKERS, check_address
 from distributed_pg.errors import UsageError, writing
+from distributed_pg.fields import Range, check_fields
 
 
 def _powers_of_two() -> str:
@@ -29,9 +30,9 @@ class BenchmarkArgs:
     num_workers: str = dataclasses.field(default_factory=_powers_of_two)
     """Numbers of workers to measure, with commas between. Default: 1, 2, 4 and so on, up to the
     number of CPUs."""
-    rounds: int = 5
+    rounds: Annotated[int, Range(1, 1000)] = 5
     """How often everything is measured, in turns."""
-    seconds: float = 10.0
+    seconds: Annotated[float, Range(0.1, 3600.0)] = 10.0
     """How long one measurement takes, at least."""
     simulate_workers: str = ""
     """Numbers of simulated workers, which play nothing, to find how many one learner can serve."""
@@ -48,9 +49,7 @@ class BenchmarkArgs:
 
     def __post_init__(self) -> None:
         """Check every field."""
-        check_whole("rounds", self.rounds, 1, 1000)
-        if not 0.1 <= self.seconds <= 3600:
-            raise UsageError(f"seconds: {self.seconds} is not a number from 0.1 to 3600")
+        check_fields(self)
         check_address(self.address)
         worker_counts("num_workers", self.num_workers)
         worker_counts("simulate_workers", self.simulate_workers or "1")
@@ -64,10 +63,9 @@ def worker_counts(name: str, text: str) -> list[int]:
     """
     parts = [part.strip() for part in text.split(",")]
     for part in parts:
-        if not part.isdecimal() or not 1 <= int(part) <= 100_000:
+        if not part.isdecimal() or int(part) not in WORKERS:
             raise UsageError(
-                f"{name}: {part!r} is not a whole number from 1 to 100000, with commas between "
-                "several"
+                f"{name}: {part!r} is not a whole number {WORKERS}, with commas between several"
             )
     return sorted({int(part) for part in parts})
 

@@ -3,12 +3,14 @@
 import dataclasses
 import json
 from dataclasses import dataclass
+from typing import Annotated
 
 from rich.table import Table
 
 from distributed_pg.cli.arguments import Checkpoint
 from distributed_pg.cli.console import console, games_progress
-from distributed_pg.config import NumWorkers, check_address, check_num_workers, check_whole
+from distributed_pg.config import NumWorkers, Seed, check_address
+from distributed_pg.fields import Range, check_fields
 
 
 @dataclass(frozen=True)
@@ -22,11 +24,11 @@ class EvaluateArgs:
     checkpoint: Checkpoint
     """A checkpoint, a run's folder or URI for its newest one, or pretrained: the policy that comes
     with this package."""
-    episodes: int = 100
+    episodes: Annotated[int, Range(1, 10_000_000)] = 100
     """Games to play."""
     greedy: bool = False
     """Take the most probable action instead of sampling."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the games and the sampling; never the games of a training run."""
     num_workers: NumWorkers = "auto"
     """Games at a time, one CPU each. auto: the CPUs of the machine or cluster."""
@@ -37,9 +39,7 @@ class EvaluateArgs:
 
     def __post_init__(self) -> None:
         """Check every field."""
-        check_whole("episodes", self.episodes, 1, 10_000_000)
-        check_whole("seed", self.seed, 0, 2**63 - 1)
-        check_num_workers(self.num_workers)
+        check_fields(self)
         check_address(self.address)
 
 

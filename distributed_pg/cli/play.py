@@ -6,7 +6,8 @@ from typing import Literal
 from distributed_pg._extras import need_extra
 from distributed_pg.cli.arguments import Checkpoint
 from distributed_pg.cli.console import console
-from distributed_pg.config import check_whole
+from distributed_pg.config import Seed
+from distributed_pg.fields import check_fields
 
 
 @dataclass(frozen=True)
@@ -25,14 +26,14 @@ class PlayArgs:
     player."""
     overlay: bool = False
     """Begin with what the network sees, the difference frame, in the picture."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the games and the sampling; the games are those of evaluate with this seed."""
     greedy: bool = False
     """Take the most probable action instead of sampling."""
 
     def __post_init__(self) -> None:
         """Check every field."""
-        check_whole("seed", self.seed, 0, 2**63 - 1)
+        check_fields(self)
 
 
 def run(args: PlayArgs) -> int:

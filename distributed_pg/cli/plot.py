@@ -8,8 +8,8 @@ import tyro
 
 from distributed_pg._extras import need_extra
 from distributed_pg.cli.console import console
-from distributed_pg.config import check_whole
 from distributed_pg.errors import UsageError
+from distributed_pg.fields import Range, check_fields
 
 _SUFFIXES = (".png", ".svg", ".pdf")
 
@@ -38,11 +38,12 @@ class PlotArgs:
     """Printed above the picture."""
     weights: str | None = None
     """Draw what hidden units see instead: a checkpoint, a run's folder or URI, or pretrained."""
-    units: int = 40
+    units: Annotated[int, Range(1, 100_000)] = 40
     """With weights, how many units: those with the largest outgoing weights."""
 
     def __post_init__(self) -> None:
         """Check every field."""
+        check_fields(self)
         if self.out.suffix.lower() not in _SUFFIXES:
             raise UsageError(f"out: {self.out} does not end in one of {', '.join(_SUFFIXES)}")
         if not self.runs and self.weights is None:
@@ -51,7 +52,6 @@ class PlotArgs:
             raise UsageError("weights: goes without runs; draw one or the other")
         if not self.by or len(set(self.by)) < len(self.by):
             raise UsageError("by: name one or more of episodes, minutes, frames, each once")
-        check_whole("units", self.units, 1, 100_000)
 
 
 def run(args: PlotArgs) -> int:

@@ -2,14 +2,15 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from distributed_pg._extras import need_extra
 from distributed_pg.cli.arguments import Checkpoint
 from distributed_pg.cli.console import console
-from distributed_pg.config import check_whole
-from distributed_pg.errors import ConfigError
+from distributed_pg.config import Seed
+from distributed_pg.fields import Range, check_fields
 
 
 @dataclass(frozen=True)
@@ -25,26 +26,23 @@ class RecordArgs:
     with this package."""
     out: Path = Path("game.mp4")
     """The video, ending in .mp4 or .gif."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the games and the sampling; the games are those of evaluate with this seed."""
     greedy: bool = False
     """Take the most probable action instead of sampling."""
-    best_of: int = 1
+    best_of: Annotated[int, Range(1, 1_000_000)] = 1
     """Play so many games and record the one with the highest reward."""
     smooth: bool = False
     """Show all emulated frames, 60 a second, instead of one a step. Of a GIF every second one."""
     overlay: bool = False
     """Add what the network sees, the difference frame, and its probabilities. A GIF of it, unless
     smooth, shows every second step only, to stay small."""
-    max_seconds: float | None = None
+    max_seconds: Annotated[float, Range(0.0, 1e6, open_low=True)] | None = None
     """Cut the video off there."""
 
     def __post_init__(self) -> None:
         """Check every field."""
-        check_whole("seed", self.seed, 0, 2**63 - 1)
-        check_whole("best_of", self.best_of, 1, 1_000_000)
-        if self.max_seconds is not None and not 0.0 < self.max_seconds <= 1e6:
-            raise ConfigError(f"max_seconds: {self.max_seconds} is not a number above 0, up to 1e6")
+        check_fields(self)
 
 
 def run(args: RecordArgs) -> int:

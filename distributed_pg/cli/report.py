@@ -8,8 +8,8 @@ import tyro
 
 from distributed_pg._extras import need_extra
 from distributed_pg.cli.console import console, games_progress
-from distributed_pg.config import check_whole
 from distributed_pg.errors import UsageError
+from distributed_pg.fields import Range, check_fields
 
 
 @dataclass(frozen=True)
@@ -24,16 +24,16 @@ class ReportArgs:
     """The run's folder or URI."""
     out: Path = Path("report.html")
     """The page to write."""
-    episodes: int = 20
+    episodes: Annotated[int, Range(0, 10_000_000)] = 20
     """Games to play with the newest checkpoint, to say how good it is; 0: none."""
     no_video: bool = False
     """Leave the recorded game out."""
 
     def __post_init__(self) -> None:
         """Check every field."""
+        check_fields(self)
         if self.out.suffix.lower() not in (".html", ".htm"):
             raise UsageError(f"out: {self.out} does not end in .html")
-        check_whole("episodes", self.episodes, 0, 10_000_000)
 
 
 def run(args: ReportArgs) -> int:

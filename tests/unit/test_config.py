@@ -1,9 +1,10 @@
 """Every field out of range is named, with what is allowed."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
@@ -24,7 +25,7 @@ OUT_OF_RANGE: list[tuple[str, Any, str]] = [
     ("learning_rate", float("nan"), "nan is not a number above 0 and up to 1"),
     ("anneal_episodes", 0, "0 is not a whole number from 1 to"),
     ("baseline", "none", "'none' is not one of mean, learned"),
-    ("gamma", 1.01, "1.01 is not a number from 0 and up to 1"),
+    ("gamma", 1.01, "1.01 is not a number from 0 to 1"),
     ("decay", 1.0, "1.0 is not a number from 0 and below 1"),
     ("warm_up", 1, "1 is not of type bool"),
     ("policy_lag", -1, "-1 is not a whole number from 0 to 1000"),
@@ -44,8 +45,8 @@ OUT_OF_RANGE: list[tuple[str, Any, str]] = [
     ("frame_limit", 0, "0 is not a whole number from 1 to 10000000"),
     ("stop_episodes", 0, "0 is not a whole number from 1 to"),
     ("stop_frames", 0, "0 is not a whole number from 1 to"),
-    ("stop_minutes", 0.0, "0.0 is not a number above 0"),
-    ("stop_reward", 22.0, "22.0 is not a number from -21 and up to 21"),
+    ("stop_minutes", 0.0, "0.0 is not a number above 0 and up to 1e+09"),
+    ("stop_reward", 22.0, "22.0 is not a number from -21 to 21"),
     ("stop_plateau", 0, "0 is not a whole number from 1 to"),
     ("num_workers", 0, '0 is not a whole number from 1 to 100000, or "auto"'),
     ("num_workers", "many", "'many' is not a whole number from 1 to 100000, or \"auto\""),
@@ -56,7 +57,7 @@ OUT_OF_RANGE: list[tuple[str, Any, str]] = [
     ("run_dir", 7, "7 is not of type str or Path or none"),
     ("checkpoint_every", 0, "0 is not a whole number from 1 to"),
     ("keep", 0, "0 is not a whole number from 1 to"),
-    ("backup_after", 0.5, "0.5 is not a number from 1 and up to"),
+    ("backup_after", 0.5, "0.5 is not a number from 1 to 1e+09"),
     ("hang_seconds", 0.0, "0.0 is not a number above 0"),
     ("disk_errors", "hide", "'hide' is not one of stop, warn"),
     ("tensorboard", 1, "1 is not of type bool"),
@@ -76,6 +77,56 @@ def test_a_value_out_of_range_is_named(field: str, value: Any, complaint: str) -
 def test_every_field_has_a_case_above() -> None:
     fields = set(TrainConfig().to_json()) | {"run_dir"}
     assert fields == {field for field, _, _ in OUT_OF_RANGE}
+
+
+ABOVE_0, BELOW_1 = math.nextafter(0.0, 1.0), math.nextafter(1.0, 0.0)
+ENDS: dict[str, tuple[Any, Any]] = {
+    "seed": (0, 2**63 - 1),
+    "batch_size": (1, 100_000),
+    "learning_rate": (ABOVE_0, 1.0),
+    "anneal_episodes": (1, 2**53),
+    "gamma": (0.0, 1.0),
+    "decay": (0.0, BELOW_1),
+    "policy_lag": (0, 1000),
+    "hidden_units": (1, 100_000),
+    "frame_skip": (1, 60),
+    "repeat_action_probability": (0.0, BELOW_1),
+    "frame_limit": (1, 10_000_000),
+    "stop_episodes": (1, 2**53),
+    "stop_frames": (1, 2**53),
+    "stop_minutes": (ABOVE_0, 1e9),
+    "stop_reward": (-21.0, 21.0),
+    "num_workers": (1, 100_000),
+    "max_workers": (1, 100_000),
+    "checkpoint_every": (1, 2**53),
+    "keep": (1, 2**53),
+    "backup_after": (1.0, 1e9),
+    "hang_seconds": (ABOVE_0, 1e9),
+}
+"""For every number the least and the greatest value it takes."""
+
+
+def test_every_number_has_its_ends_above() -> None:
+    hints = get_type_hints(TrainConfig)
+    numbers = {name for name, hint in hints.items() if {int, float} & {hint, *get_args(hint)}}
+    assert numbers - {"crop"} == ENDS.keys()
+
+
+@pytest.mark.parametrize("field", ENDS)
+def test_a_number_goes_to_its_ends_and_no_further(field: str) -> None:
+    low, high = ENDS[field]
+    for end in (low, high):
+        assert getattr(replace(TrainConfig(), **{field: end}), field) == end
+    if isinstance(low, int):
+        refused = [low - 1, high + 1]
+    else:
+        refused = [math.nextafter(low, -math.inf), math.nextafter(high, math.inf)]
+    no_numbers: list[Any] = [math.nan, math.inf, -math.inf, 10**400, -(10**400), True, "1"]
+    for value in refused + no_numbers:
+        with pytest.raises(ConfigError) as raised:
+            replace(TrainConfig(), **{field: value})
+        assert str(raised.value).startswith(f"{field}: {value!r} is not ")
+        assert "\n" not in str(raised.value)
 
 
 def test_presets() -> None:
@@ -124,6 +175,13 @@ def test_json_of_a_version_that_had_fewer_ways_to_run() -> None:
     values = TrainConfig(batch_size=7).to_json()
     del values["hang_seconds"], values["keep"]
     assert TrainConfig.from_json(values) == TrainConfig(batch_size=7)
+
+
+def test_a_whole_number_counts_where_any_number_does() -> None:
+    values = TrainConfig().to_json() | {"gamma": 1, "stop_minutes": 90, "hang_seconds": 5}
+    config = TrainConfig.from_json(json.loads(json.dumps(values)))
+    assert (config.gamma, config.stop_minutes, config.hang_seconds) == (1, 90, 5)
+    assert json.dumps(config.to_json()) == json.dumps(values)
 
 
 def test_what_may_change_when_a_run_goes_on() -> None:

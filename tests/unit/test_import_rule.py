@@ -8,6 +8,7 @@ from distributed_pg.system_info import PACKAGE
 
 LAYERS = (
     {"errors", "determinism", "_gymnasium"},
+    {"fields"},
     {"config", "system_info", "_extras", "own_code"},
     {"envs"},
     {"algo"},

@@ -1,0 +1,137 @@
+"""What the fields of a dataclass may hold: their types say it, and one loop checks it."""
+
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import UnionType
+from typing import Annotated, Any, Literal
+
+from distributed_pg.errors import ConfigError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers that a field takes, as in ``Annotated[int, Range(1, 60)]``.
+
+    An open end is itself not in the range.
+    """
+
+    low: float
+    high: float
+    open_low: bool = False
+    open_high: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        above = value > self.low if self.open_low else value >= self.low
+        below = value < self.high if self.open_high else value <= self.high
+        return above and below
+
+    def __str__(self) -> str:
+        ends = (self.low, self.high)
+        low, high = (f"{end:g}" if isinstance(end, float) else str(end) for end in ends)
+        if not (self.open_low or self.open_high):
+            return f"from {low} to {high}"
+        begin = f"above {low}" if self.open_low else f"from {low}"
+        return f"{begin} and {'below' if self.open_high else 'up to'} {high}"
+
+
+def check_fields(settings: Any) -> None:
+    """Check each field of a dataclass against its type, with the range and the choices in it.
+
+    A tuple of a fixed length is only checked to be a tuple.
+
+    Raises:
+        ConfigError: a value is not allowed; the message names the field and what is.
+    """
+    for name, hint in typing.get_type_hints(type(settings), include_extras=True).items():
+        check_value(name, getattr(settings, name), hint)
+
+
+def check_value(name: str, value: Any, hint: Any) -> None:
+    """Check one value against a type, as :func:`check_fields` does.
+
+    Raises:
+        ConfigError: it is not allowed; the message begins with ``name``.
+    """
+    members = list(_members(hint))
+    fitting = [member for member in members if member.is_type_of(value)]
+    if not fitting:
+        names = " or ".join(
+            "none" if kind is type(None) else kind.__name__
+            for member in members
+            for kind in member.classes
+        )
+        raise ConfigError(f"{name}: {value!r} is not of type {names}")
+    if not any(member.allows(value) for member in fitting):
+        allowed = ", or ".join(member.allowed for member in members if member.allowed)
+        choices = [choice for member in members for choice in member.choices]
+        meant = did_you_mean(value, choices) if isinstance(value, str) else ""
+        raise ConfigError(f"{name}: {value!r} is not {allowed}{meant}")
+    for member in fitting:
+        if member.item is not None:
+            for item in value:
+                check_value(name, item, member.item)
+
+
+def range_in(hint: Any) -> Range | None:
+    """The range in a type, if there is one."""
+    return next((member.limits for member in _members(hint) if member.limits is not None), None)
+
+
+@dataclass(frozen=True)
+class _Member:
+    """A member of a union, or the one type that a field has."""
+
+    kind: Any
+    limits: Range | None
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        return typing.get_args(self.kind) if typing.get_origin(self.kind) is Literal else ()
+
+    @property
+    def item(self) -> Any:
+        """The type of each item of a tuple of any length."""
+        args = typing.get_args(self.kind)
+        return args[0] if typing.get_origin(self.kind) is tuple and args[1:] == (...,) else None
+
+    @property
+    def classes(self) -> tuple[type, ...]:
+        if self.choices:
+            return (str,)
+        if self.kind is float:
+            return (int, float)
+        return (typing.get_origin(self.kind) or self.kind,)
+
+    @property
+    def allowed(self) -> str:
+        """What a message says of it; nothing where all values of the type are allowed."""
+        if self.choices:
+            several = len(self.choices) > 1
+            return f"one of {', '.join(self.choices)}" if several else f'"{self.choices[0]}"'
+        number = "a whole number" if self.kind is int else "a number"
+        return "" if self.limits is None else f"{number} {self.limits}"
+
+    def is_type_of(self, value: Any) -> bool:
+        """Whether the value has the type; True and False are no numbers."""
+        return isinstance(value, self.classes) and (
+            self.kind is bool or not isinstance(value, bool)
+        )
+
+    def allows(self, value: Any) -> bool:
+        """Whether a value of the type is in the range, or one of the choices."""
+        return (not self.choices or value in self.choices) and (
+            self.limits is None or value in self.limits
+        )
+
+
+def _members(hint: Any, limits: Range | None = None) -> Iterator[_Member]:
+    origin = typing.get_origin(hint)
+    if origin is Annotated:
+        inner, *notes = typing.get_args(hint)
+        yield from _members(inner, next((n for n in notes if isinstance(n, Range)), limits))
+    elif origin in (typing.Union, UnionType):
+        for member in typing.get_args(hint):
+            yield from _members(member, limits)
+    else:
+        yield _Member(hint, limits if hint in (int, float) else None)
