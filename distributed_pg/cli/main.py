@@ -14,7 +14,7 @@ import tyro
 
 from distributed_pg.cli import benchmark, evaluate, play, plot, record, report, train
 from distributed_pg.cli.console import console
-from distributed_pg.cli.parsing import suggestion, whole_numbers
+from distributed_pg.cli.parsing import rules, suggestion
 from distributed_pg.determinism import pin_kernels
 from distributed_pg.errors import ConfigError, RunError, UsageError
 from distributed_pg.monitoring.log import log_shown_by
@@ -108,7 +108,7 @@ def parse_command(arguments: list[str]) -> Any:
                 description=DESCRIPTION,
                 args=arguments,
                 config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff),
-                registry=whole_numbers(),
+                registry=rules(),
             )
     except SystemExit as stop:
         if not stop.code:

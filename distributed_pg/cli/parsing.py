@@ -1,12 +1,22 @@
-"""What tyro's parsing lacks: numbers as people write them, and what a wrong word may have meant."""
+"""What tyro lacks: numbers as people write them, ranges in the help, what a wrong word may mean."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
 from decimal import Decimal, InvalidOperation
+from typing import Annotated, Any
 
-from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+import tyro
+from tyro.constructors import (
+    ConstructorRegistry,
+    PrimitiveConstructorSpec,
+    PrimitiveTypeInfo,
+    StructConstructorSpec,
+    StructFieldSpec,
+    StructTypeInfo,
+)
 
 from distributed_pg.errors import did_you_mean
+from distributed_pg.fields import range_in
 
 _MOST_DIGITS = 20
 """More than any setting allows: 1e999999999 must not become a number of that length."""
@@ -31,12 +41,24 @@ def whole_number(text: str) -> int:
     raise ValueError(f"{text!r} is not a whole number, such as 2000 or 2e3")
 
 
-def whole_numbers() -> ConstructorRegistry:
-    """What has tyro read each ``int`` as :func:`whole_number` does."""
+def rules() -> ConstructorRegistry:
+    """What has tyro read each ``int`` as :func:`whole_number` does, and show each field's range."""
     registry = ConstructorRegistry()
+    asked = set[type]()
+
+    @registry.struct_rule
+    def fields(info: StructTypeInfo) -> StructConstructorSpec | None:
+        if not dataclasses.is_dataclass(info.type) or info.type in asked:
+            return None
+        asked.add(info.type)  # so that this asks tyro's own rule, and not itself
+        spec = ConstructorRegistry.get_struct_spec(info)
+        asked.remove(info.type)
+        if not isinstance(spec, StructConstructorSpec):
+            return None
+        return dataclasses.replace(spec, fields=tuple(map(_with_range, spec.fields)))
 
     @registry.primitive_rule
-    def rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[int] | None:
+    def whole(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[int] | None:
         if info.type is not int:
             return None
         return PrimitiveConstructorSpec(
@@ -48,6 +70,21 @@ def whole_numbers() -> ConstructorRegistry:
         )
 
     return registry
+
+
+def _with_range(field: StructFieldSpec) -> StructFieldSpec:
+    """The field with its range before its default in the help, and its help as one paragraph."""
+    limits, text = range_in(field.type), field.helptext
+
+    def paragraph() -> str | None:
+        found = text() if callable(text) else text
+        return None if found is None else " ".join(found.split())
+
+    kind: Any = field.type
+    if limits is not None:
+        hint = tyro.conf.arg(help_behavior_hint=lambda default: f"({limits}; default: {default})")
+        kind = Annotated[kind, hint]
+    return dataclasses.replace(field, type=kind, helptext=paragraph)
 
 
 def suggestion(arguments: list[str], commands: Mapping[str, type]) -> str:

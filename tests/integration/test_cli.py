@@ -42,8 +42,11 @@ def test_help_names_presets_and_settings(tmp_path: Path) -> None:
     assert "karpathy: learning rate 0.0001, batch size 10, mean baseline, policy lag 0, 4 f" in text
     for flag in ("--seed", "--batch-size", "--num-workers", "--learning-rate", "--resume"):
         assert flag in text
-    text = distributed_pg("train", "--preset", "karpathy", "--help", cwd=tmp_path).stdout
-    assert re.search(r"--batch-size INT +Episodes summed in one update. \(default: 10\)", text)
+    text = distributed_pg(
+        "train", "--preset", "karpathy", "--help", cwd=tmp_path, COLUMNS="200"
+    ).stdout
+    said = r"--batch-size INT +Episodes summed in one update. \(from 1 to 100000; default: 10\)"
+    assert re.search(said, text)
 
 
 def test_output_that_nobody_reads_is_no_error(tmp_path: Path) -> None:

@@ -96,6 +96,7 @@ ENDS: dict[str, tuple[Any, Any]] = {
     "stop_frames": (1, 2**53),
     "stop_minutes": (ABOVE_0, 1e9),
     "stop_reward": (-21.0, 21.0),
+    "stop_plateau": (1, 2**53),
     "num_workers": (1, 100_000),
     "max_workers": (1, 100_000),
     "checkpoint_every": (1, 2**53),
