@@ -3,6 +3,7 @@
 import contextlib
 import io
 import itertools
+import operator
 import os
 import signal
 import sys
@@ -142,7 +143,12 @@ def _refusal(stop: SystemExit) -> ConfigError | None:
 
 
 def _one_line(box: str) -> str:
-    """The first sentence of the framed text in which tyro says what it could not parse."""
+    """The first sentence of the framed text in which tyro says what it could not parse.
+
+    Its hook for errors is private. A later tyro may frame them otherwise: pyproject.toml caps it.
+    """
     lines = [line.strip("│╭╮╰╯─ ") for line in box.splitlines()[1:]]
-    message = itertools.takewhile(bool, lines)  # it ends at a line or at an empty one
+    texts = [line.strip("-") and line for line in lines]  # lines, where output is not UTF-8
+    # It ends at a line or at an empty one.
+    message = itertools.takewhile(bool, itertools.dropwhile(operator.not_, texts))
     return " ".join(message).removeprefix("Error parsing ") or box

@@ -1,11 +1,15 @@
 """Numbers as people write them, and what a wrong word may have meant."""
 
+import io
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from distributed_pg.cli.main import COMMANDS, parse_command
 from distributed_pg.cli.parsing import suggestion, whole_number
+from distributed_pg.errors import UsageError
 
 KINDS = {name: kind for name, (kind, _) in COMMANDS.items()}
 
@@ -50,3 +54,27 @@ def test_settings_take_them() -> None:
 )
 def test_what_was_meant(line: str, meant: str) -> None:
     assert suggestion(line.split(), KINDS) == meant
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("train --seed 1.5", "--seed: '1.5' is not a whole number, such as 2000 or 2e3"),
+        ("train --stop-reward x", "--stop-reward: no type matching {None}|FLOAT could be "),
+        ("train --zzz", "Unrecognized options: --zzz"),
+        ("plot --by x", "invalid choice 'x' for argument '--by'. Expected one of ('episodes', "),
+        ("report", "Missing from distributed-pg report: RUN The run's folder or URI. (required)"),
+    ],
+)
+def test_what_tyro_says_is_read_out_of_its_frame(
+    line: str, sentence: str, encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The frame is no interface, so another tyro may draw another: hence the cap on its version."""
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding))  # as it is drawn
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(UsageError) as raised:
+        parse_command(line.split())
+    said = str(raised.value)
+    assert said.startswith(sentence)
+    assert not any(part in said for part in ("\n", "---", "│", "─", "helptext", "Value error"))
