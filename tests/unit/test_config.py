@@ -2,13 +2,13 @@
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from distributed_pg.config import PRESETS, TrainConfig, preset
+from distributed_pg.config import PRESETS, TrainConfig, may_change, of_the_place, preset
 from distributed_pg.errors import ConfigError
 
 NO_CROP = (
@@ -185,39 +185,52 @@ def test_a_whole_number_counts_where_any_number_does() -> None:
     assert json.dumps(config.to_json()) == json.dumps(values)
 
 
-def test_what_may_change_when_a_run_goes_on() -> None:
+COMPUTED, FREE, PLACE = "what is computed", "how long and how safely", "where"
+WHAT_IT_DECIDES: dict[str, tuple[Any, str]] = {
+    "preset": ("karpathy", COMPUTED),
+    "seed": (1, COMPUTED),
+    "batch_size": (5, COMPUTED),
+    "learning_rate": (0.5, COMPUTED),
+    "anneal_episodes": (None, COMPUTED),
+    "gamma": (0.5, COMPUTED),
+    "decay": (0.5, COMPUTED),
+    "baseline": ("mean", COMPUTED),
+    "warm_up": (False, COMPUTED),
+    "policy_lag": (2, COMPUTED),
+    "hidden_units": (5, COMPUTED),
+    "actions": (("DOWN", "UP"), COMPUTED),
+    "crop": ((36, 195, 0, 160), COMPUTED),
+    "frame_skip": (5, COMPUTED),
+    "repeat_action_probability": (0.5, COMPUTED),
+    "frame_limit": (5, COMPUTED),
+    "stop_episodes": (9, FREE),
+    "stop_frames": (9, FREE),
+    "stop_minutes": (9, FREE),
+    "stop_reward": (9, FREE),
+    "num_workers": (9, PLACE),
+    "max_workers": (9, PLACE),
+    "address": ("head:6379", PLACE),
+    "run_dir": (Path("x"), PLACE),
+    "resume": ("s3://bucket/x", PLACE),
+    "checkpoint_every": (9, FREE),
+    "keep": (9, FREE),
+    "backup_after": (9.0, FREE),
+    "hang_seconds": (9.0, FREE),
+    "disk_errors": ("warn", FREE),
+    "tensorboard": (True, FREE),
+}
+"""For every field another value than its default, and what the field decides."""
+
+
+def test_what_makes_another_run() -> None:
     saved = TrainConfig()
-    free = replace(
-        saved,
-        stop_episodes=9,
-        stop_minutes=9,
-        stop_reward=9,
-        num_workers=9,
-        address="head:6379",
-        resume=Path("x"),
-        checkpoint_every=9,
-        keep=9,
-    )
-    assert free.changed_settings(saved) == []
-    changes: dict[str, Any] = {
-        "seed": 1,
-        "batch_size": 5,
-        "learning_rate": 0.5,
-        "anneal_episodes": 5,
-        "baseline": "mean",
-        "gamma": 0.5,
-        "decay": 0.5,
-        "warm_up": False,
-        "policy_lag": 2,
-        "hidden_units": 5,
-        "actions": ("DOWN", "UP"),
-        "crop": (36, 195, 0, 160),
-        "frame_skip": 5,
-        "repeat_action_probability": 0.5,
-        "frame_limit": 5,
-    }
-    for field, value in changes.items():
-        assert replace(saved, **{field: value}).changed_settings(saved) == [field]
+    assert WHAT_IT_DECIDES.keys() == {field.name for field in fields(saved)}
+    for name, (value, decides) in WHAT_IT_DECIDES.items():
+        changed = replace(saved, **{name: value})
+        assert getattr(changed, name) != getattr(saved, name)
+        assert changed.changed_settings(saved) == ([name] if decides == COMPUTED else []), name
+        assert (name in may_change()) == (decides != COMPUTED), name
+        assert (name in of_the_place()) == (decides == PLACE), name
 
 
 def test_the_learning_rate_falls_as_it_says() -> None:
