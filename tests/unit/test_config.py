@@ -207,6 +207,7 @@ WHAT_IT_DECIDES: dict[str, tuple[Any, str]] = {
     "stop_frames": (9, FREE),
     "stop_minutes": (9, FREE),
     "stop_reward": (9, FREE),
+    "stop_plateau": (9, FREE),
     "num_workers": (9, PLACE),
     "max_workers": (9, PLACE),
     "address": ("head:6379", PLACE),
