@@ -18,6 +18,7 @@ from tyro.constructors import (
 from distributed_pg.errors import did_you_mean
 from distributed_pg.fields import range_in
 
+_ENDLESS = 2**53
 _MOST_DIGITS = 20
 """More than any setting allows: 1e999999999 must not become a number of that length."""
 
@@ -82,7 +83,9 @@ def _with_range(field: StructFieldSpec) -> StructFieldSpec:
 
     kind: Any = field.type
     if limits is not None:
-        hint = tyro.conf.arg(help_behavior_hint=lambda default: f"({limits}; default: {default})")
+        # An upper end that nobody comes near is only noise.
+        allowed = f"at least {limits.low}" if limits.high >= _ENDLESS else str(limits)
+        hint = tyro.conf.arg(help_behavior_hint=lambda default: f"({allowed}; default: {default})")
         kind = Annotated[kind, hint]
     return dataclasses.replace(field, type=kind, helptext=paragraph)
 

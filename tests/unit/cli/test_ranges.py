@@ -19,7 +19,7 @@ REQUIRED = {
 }
 """What the commands do not go without."""
 SHOWN = {
-    ("train", "--seed"): "from 0 to 9223372036854775807; default: 0",
+    ("train", "--seed"): "at least 0; default: 0",
     ("train", "--batch-size"): "from 1 to 100000; default: 4",
     ("train", "--learning-rate"): "above 0 and up to 1; default: 0.003",
     ("train", "--decay"): "from 0 and below 1; default: 0.99",
@@ -27,7 +27,7 @@ SHOWN = {
     ("train", "--stop-reward"): "from -21 to 21; default: None",
     ("train", "--num-workers"): "from 1 to 100000; default: auto",
     ("evaluate", "--episodes"): "from 1 to 10000000; default: 100",
-    ("play", "--seed"): "from 0 to 9223372036854775807; default: 0",
+    ("play", "--seed"): "at least 0; default: 0",
     ("record", "--best-of"): "from 1 to 1000000; default: 1",
     ("record", "--max-seconds"): "above 0 and up to 1e+06; default: None",
     ("plot", "--units"): "from 1 to 100000; default: 40",
@@ -61,7 +61,8 @@ def test_the_help_shows_every_range(
     monkeypatch.setenv("COLUMNS", "80")
     said = helps(command, capsys)
     for name, limits in ranges(command).items():
-        assert f" ({limits}; default: " in said[f"--{name.replace('_', '-')}"]
+        allowed = f"at least {limits.low}" if limits.high > 1e15 else f"{limits}"
+        assert f" ({allowed}; default: " in said[f"--{name.replace('_', '-')}"]
     for (of_command, flag), shown in SHOWN.items():
         if of_command == command:
             assert said[flag].endswith(f" ({shown})")
