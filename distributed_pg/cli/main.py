@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from distributed_pg.cli import benchmark, evaluate, play, plot, record, report, train
+from distributed_pg.cli import benchmark, evaluate, export, play, plot, record, report, train
 from distributed_pg.cli.console import console
 from distributed_pg.cli.parsing import rules, suggestion
 from distributed_pg.determinism import pin_kernels
@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "evaluate": (evaluate.EvaluateArgs, evaluate.run),
     "play": (play.PlayArgs, play.run),
     "record": (record.RecordArgs, record.run),
+    "export": (export.ExportArgs, export.run),
     "plot": (plot.PlotArgs, plot.run),
     "report": (report.ReportArgs, report.run),
     "benchmark": (benchmark.BenchmarkArgs, benchmark.run),

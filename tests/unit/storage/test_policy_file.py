@@ -5,14 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from export_policy import mean_policy
 
 from distributed_pg.algo.policy import Policy
 from distributed_pg.algo.rollout import evaluate_episode
 from distributed_pg.algo.state import Progress, TrainingState, policy_shape
 from distributed_pg.config import TrainConfig
 from distributed_pg.envs.pong import PongEnv
-from distributed_pg.errors import CheckpointError, RunError, UsageError
+from distributed_pg.errors import CheckpointError, RunError
 from distributed_pg.storage.checkpoint import run_texts, save_checkpoint
 from distributed_pg.storage.policy_file import (
     FORMAT,
@@ -69,18 +68,6 @@ def test_a_damaged_policy_file(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(RunError, match="damaged, its checksum does not match"):
         load_policy(path)
-
-
-def test_the_mean_of_several() -> None:
-    other = Policy(3 * POLICY.w1, -POLICY.w2)
-    first = TrainedPolicy(CONFIG, POLICY, Progress(update=1))
-    second = TrainedPolicy(replace(CONFIG, keep=9), other, Progress(update=5))
-    mean = mean_policy([second, first])
-    assert mean.progress.update == 5
-    np.testing.assert_allclose(mean.policy.w1, 2 * POLICY.w1, rtol=1e-6)
-    assert not mean.policy.w2.any()
-    with pytest.raises(UsageError, match="different runs"):
-        mean_policy([first, TrainedPolicy(replace(CONFIG, seed=1), other, Progress())])
 
 
 def test_the_policy_in_the_package_wins() -> None:

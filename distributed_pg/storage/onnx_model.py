@@ -1,0 +1,62 @@
+"""A policy as an ONNX model."""
+
+import json
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from distributed_pg import __version__
+from distributed_pg.envs.pong import observation_shape
+from distributed_pg.storage.checkpoint import weights_checksum
+from distributed_pg.storage.policy_file import TrainedPolicy
+
+# Old enough for every runtime in use: nothing newer is needed.
+_OPSET, _IR_VERSION = 13, 8
+
+
+def onnx_model(trained: TrainedPolicy) -> onnx.ModelProto:
+    """The model that gives the probabilities of a policy's actions.
+
+    Its input ``observations``, int8 (N, rows, columns), are difference frames of a PongEnv with
+    the settings in the model's metadata; its output is ``probabilities``, float32 (N, actions).
+    """
+    config = trained.config
+    w1, w2 = trained.policy.arrays
+    logits = w2.copy()
+    logits[:, -1] = 0.0  # of the last action; in its place stands the value
+    frames = helper.make_tensor_value_info(
+        "observations", TensorProto.INT8, ["N", *observation_shape(config.crop)]
+    )
+    probabilities = helper.make_tensor_value_info(
+        "probabilities", TensorProto.FLOAT, ["N", len(config.actions)]
+    )
+    nodes = [
+        helper.make_node("Flatten", ["observations"], ["pixels"]),
+        helper.make_node("Cast", ["pixels"], ["inputs"], to=TensorProto.FLOAT),
+        helper.make_node("MatMul", ["inputs", "w1"], ["sums"]),
+        helper.make_node("Relu", ["sums"], ["hidden"]),
+        helper.make_node("MatMul", ["hidden", "w2"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"]),
+    ]
+    weights = [
+        numpy_helper.from_array(np.ascontiguousarray(array), name)
+        for name, array in (("w1", w1), ("w2", logits))
+    ]
+    model = helper.make_model(
+        helper.make_graph(nodes, "policy", [frames], [probabilities], weights),
+        opset_imports=[helper.make_opsetid("", _OPSET)],
+        ir_version=_IR_VERSION,
+        producer_name="distributed_pg",
+        producer_version=__version__,
+    )
+    helper.set_model_props(
+        model,
+        {
+            "actions": json.dumps(config.actions),
+            "crop": json.dumps(config.crop),
+            "frame_skip": json.dumps(config.frame_skip),
+            "weights_checksum": weights_checksum(trained.policy),
+        },
+    )
+    return model

@@ -1,0 +1,82 @@
+"""Policies for other programs: numpy's arrays or an ONNX model in the place of a file of ours."""
+
+import io
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from distributed_pg.algo.policy import Policy
+from distributed_pg.errors import CheckpointError, UsageError, writing
+from distributed_pg.storage.checkpoint import load_checkpoint, run_texts, weights_checksum
+from distributed_pg.storage.policy_file import TrainedPolicy, load_policy, save_policy
+from distributed_pg.storage.tensor_file import write_atomically
+
+
+def export_policy(
+    locations: Sequence[str], out: Path, message: Callable[[str], None] | None = None
+) -> None:
+    """Write the policy of a checkpoint, or the mean of several of one run, without the rest.
+
+    Args:
+        locations: what :func:`~distributed_pg.storage.policy_file.load_policy` takes, one at least.
+        out: the file, ending in .safetensors, .npz or .onnx; replaced at the end, as a whole.
+        message: told of newer checkpoints that are damaged; None: the log.
+
+    Raises:
+        UsageError: ``out`` is a checkpoint or in no folder, there is nothing at a location, or the
+            policies are of different runs.
+        RunError: a policy cannot be read, or the file not be written.
+    """
+    writer = _WRITERS[out.suffix.lower()]
+    if not out.parent.is_dir():
+        raise UsageError(f"out: there is no folder {out.parent}")
+    if _is_checkpoint(out):
+        raise UsageError(f"out: {out} is a checkpoint, without which its run may not go on")
+    trained = mean_policy([load_policy(location, message) for location in locations])
+    with writing(f"out: {out}"):
+        writer(out, trained)
+
+
+def mean_policy(policies: Sequence[TrainedPolicy]) -> TrainedPolicy:
+    """The mean of the weights, with the progress of the latest; a single one is left as it is.
+
+    Raises:
+        UsageError: they are not of one run.
+    """
+    latest = max(policies, key=lambda trained: trained.progress.update)
+    if any(trained.config.changed_settings(latest.config) for trained in policies):
+        raise UsageError("the checkpoints are of different runs")
+    layers = zip(*(trained.policy.arrays for trained in policies), strict=True)
+    w1, w2 = (np.asarray(np.mean(arrays, axis=0, dtype=np.float64)) for arrays in layers)
+    policy = Policy(w1.astype(np.float32), w2.astype(np.float32))
+    return TrainedPolicy(latest.config, policy, latest.progress)
+
+
+def _is_checkpoint(path: Path) -> bool:
+    try:
+        load_checkpoint(path)
+    except CheckpointError:
+        return False
+    return True
+
+
+def _write_npz(path: Path, trained: TrainedPolicy) -> None:
+    """Write ``w1`` and ``w2`` and, as JSON in a text of no dimension, ``metadata``."""
+    texts = run_texts(trained.config, trained.progress)
+    metadata = {name: json.loads(text) for name, text in texts.items()}
+    metadata["weights_checksum"] = weights_checksum(trained.policy)
+    content = io.BytesIO()
+    w1, w2 = trained.policy.arrays
+    np.savez(content, w1=w1, w2=w2, metadata=np.array(json.dumps(metadata)))
+    write_atomically(path, content.getvalue())
+
+
+def _write_onnx(path: Path, trained: TrainedPolicy) -> None:
+    from distributed_pg.storage.onnx_model import onnx_model
+
+    write_atomically(path, onnx_model(trained).SerializeToString())
+
+
+_WRITERS = {".safetensors": save_policy, ".npz": _write_npz, ".onnx": _write_onnx}
