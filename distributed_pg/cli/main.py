@@ -13,7 +13,17 @@ from typing import Annotated, Any
 
 import tyro
 
-from distributed_pg.cli import benchmark, evaluate, export, play, plot, record, report, train
+from distributed_pg.cli import (
+    benchmark,
+    evaluate,
+    export,
+    play,
+    plot,
+    record,
+    report,
+    submit,
+    train,
+)
 from distributed_pg.cli.console import console
 from distributed_pg.cli.parsing import rules, suggestion
 from distributed_pg.determinism import pin_kernels
@@ -28,6 +38,7 @@ of workers."""
 
 COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "train": (train.TrainArgs, train.run),
+    "submit": (submit.SubmitArgs, submit.run),
     "evaluate": (evaluate.EvaluateArgs, evaluate.run),
     "play": (play.PlayArgs, play.run),
     "record": (record.RecordArgs, record.run),
@@ -37,6 +48,11 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "benchmark": (benchmark.BenchmarkArgs, benchmark.run),
 }
 """For each command the class of its arguments and what it does with them."""
+_DEFAULTS: dict[str, Callable[[list[str]], Any]] = {
+    "train": train.defaults,
+    "submit": submit.defaults,
+}
+"""For commands that have it: what the flags that are not given stand at, by those that are."""
 READER_GONE = 128 + 13
 """The exit code where nobody reads the output any more: as of a process that SIGPIPE ended."""
 
@@ -125,9 +141,10 @@ def _commands(arguments: list[str]) -> Any:
     """The union of all commands' arguments, as tyro takes it."""
     union: Any = None
     for name, (kind, _) in COMMANDS.items():
-        if name == "train":
-            given = train.defaults(arguments) if arguments[0] == name else train.TrainArgs()
-            how = tyro.conf.subcommand(name, default=given, description=train.description())
+        description = train.description() if name == "train" else None
+        if name in _DEFAULTS:
+            given = _DEFAULTS[name](arguments) if arguments[0] == name else kind()
+            how = tyro.conf.subcommand(name, default=given, description=description)
         else:
             how = tyro.conf.subcommand(name)
         member = Annotated[kind, how]  # type: ignore[valid-type]

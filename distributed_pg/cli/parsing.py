@@ -111,6 +111,6 @@ def _flags(kind: type) -> Iterator[str]:
     for field in dataclasses.fields(kind):
         if dataclasses.is_dataclass(field.default_factory):
             yield from _flags(field.default_factory)
-        else:
+        elif field.metadata.get("flag", True):
             name = field.name.replace("_", "-")
             yield from (f"--{name}", f"--no-{name}")

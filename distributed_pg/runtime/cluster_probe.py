@@ -117,7 +117,7 @@ def _reason(address: str, said: str, late: bool) -> str:
         return (
             f"it answers, but this machine is not one of its nodes; make it one with `ray start "
             f"--address={address}`, or have the cluster run the training as a job "
-            "(scripts/submit.py)"
+            "(distributed-pg submit)"
         )
     return f"no answer within {ANSWER_SECONDS:g} s" if late else reason_in(said)
 

@@ -6,16 +6,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from command import QUICK, ROOT, metrics, run
+from command import QUICK, metrics, run
 from lying_around import INSTALLED, PACKAGE, Traps, copy_package
 
 from distributed_pg.errors import RunError
+from distributed_pg.runtime import jobs
 from distributed_pg.runtime.ray_worker_pool import _check_code
 from distributed_pg.runtime.worker_code import code_for_workers
 from distributed_pg.system_info import code_digest, own_code, python_files
 from distributed_pg.training.rollout_worker import WorkerInfo
-
-SCRIPTS = ROOT / "scripts"
 
 BRIEF = [*QUICK, "--stop-episodes", "1", "--quiet"]
 
@@ -55,9 +54,7 @@ def test_no_file_of_the_current_folder_is_run_in_other_processes(
 
 
 def test_a_job_does_not_look_for_the_package_where_it_begins(traps: Traps) -> None:
-    # In another process: it sets environment variables where it is imported.
-    template = run(sys.executable, "-c", "import submit; print(submit.TRAIN)", cwd=SCRIPTS).stdout
-    command = template.format(flags="--help").replace("cd / &&", "")
+    command = jobs.TRAIN.format(flags="--help").replace("cd / &&", "")
     shell = ("env", f"PATH={INSTALLED.parent}:{os.environ['PATH']}", "sh", "-c", command)
     submitted = run(*shell, cwd=traps.folder, PYTHONPATH=str(PACKAGE.parent))
     assert (submitted.returncode, traps.sprung) == (0, ""), submitted.stderr

@@ -22,7 +22,7 @@ from pathlib import Path
 import psutil
 import pytest
 import requests
-from command import DEADLINE, ROOT
+from command import COMMAND, DEADLINE
 from lying_around import end, free_ports
 
 from distributed_pg.config import TrainConfig
@@ -31,7 +31,6 @@ from distributed_pg.storage.checkpoint import load_checkpoint, weights_checksum
 from distributed_pg.storage.run_dir import RunDir
 from distributed_pg.trainer import train
 
-SUBMIT = ROOT / "scripts" / "submit.py"
 ENDLESS = ("--batch-size", "1", "--frame-limit", "400", "--num-workers", "1")
 BROKEN = 'raise ImportError("this is not the package that was submitted")\n'
 
@@ -46,9 +45,9 @@ class Head:
     process: psutil.Process
 
     def start(self, *arguments: str | Path, url: str | None = None) -> subprocess.Popen[str]:
-        """submit.py, as a terminal would start it."""
+        """``distributed-pg submit``, as a terminal would start it."""
         return subprocess.Popen(
-            [sys.executable, str(SUBMIT), "--dashboard", url or self.url, *map(str, arguments)],
+            [*COMMAND, "submit", "--dashboard", url or self.url, *map(str, arguments)],
             env=environment(RAY_AUTH_TOKEN=self.token),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -58,13 +57,13 @@ class Head:
         )
 
     def run(self, *arguments: str | Path, url: str | None = None) -> tuple[int, str, str]:
-        """submit.py until it ends: its exit code, output and errors."""
+        """The command until it ends: its exit code, output and errors."""
         process = self.start(*arguments, url=url)
         output, errors = process.communicate(timeout=120)
         return process.returncode, output, errors
 
     def post(self, job: str, entrypoint: str, metadata: dict[str, str]) -> None:
-        """Submit a job without submit.py."""
+        """Submit a job without the command."""
         body = {"submission_id": job, "entrypoint": entrypoint, "metadata": metadata}
         headers = {"Authorization": f"Bearer {self.token}"}
         requests.post(
@@ -217,9 +216,12 @@ def test_a_job_outlives_its_follower_and_saves_when_it_is_stopped(
     assert first.wait(timeout=60) == 130
     assert first.stderr is not None
     told = first.stderr.read()
-    assert f"Job {job} is not affected." in told
-    assert f"--attach {job} --out {out}\n" in told
-    assert f"--stop {job}\n" in told
+    again = f"python -m distributed_pg submit --dashboard {head.url}"
+    assert told.splitlines()[-3:] == [
+        f"Job {job} is not affected.",
+        f"Attach: {again} --attach {job} --out {out}",
+        f"Stop:   {again} --stop {job}",
+    ]
 
     tunnel = Tunnel(head.url)
     second = head.start("--attach", job, "--out", out, url=tunnel.url)
@@ -227,7 +229,7 @@ def test_a_job_outlives_its_follower_and_saves_when_it_is_stopped(
     tunnel.cut()
     _, told = second.communicate(timeout=30)
     assert second.returncode == 1
-    assert told.startswith(f"submit.py: error: connection lost: {tunnel.url}: ")
+    assert told.startswith(f"distributed-pg: error: connection lost: {tunnel.url}: ")
     assert f"--attach {job} --out {out}\n" in told
 
     third = head.start("--attach", job, "--out", out)
@@ -252,7 +254,7 @@ def test_a_job_outlives_its_follower_and_saves_when_it_is_stopped(
     code, output, told = head.run("--attach", job, "--out", half, url=tunnel.url)
     assert code == 1
     assert f"files to {half}\n" in output
-    assert told.startswith("submit.py: error: the run is not fetched: nobody answers")
+    assert told.startswith("distributed-pg: error: the run is not fetched: nobody answers")
     assert f"--attach {job} --out {half}\n" in told
     assert list(half.parent.iterdir()) == []
 
@@ -264,7 +266,7 @@ def test_what_a_failed_job_saved_is_fetched(head: Head, tmp_path: Path) -> None:
     head.find(f"distributed_pg_runs/{job}").kill()
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert f"submit.py: error: job {job} failed (exit code -9); the last it said: " in errors
+    assert f"distributed-pg: error: job {job} failed (exit code -9); the last it said: " in errors
     assert f"Weights checksum: {checksum(tmp_path / 'out')}" in output
 
 
@@ -281,45 +283,28 @@ def test_jobs_without_a_run_to_fetch(head: Head, tmp_path: Path) -> None:
     assert "Job early has no run: it ended before it began\n" in output
     assert early.returncode == 1
     said = "job early failed (exit code 1); the last it said: ModuleNotFoundError: No module named"
-    assert errors == f"submit.py: error: {said} 'nothing'\n"
+    assert errors == f"distributed-pg: error: {said} 'nothing'\n"
 
     output, errors = elsewhere.communicate(timeout=60)
     assert (elsewhere.returncode, errors) == (0, "")
     assert "trained\n" in output
     assert output.endswith("\nThe run is in s3://bucket/run\n")
 
-    said = "submit.py: error: job foreign was not submitted by submit.py\n"
+    said = "distributed-pg: error: job foreign was not submitted by distributed-pg submit\n"
     for process in foreign:
         assert process.communicate(timeout=60) == ("", said)
         assert process.returncode == 1
     assert list(tmp_path.iterdir()) == []
 
 
-def assert_one_line_errors(head: Head, code: int, expected: dict[str, str]) -> None:
-    """Each of the command lines ends with ``code`` and one line that begins as is said."""
+def assert_one_line_errors(head: Head, expected: dict[str, str]) -> None:
+    """Each of the command lines ends with exit code 1 and one line that begins as is said."""
     processes = {arguments: head.start(*arguments.split()) for arguments in expected}
     for arguments, process in processes.items():
         output, errors = process.communicate(timeout=60)
-        assert (process.returncode, output) == (code, ""), arguments
-        assert errors.startswith(f"submit.py: error: {expected[arguments]}"), arguments
+        assert (process.returncode, output) == (1, ""), arguments
+        assert errors.startswith(f"distributed-pg: error: {expected[arguments]}"), arguments
         assert errors.count("\n") == 1, arguments
-
-
-def test_wrong_usage_is_one_line(head: Head, tmp_path: Path) -> None:
-    full = tmp_path / "full"
-    (full / "of").mkdir(parents=True)
-    expected = {
-        "--batch-size 0": "batch_size: 0 is not a whole number from 1 to 100000",
-        "--colour red": "Unrecognized options: --colour, red",
-        "--address auto": "--address: the job runs on the cluster of the dashboard; leave it out",
-        "--run-dir here": "--run-dir: here is on this machine, where the cluster cannot reach it",
-        f"--out {full}": f"--out: {full} is not empty",
-        f"--stop x --out {full}": "--out: --stop fetches nothing; --attach does",
-        "--stop x --seed 1": "--seed: a job that exists keeps its settings",
-        "--attach ../x": "'../x' is not a job",
-        "--dashboard localhost:8265": "--dashboard: 'localhost:8265' is not http://HOST:PORT",
-    }
-    assert_one_line_errors(head, 2, expected)
 
 
 def test_a_wrong_dashboard_or_job_is_one_line_within_30_seconds(head: Head) -> None:
@@ -340,7 +325,7 @@ def test_a_wrong_dashboard_or_job_is_one_line_within_30_seconds(head: Head) -> N
             "--stop nothing": f"there is no job nothing at {head.url}\n",
         }
         begin = time.monotonic()
-        assert_one_line_errors(head, 1, expected)
+        assert_one_line_errors(head, expected)
         assert time.monotonic() - begin < 30
         web.shutdown()
 

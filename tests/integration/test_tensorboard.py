@@ -87,7 +87,7 @@ def test_what_is_resumed_is_shown_whatever_the_clock_says(
     assert points == [*expected, (13, 13.0)]
     names = [path.name for path in (tmp_path / FOLDER).iterdir()]
     assert len(names) == len(clocks)
-    assert all(re.fullmatch(r"events\.[\w.-]+", name) for name in names)  # submit.py fetches those
+    assert all(re.fullmatch(r"events\.[\w.-]+", name) for name in names)  # submit fetches those
 
 
 @pytest.mark.usefixtures("local_ray")

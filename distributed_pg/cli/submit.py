@@ -1,0 +1,205 @@
+"""``distributed-pg submit``."""
+
+import argparse
+import logging
+import re
+import secrets
+import shlex
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+from distributed_pg.cli import train
+from distributed_pg.cli.console import command_name, console
+from distributed_pg.cli.train import TrainArgs
+from distributed_pg.errors import RunError, UsageError, plain
+
+if TYPE_CHECKING:
+    from distributed_pg.runtime.jobs import Dashboard
+
+
+@dataclass(frozen=True)
+class SubmitArgs:
+    """Train on a running Ray cluster as a job, follow its log, and fetch the run at the end.
+
+    Needs nothing of the cluster but its dashboard's address, be it through a tunnel. Ctrl-C leaves
+    the job running. All flags but the first four are those of train.
+
+    Raises:
+        UsageError: a value is not allowed.
+    """
+
+    dashboard: str = "http://127.0.0.1:8265"
+    """The URL of the cluster's dashboard."""
+    out: Path | None = None
+    """Folder to fetch the run to. Default: runs/JOB."""
+    attach: str | None = None
+    """Follow this job and fetch its run."""
+    stop: str | None = None
+    """Have this job save and stop."""
+
+    train: tyro.conf.OmitArgPrefixes[TrainArgs] = field(default_factory=TrainArgs)
+
+    given: tyro.conf.Suppress[tyro.conf.Fixed[tuple[str, ...]]] = field(
+        default=(), metadata={"flag": False}
+    )
+    """The flags of train as they were given, for the job's own command line."""
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        if not re.match("https?://.", self.dashboard):
+            raise UsageError(f"--dashboard: {self.dashboard!r} is not http://HOST:PORT")
+        if self.attach is not None and self.stop is not None:
+            raise UsageError("--stop: goes without --attach; do one or the other")
+        job = self.stop if self.attach is None else self.attach
+        if job is not None and not re.fullmatch(r"[\w.-]+", job):
+            raise UsageError(f"{job!r} is not a job")
+        if job is not None and self.given:
+            raise UsageError(f"{self.given[0]}: a job that exists keeps its settings")
+        if self.stop is not None and self.out is not None:
+            raise UsageError("--out: --stop fetches nothing; --attach does")
+        config = self.train.config
+        if config.address is not None:
+            said = "the job runs on the cluster of the dashboard; leave it out"
+            raise UsageError(f"--address: {said}")
+        for name in ("run_dir", "resume"):
+            path = getattr(config, name)
+            if path is not None and "://" not in str(path):
+                raise UsageError(
+                    f"--{name.replace('_', '-')}: {path} is on this machine, where the cluster "
+                    "cannot reach it; --out is the folder to fetch the run to"
+                )
+
+
+def defaults(arguments: list[str]) -> SubmitArgs:
+    """What the flags that are not given stand at, with those of train that are.
+
+    Raises:
+        UsageError: there is no such preset, or no run to go on with.
+        RunError: that run cannot be read.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for name in ("dashboard", "out", "attach", "stop"):
+        parser.add_argument(f"--{name}")
+    try:
+        _, given = parser.parse_known_args(arguments[1:])
+    except argparse.ArgumentError:  # a flag without its value: the real parser says so
+        return SubmitArgs()
+    return SubmitArgs(train=train.defaults(arguments), given=tuple(given))
+
+
+def run(args: SubmitArgs) -> int:
+    """Submit, follow or stop a job; returns the exit code."""
+    if args.stop is not None:
+        return _stop(args.dashboard, args.stop)
+
+    from distributed_pg.storage.fresh_folder import RUNS
+
+    config = args.train.config
+    name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{config.preset}_{secrets.token_hex(2)}"
+    job = args.attach or name
+    out = _checked_out(args.out or RUNS / job)
+    dashboard = _dashboard(args.dashboard)
+    try:
+        if args.attach is None:
+            _say(f"Submitting job {job}")
+            dashboard.submit(job, args.given, config.location)
+        else:
+            job = dashboard.job(job).submission_id or job
+        return _follow(dashboard, job, out)
+    except KeyboardInterrupt:
+        again = _how_to_go_on(args.dashboard, job, out)
+        console(stderr=True).print(f"\nJob {job} is not affected.\n{again}", soft_wrap=True)
+        raise
+
+
+def _dashboard(url: str) -> "Dashboard":
+    logging.disable()  # what Ray's client has to tell; what fails is an exception
+
+    from distributed_pg.runtime.jobs import Dashboard
+
+    return Dashboard(url)
+
+
+def _say(text: str) -> None:
+    console().print(text, soft_wrap=True)
+
+
+def _how_to_go_on(url: str, job: str, out: Path) -> str:
+    command = f"{command_name()} submit --dashboard {shlex.quote(url)}"
+    attach = f"--attach {job} --out {shlex.quote(str(out))}"
+    return f"Attach: {command} {attach}\nStop:   {command} --stop {job}"
+
+
+def _checked_out(out: Path) -> Path:
+    """The folder to fetch to, found to be free."""
+    try:
+        if any(out.iterdir()):
+            raise UsageError(f"--out: {out} is not empty")
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise UsageError(f"--out: {out}: {error.strerror}") from None
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"--out: {out} cannot be made ({error.strerror})") from None
+    return out
+
+
+def _stop(url: str, job: str) -> int:
+    dashboard = _dashboard(url)
+    details = dashboard.job(job)
+    if details.status.is_terminal():
+        _say(f"Job {job} has ended already: {details.status}")
+        return 0
+    dashboard.stop(job)
+    _say(f"Job {job} is asked to save and stop.")
+    return 0
+
+
+def _follow(dashboard: "Dashboard", job: str, out: Path) -> int:
+    """Print the log to its end, and fetch the run."""
+    from distributed_pg.runtime.jobs import failure
+
+    try:
+        dashboard.follow(job, _print_log)
+        details = dashboard.job(job)
+        elsewhere = (details.metadata or {})["run_dir"]
+        names = [] if elsewhere else dashboard.run_files(details)
+        if names:
+            _say(f"Fetching {len(names)} files to {out}")
+            dashboard.fetch(details, names, out)
+    except RunError as error:
+        again = _how_to_go_on(dashboard.url, job, out)
+        raise RunError(f"{error}\nJob {job} is not affected.\n{again}") from error
+    if names:
+        _show(out)
+    elif elsewhere:
+        _say(f"The run is in {elsewhere}")
+    else:
+        _say(f"Job {job} has no run: it ended before it began")
+    reason = failure(details)
+    if reason is not None:
+        raise RunError(reason)
+    return 0
+
+
+def _print_log(text: str) -> None:
+    print(plain(text), end="", flush=True)  # noqa: T201
+
+
+def _show(run: Path) -> None:
+    """Say what was fetched, once the checksums in all checkpoints are found to be right."""
+    from distributed_pg.storage.checkpoint import load_checkpoint, weights_checksum
+    from distributed_pg.storage.checkpoint_files import CHECKPOINTS
+    from distributed_pg.storage.run_dir import RunDir
+
+    newest = RunDir.open(run).newest_checkpoint()
+    loaded = {path: load_checkpoint(path) for path in (run / CHECKPOINTS).glob("*.safetensors")}
+    _say(f"Weights checksum: {weights_checksum(loaded[newest].state.policy)}")
+    _say(f"Checkpoint: {newest}")
+    _say(f"Evaluate:   {command_name()} evaluate {shlex.quote(str(run))}")

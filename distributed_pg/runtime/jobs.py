@@ -1,0 +1,276 @@
+"""Trainings as jobs of a running Ray cluster, through its dashboard.
+
+Needs nothing of the cluster but the dashboard's address, be it through a tunnel. For a process that
+does nothing else: it sets environment variables.
+"""
+
+import asyncio
+import os
+import re
+import shlex
+import socket
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+import aiohttp
+import requests
+from ray.exceptions import AuthenticationError
+from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
+
+from distributed_pg.errors import RunError, one_line, writing
+from distributed_pg.runtime import _ray_private
+from distributed_pg.runtime.causes import first_sentence, last_line
+from distributed_pg.storage.checkpoint_files import CHECKPOINTS
+from distributed_pg.system_info import PACKAGE
+
+ANSWER_SECONDS = 15.0
+"""How long the dashboard may take to answer."""
+LOOK_SECONDS = 10.0
+"""How often to see, while a log is followed, whether the dashboard still answers."""
+SAVE_SECONDS = 300
+"""How long a job that is asked to stop may take before Ray kills it."""
+FETCHED = r"config\.json|metrics\.jsonl|checkpoints/[\w-]+\.safetensors|tensorboard/events\.[\w.-]+"
+"""What belongs to a run, as paths in its folder."""
+_TOKEN_FILE = Path.home() / ".ray" / "auth_token"
+_NOT_FETCHED = "the run is not fetched: "
+
+# As `python3 -m distributed_pg` does, but without looking for it in the current folder first, where
+# another one may be.
+RUN = (
+    "import sys; sys.path[:] = filter(None, sys.path); import runpy; "
+    "runpy.run_module('distributed_pg', run_name='__main__', alter_sys=True)"
+)
+TRAIN = f'cd / && exec python3 -c "{RUN}" train {{flags}} --address auto'
+# Ray's dashboard shows the files in a node's log folder, and those that links in it lead to. There
+# lies the job's log, which is the standard output of this.
+TRAIN_AND_KEEP = f"""\
+run="$HOME/distributed_pg_runs/{{job}}"; logs="$(dirname "$(readlink /proc/$$/fd/1)")"
+mkdir -p "$run" && ln -sn "$run" "$logs/{{link}}" || exit
+{TRAIN} --run-dir "$run"
+"""
+
+
+class Dashboard(JobSubmissionClient):
+    """A cluster's dashboard, which has to answer in time.
+
+    Raises:
+        RunError: nobody answers at ``url``, or not a Ray dashboard, or it refuses the token.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        _set_environment(url)
+        with self._errors():
+            try:
+                super().__init__(url)
+            except (RuntimeError, LookupError, requests.HTTPError, requests.JSONDecodeError) as e:
+                raise RunError(f"{url} is not the dashboard of a Ray to use: {one_line(e)}") from e
+
+    def submit(self, job: str, flags: Sequence[str], location: str | Path | None) -> None:
+        """Start a job that trains with this process's package.
+
+        Args:
+            job: its name, a new one.
+            flags: of the command ``train``.
+            location: where they have the run kept; None: on the head node, to be fetched.
+
+        Raises:
+            RunError: the dashboard cannot be reached or refuses the job.
+        """
+        entrypoint = TRAIN_AND_KEEP if location is None else TRAIN
+        with self._errors():
+            self.submit_job(
+                entrypoint=entrypoint.format(job=job, link=_link(job), flags=shlex.join(flags)),
+                submission_id=job,
+                runtime_env={
+                    "py_modules": [str(PACKAGE)],
+                    "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(SAVE_SECONDS)},
+                },
+                metadata={"run_dir": str(location or "")},
+            )
+
+    def job(self, job: str) -> JobDetails:
+        """What is known about a job of ours.
+
+        Raises:
+            RunError: there is none, or it was not made by :meth:`submit`.
+        """
+        with self._errors():
+            try:
+                details = self.get_job_info(job)
+            except RuntimeError as error:
+                if "status code 404" in str(error):
+                    raise RunError(f"there is no job {job} at {self.url}") from None
+                raise
+        if "run_dir" not in (details.metadata or {}):
+            raise RunError(f"job {job} was not submitted by distributed-pg submit")
+        return details
+
+    def stop(self, job: str) -> None:
+        """Have a job save and stop.
+
+        Raises:
+            RunError: the dashboard cannot be reached.
+        """
+        with self._errors():
+            self.stop_job(job)
+
+    def follow(self, job: str, show: Callable[[str], None]) -> None:
+        """Hand a job's log to ``show``, from its beginning, until the job ends.
+
+        Raises:
+            RunError: the connection is lost.
+        """
+        with self._errors("connection lost: "):
+            asyncio.run(self._follow(job, show))
+
+    def run_files(self, details: JobDetails) -> list[str]:
+        """Paths of the files of a job's run, in its folder on the head node; none: no run there.
+
+        Raises:
+            RunError: the dashboard cannot be reached.
+        """
+        if details.driver_node_id is None:
+            return []
+        folder, found = _link(str(details.submission_id)), []
+        for pattern in ("*", "checkpoints/*", "tensorboard/*"):
+            asked = {"node_id": details.driver_node_id, "glob": f"{folder}/{pattern}"}
+            with self._errors(_NOT_FETCHED):
+                answer = self._do_request("GET", f"/api/v0/logs?{urlencode(asked)}")
+                if answer.status_code != requests.codes.ok:
+                    self._raise_error(answer)
+                for names in answer.json()["data"]["result"].values():
+                    found += [name.removeprefix(f"{folder}/") for name in names]
+        run = sorted(name for name in found if re.fullmatch(FETCHED, name))
+        return run if "config.json" in run else []
+
+    def fetch(self, details: JobDetails, names: Sequence[str], out: Path) -> None:
+        """Bring a run from the head node to ``out``: all of it, or nothing.
+
+        Args:
+            details: the job.
+            names: what :meth:`run_files` found.
+            out: a folder that is empty or is not there, in one that is.
+
+        Raises:
+            RunError: the connection is lost, or the files cannot be written.
+        """
+        folder = _link(str(details.submission_id))
+        with (
+            writing(f"{out}:"),
+            tempfile.TemporaryDirectory(dir=out.parent, prefix=".fetch-") as temporary,
+        ):
+            run = Path(temporary) / "run"
+            (run / CHECKPOINTS).mkdir(parents=True)
+            for name in names:
+                (run / name).parent.mkdir(exist_ok=True)
+                self._fetch(str(details.driver_node_id), f"{folder}/{name}", run / name)
+            run.rename(out)
+
+    def _do_request(self, method: str, endpoint: str, **kwargs: Any) -> requests.Response:
+        return super()._do_request(method, endpoint, timeout=ANSWER_SECONDS, **kwargs)
+
+    @contextmanager
+    def _errors(self, begin: str = "") -> Iterator[None]:
+        """Turn what may be raised within into a RunError of one line; it starts with ``begin``."""
+        try:
+            yield
+        except AuthenticationError as error:
+            said = first_sentence(error.message)
+            raise RunError(
+                f"{begin}{self.url}: {said}; the cluster's token belongs in {_TOKEN_FILE}, or in "
+                "RAY_AUTH_TOKEN"
+            ) from error
+        except (requests.RequestException, aiohttp.ClientError, ConnectionError) as error:
+            reason = one_line(error, 200)
+            raise RunError(f"{begin}nobody answers at {self.url} ({reason})") from error
+        except RuntimeError as error:
+            raise RunError(f"{begin}{self.url}: {one_line(error)}") from error
+
+    async def _follow(self, job: str, show: Callable[[str], None]) -> None:
+        shown = 0
+
+        async def show_log() -> None:
+            nonlocal shown
+            async for text in self.tail_job_logs(job):
+                show(text)
+                shown += 1
+
+        log = asyncio.create_task(show_log())
+        while not log.done():
+            # A connection that is gone without a word shows only when something is asked.
+            details, before = await asyncio.to_thread(self.get_job_info, job), shown
+            await asyncio.wait({log}, timeout=LOOK_SECONDS)
+            if details.status.is_terminal() and not log.done() and shown == before:
+                raise ConnectionError("the job has ended, its log has not")
+        log.result()
+        if not self.get_job_info(job).status.is_terminal():
+            raise ConnectionError("the log ended before the job")
+
+    def _fetch(self, node: str, name: str, path: Path) -> None:
+        """Copy the file ``name`` in the node's log folder to ``path``."""
+        # The time limit there is for the whole file.
+        asked = {"node_id": node, "filename": name, "lines": -1, "timeout": 86400}
+        with (
+            self._errors(_NOT_FETCHED),
+            requests.get(
+                f"{self._address}/api/v0/logs/file?{urlencode(asked)}",
+                headers=self._headers,
+                stream=True,
+                timeout=ANSWER_SECONDS,
+            ) as answer,
+            path.open("wb") as file,
+        ):
+            if answer.status_code != requests.codes.ok:
+                self._raise_error(answer)
+            for part in answer.iter_content(2**20):
+                file.write(part)
+
+
+def failure(details: JobDetails) -> str | None:
+    """How a job failed, in one line; None where it did not."""
+    if details.status != JobStatus.FAILED:
+        return None
+    code = details.driver_exit_code  # none where the job did not begin
+    how = "" if code is None else f" (exit code {code})"
+    # What Ray writes into the log before the job begins may come after what a short job writes.
+    begin = f"Running entrypoint for job {details.submission_id}: {details.entrypoint}"
+    said = last_line((details.message or "").replace(begin, "")) or "nothing"
+    return f"job {details.submission_id} failed{how}; the last it said: {said}"
+
+
+def _link(job: str) -> str:
+    """The name in the head node's log folder under which a job's run is found."""
+    return f"distributed_pg-{job}"
+
+
+def _set_environment(url: str) -> None:
+    """Have Ray's client take ``url`` as it is, and send it the token that the user has."""
+    # Ray's own commands send the token wherever there is one; its job client only if told.
+    given = os.environ.get("RAY_AUTH_TOKEN") or "RAY_AUTH_TOKEN_PATH" in os.environ
+    if given or _TOKEN_FILE.exists():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        _ray_private.reread_environment()
+    for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
+        os.environ.pop(name, None)
+    if is_loopback(url):
+        # No proxy reaches this machine's loopback address, and none is to see the token.
+        # Every request of this process is for the dashboard.
+        os.environ |= {"no_proxy": "*", "NO_PROXY": "*"}
+
+
+def is_loopback(url: str) -> bool:
+    """Whether the host of ``url`` is this machine's loopback address, in whatever spelling."""
+    try:
+        host = (urlsplit(url).hostname or "").removesuffix(".")
+        if host == "localhost" or host.endswith(".localhost"):
+            return True
+        found = socket.getaddrinfo(host, None, flags=socket.AI_NUMERICHOST)
+    except (OSError, ValueError):  # a name, or nothing that can be an address
+        return False
+    return all(ip_address(address[0]).is_loopback for *_, address in found)
