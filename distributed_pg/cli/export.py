@@ -47,8 +47,7 @@ def run(args: ExportArgs) -> int:
         need_extra("onnx", "onnx")
     from distributed_pg.storage.policy_export import export_policy
 
-    errors = console(stderr=True)
-    export_policy(args.checkpoints, args.out, errors.print)
+    export_policy(args.checkpoints, args.out)
     size = args.out.stat().st_size / 1e6
     console().print(f"Wrote {args.out}, {size:.1f} MB", soft_wrap=True)
     return 0

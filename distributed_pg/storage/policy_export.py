@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +14,12 @@ from distributed_pg.storage.policy_file import TrainedPolicy, load_policy, save_
 from distributed_pg.storage.tensor_file import write_atomically
 
 
-def export_policy(
-    locations: Sequence[str], out: Path, message: Callable[[str], None] | None = None
-) -> None:
+def export_policy(locations: Sequence[str], out: Path) -> None:
     """Write the policy of a checkpoint, or the mean of several of one run, without the rest.
 
     Args:
         locations: what :func:`~distributed_pg.storage.policy_file.load_policy` takes, one at least.
         out: the file, ending in .safetensors, .npz or .onnx; replaced at the end, as a whole.
-        message: told of newer checkpoints that are damaged; None: the log.
 
     Raises:
         UsageError: ``out`` is a checkpoint or in no folder, there is nothing at a location, or the
@@ -34,7 +31,7 @@ def export_policy(
         raise UsageError(f"out: there is no folder {out.parent}")
     if _is_checkpoint(out):
         raise UsageError(f"out: {out} is a checkpoint, without which its run may not go on")
-    trained = mean_policy([load_policy(location, message) for location in locations])
+    trained = mean_policy([load_policy(location) for location in locations])
     with writing(f"out: {out}"):
         writer(out, trained)
 
