@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from distributed_pg.config import TrainConfig
 from distributed_pg.determinism import kernel_environment
 from distributed_pg.errors import RomNotFoundError, RunError, UsageError
 from distributed_pg.evaluation import Evaluation, evaluate, summary
+from distributed_pg.monitoring.log import log_shown_by
 from distributed_pg.runtime.actor import play, start_worker
 from distributed_pg.runtime.ray_worker_pool import RayWorkerPool
 from distributed_pg.runtime.session import ray_session
@@ -42,13 +43,9 @@ class Observer:
     """A reporter that calls back after each update."""
 
     def __init__(self, after_update: Callable[[UpdateRecord], None] = lambda _: None) -> None:
-        self.messages: list[str] = []
         self.workers: list[int] = []
         self.busy: list[float] = []
         self._after_update = after_update
-
-    def message(self, text: str) -> None:
-        self.messages.append(text)
 
     def updated(self, record: UpdateRecord) -> None:
         self.workers.append(record.workers)
@@ -67,6 +64,14 @@ def cmdline(process: psutil.Process) -> list[str]:
         return list(process.cmdline())
     except (psutil.NoSuchProcess, psutil.ZombieProcess):
         return []
+
+
+@pytest.fixture
+def told() -> Iterator[list[str]]:
+    """The lines of the log."""
+    lines: list[str] = []
+    with log_shown_by(lines.append):
+        yield lines
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +137,7 @@ def test_same_bits_when_asked_to_stop_in_the_middle(
 
 @pytest.mark.parametrize("policy_lag", [0, 1])
 def test_same_bits_when_a_worker_is_killed(
-    tmp_path: Path, reference: dict[int, TrainResult], policy_lag: int
+    tmp_path: Path, reference: dict[int, TrainResult], told: list[str], policy_lag: int
 ) -> None:
     killed: list[int] = []
 
@@ -147,7 +152,7 @@ def test_same_bits_when_a_worker_is_killed(
     result = train(config, observer)
     assert result.weights_checksum == reference[policy_lag].weights_checksum
     assert len(set(killed)) == 2
-    assert any("is played again" in message for message in observer.messages)
+    assert any("is played again" in line for line in told)
 
 
 def test_the_only_worker_is_killed_and_replaced(
@@ -162,7 +167,9 @@ def test_the_only_worker_is_killed_and_replaced(
     assert result.weights_checksum == reference[1].weights_checksum
 
 
-def test_a_worker_that_hangs_is_replaced(tmp_path: Path, reference: dict[int, TrainResult]) -> None:
+def test_a_worker_that_hangs_is_replaced(
+    tmp_path: Path, reference: dict[int, TrainResult], told: list[str]
+) -> None:
     stopped: list[psutil.Process] = []
 
     def stop_one(record: UpdateRecord) -> None:
@@ -176,7 +183,7 @@ def test_a_worker_that_hangs_is_replaced(tmp_path: Path, reference: dict[int, Tr
     )
     result = train(config, observer)
     assert result.weights_checksum == reference[1].weights_checksum
-    assert any("silent for" in message for message in observer.messages)
+    assert any("silent for" in line for line in told)
     psutil.wait_procs(stopped, timeout=30)
     assert not stopped[0].is_running()
 
@@ -197,14 +204,16 @@ def failing(times: int) -> type[RolloutWorker]:
 
 
 def test_an_episode_that_fails_is_tried_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reference: dict[int, TrainResult]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    reference: dict[int, TrainResult],
+    told: list[str],
 ) -> None:
     monkeypatch.setattr("distributed_pg.runtime.actor.RolloutWorker", failing(2))
-    observer = Observer()
-    result = train(replace(CONFIG, num_workers=1, run_dir=tmp_path / "run"), observer)
+    result = train(replace(CONFIG, num_workers=1, run_dir=tmp_path / "run"), None)
     assert result.weights_checksum == reference[1].weights_checksum
     again = "episode 5 failed and is tried again (ZeroDivisionError: by chance)"
-    assert observer.messages == [again, again]
+    assert told == [again, again]
 
 
 def test_an_episode_that_fails_three_times_stops_the_run(
@@ -262,7 +271,7 @@ def test_a_worker_without_the_game_stops_the_run(
 
 
 def test_workers_that_cannot_start_stop_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: list[str]
 ) -> None:
     class CannotStart(RolloutWorker):  # in here, because workers cannot import this module
         def __init__(self, config: TrainConfig) -> None:
@@ -270,23 +279,22 @@ def test_workers_that_cannot_start_stop_the_run(
 
     monkeypatch.setattr("distributed_pg.runtime.actor.RolloutWorker", CannotStart)
     monkeypatch.setattr("distributed_pg.runtime.ray_worker_pool.RETRY_SECONDS", 0.01)
-    observer = Observer()
     with pytest.raises(RunError) as raised:
-        train(replace(CONFIG, num_workers=1, run_dir=tmp_path / "run"), observer)
+        train(replace(CONFIG, num_workers=1, run_dir=tmp_path / "run"), None)
     reason = "ActorDiedError: ImportError: no module named emulator.py"
     assert str(raised.value) == f"no worker can be started: {reason}"
     again = f"a worker did not start and is tried again ({reason})"
-    assert observer.messages
-    assert set(observer.messages) == {again}
+    assert set(told) == {again}
 
 
-def test_the_user_is_told_when_no_cpu_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_user_is_told_when_no_cpu_is_free(
+    monkeypatch: pytest.MonkeyPatch, told: list[str]
+) -> None:
     monkeypatch.setattr("distributed_pg.runtime.ray_worker_pool.PATIENCE_SECONDS", 0.1)
-    told: list[str] = []
     with RayWorkerPool(CONFIG, lambda: 3) as busy:
         while busy.workers < 3:
             busy.poll(1.0, 60.0)
-        with RayWorkerPool(CONFIG, lambda: 1, message=told.append) as starved:
+        with RayWorkerPool(CONFIG, lambda: 1) as starved:
             deadline = time.monotonic() + 60
             while not told and time.monotonic() < deadline:
                 starved.poll(0.2, 60.0)
@@ -296,11 +304,11 @@ def test_the_user_is_told_when_no_cpu_is_free(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_auto_is_a_worker_for_each_cpu_of_the_cluster() -> None:
-    with ray_session(None, "auto", lambda _: None) as session:
+    with ray_session(None, "auto") as session:
         assert session.workers() == 3
-    with ray_session(None, "auto", lambda _: None, max_workers=2) as session:
+    with ray_session(None, "auto", max_workers=2) as session:
         assert session.workers() == 2
-    with ray_session(None, 5, lambda _: None, max_workers=2) as session:
+    with ray_session(None, 5, max_workers=2) as session:
         assert session.workers() == 5
 
 

@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -93,9 +92,7 @@ class FakeRay:
         self.waited = 0.0
 
 
-def cluster_on(
-    fake: FakeRay, monkeypatch: pytest.MonkeyPatch, message: Callable[[str], None] = lambda _: None
-) -> RayWorkerPool:
+def cluster_on(fake: FakeRay, monkeypatch: pytest.MonkeyPatch) -> RayWorkerPool:
     monkeypatch.setattr(ray_worker_pool, "ray", fake)
     monkeypatch.setattr(ray_worker_pool, "get_all", lambda answers: [one.value for one in answers])
 
@@ -107,7 +104,6 @@ def cluster_on(
         TrainConfig(),
         lambda: 4,
         play=lambda worker: worker.play,
-        message=message,
         start=fake.worker,  # type: ignore[arg-type]
         cpus=lambda: 4,
     )
@@ -180,15 +176,16 @@ def test_a_worker_that_hangs_is_found_all_the_same(monkeypatch: pytest.MonkeyPat
     assert fake.clock.now > begin + HANG - MOST_SECONDS - 1.0
 
 
-def test_workers_that_are_started_have_their_time_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[str] = []
+def test_workers_that_are_started_have_their_time_as_well(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     fake = FakeRay(Clock(), ready_after=10_000.0)
-    cluster = cluster_on(fake, monkeypatch, told.append)
+    cluster = cluster_on(fake, monkeypatch)
     fake.stall(9_990.0)
     while cluster.workers < 4:
         assert cluster.poll(0.5, HANG) == []
         assert fake.clock.now < 10_010.0
-    assert not told
+    assert not caplog.messages
     assert not fake.killed
 
 
