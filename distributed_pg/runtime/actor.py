@@ -64,10 +64,10 @@ def start_worker(config: TrainConfig, kernels: dict[str, str] | None = None) -> 
 
 
 def get_all(references: list[Reference]) -> list[Any]:
-    """The answers; in the place of one that will not come, the error that says so."""
+    """The results in order; a failed call yields its exception."""
     try:
         return ray.get(references)
-    except RayError:  # it is not said of which
+    except RayError:  # Ray does not say which call failed
         return [_get_one(reference) for reference in references]
 
 

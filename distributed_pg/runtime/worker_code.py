@@ -1,4 +1,4 @@
-"""Send Ray's workers the code that this process runs.
+"""Send Ray's workers the code that this process runs, and refuse those that run other code.
 
 Left to itself, Ray has its workers look for modules in the driver's current folder first, then in
 that of its script, and then wherever the node's environment says. Given a ``working_dir``, they
@@ -13,8 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from distributed_pg.determinism import environment
+from distributed_pg.errors import RunError
 from distributed_pg.runtime import _ray_private
-from distributed_pg.system_info import PACKAGE, own_files
+from distributed_pg.system_info import PACKAGE, own_code, own_files
+from distributed_pg.training.rollout_worker import WorkerInfo
 
 _COMBINE = {
     # In a Ray job that has a working_dir, ray.init() must not have another one unless told so.
@@ -35,3 +37,17 @@ def code_for_workers() -> Iterator[dict[str, str]]:
             path.write_bytes(content)
         with environment(_COMBINE), _ray_private.not_by_uv():
             yield {"working_dir": folder}
+
+
+def check_code(info: WorkerInfo) -> None:
+    """Refuse a worker that runs other code than this process, or the run would not be its own.
+
+    Raises:
+        RunError: it does.
+    """
+    here, there = own_code(), getattr(info, "code", None)  # old code does not say which it is
+    if there is None or there.digest != here.digest:
+        raise RunError(
+            f"a worker runs other code than this process: {there or 'an older distributed_pg'}, "
+            f"and here {here}; have the same version there, and no other copy on PYTHONPATH"
+        )

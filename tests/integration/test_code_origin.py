@@ -11,8 +11,7 @@ from lying_around import INSTALLED, PACKAGE, Traps, copy_package
 
 from distributed_pg.errors import RunError
 from distributed_pg.runtime import jobs
-from distributed_pg.runtime.ray_worker_pool import _check_code
-from distributed_pg.runtime.worker_code import code_for_workers
+from distributed_pg.runtime.worker_code import check_code, code_for_workers
 from distributed_pg.system_info import code_digest, own_code, python_files
 from distributed_pg.training.rollout_worker import WorkerInfo
 
@@ -155,8 +154,8 @@ def test_a_worker_that_runs_other_code_is_refused(tmp_path: Path) -> None:
 def test_a_worker_of_an_older_version_is_refused() -> None:
     older = object.__new__(WorkerInfo)  # as what has no such field is unpickled
     with pytest.raises(RunError, match=r"an older distributed_pg, and here .*digest [0-9a-f]{16}"):
-        _check_code(older)
-    _check_code(WorkerInfo(1, {}, own_code()))
+        check_code(older)
+    check_code(WorkerInfo(1, {}, own_code()))
 
 
 def test_the_digest_is_of_all_names_and_contents(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from distributed_pg.algo.rollout import EpisodeStats
 from distributed_pg.algo.state import TrainingState
 from distributed_pg.config import TrainConfig
 from distributed_pg.monitoring.reporter import NullReporter
-from distributed_pg.runtime import ray_worker_pool
+from distributed_pg.runtime import ray_worker_pool, task_router, worker_group
 from distributed_pg.runtime.ray_worker_pool import RayWorkerPool
 from distributed_pg.storage.checkpoint import weights_checksum
 from distributed_pg.storage.run_dir import RunDir
@@ -93,13 +93,15 @@ class FakeRay:
 
 
 def cluster_on(fake: FakeRay, monkeypatch: pytest.MonkeyPatch) -> RayWorkerPool:
-    monkeypatch.setattr(ray_worker_pool, "ray", fake)
-    monkeypatch.setattr(ray_worker_pool, "get_all", lambda answers: [one.value for one in answers])
+    monkeypatch.setattr(task_router, "get_all", lambda answers: [one.value for one in answers])
 
     def sleep(seconds: float) -> None:
         fake.clock.now += seconds
 
-    monkeypatch.setattr(ray_worker_pool, "time", SimpleNamespace(monotonic=fake.clock, sleep=sleep))
+    time = SimpleNamespace(monotonic=fake.clock, sleep=sleep)
+    for module in (ray_worker_pool, task_router, worker_group):
+        monkeypatch.setattr(module, "ray", fake)
+        monkeypatch.setattr(module, "time", time)
     return RayWorkerPool(
         TrainConfig(),
         lambda: 4,
