@@ -31,6 +31,12 @@ def temporary_folder() -> str | None:
     return None if folder is None else str(folder())
 
 
+def session_folder() -> str | None:
+    """The folder of the Ray that this process is connected to; None: not known."""
+    node = part("ray._private.worker", "_global_node")
+    return None if node is None else str(node.get_session_dir_path())
+
+
 def reread_environment() -> None:
     """Have Ray look at its environment variables again: it did when it was imported.
 
@@ -100,6 +106,18 @@ def our_sigterm_handler() -> Iterator[None]:
 
 
 @contextmanager
+def no_listener() -> Iterator[None]:
+    """A Ray that is started or connected to within prints nothing of its own on our terminal.
+
+    Else a thread prints there what the cluster's nodes report, above all twenty lines of a dead
+    raylet's state, and neither ``log_to_driver`` nor a logger's level keeps it from that. Without
+    that part the lines are shown.
+    """
+    with _replaced("ray._private.worker", "listen_error_messages", lambda *_: None):
+        yield
+
+
+@contextmanager
 def _replaced(module: str, name: str, value: object) -> Iterator[None]:
     """Another value for a private part for the time of the ``with`` block, if it is there."""
     found = _module(module)
@@ -114,26 +132,8 @@ def _replaced(module: str, name: str, value: object) -> Iterator[None]:
         setattr(found, name, before)
 
 
-@contextmanager
-def no_listener() -> Iterator[None]:
-    """A Ray that is started or connected to within prints nothing of its own on our terminal.
-
-    Else a thread prints there what the cluster's nodes report, above all twenty lines of a dead
-    raylet's state, and neither ``log_to_driver`` nor a logger's level keeps it from that. Without
-    that part the lines are shown.
-    """
-    with _replaced("ray._private.worker", "listen_error_messages", lambda *_: None):
-        yield
-
-
 def _module(name: str) -> ModuleType | None:
     try:
         return importlib.import_module(name)
     except ImportError:
         return None
-
-
-def session_folder() -> str | None:
-    """The folder of the Ray that this process is connected to; None: not known."""
-    node = part("ray._private.worker", "_global_node")
-    return None if node is None else str(node.get_session_dir_path())
