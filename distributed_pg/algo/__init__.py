@@ -1,4 +1,4 @@
-"""The method: policy, returns, an episode with its gradient, RMSProp, the state of training.
+"""The method: policy, gradient, returns, an episode, RMSProp, the state of training.
 
 Pure numpy. Nothing here knows of processes, files or screens.
 """

@@ -4,13 +4,14 @@ import itertools
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from operator import add
 
 import numpy as np
 from numpy.typing import NDArray
 
-from distributed_pg.algo.policy import Floats, Gradient, Policy, action_probabilities
+from distributed_pg.algo.gradient import Gradient, backpropagate
+from distributed_pg.algo.policy import Floats, Policy, action_probabilities
 from distributed_pg.algo.returns import discounted_returns, normalized
 from distributed_pg.config import TrainConfig
 from distributed_pg.envs.pong import PongEnv
@@ -59,48 +60,23 @@ class EpisodeResult:
     gradient: Gradient
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Trajectory:
-    """What happened at each step of one episode."""
+    """What happened at each of the T steps of one episode."""
 
-    pixels: list[NDArray[np.intp]] = field(default_factory=list)
-    signs: list[Floats] = field(default_factory=list)
-    hidden_blocks: list[Floats] = field(default_factory=list)
-    """Hidden activations, a row a step, in blocks; the last one has room left."""
-    output_blocks: list[Floats] = field(default_factory=list)
-    """Outputs of the network, likewise."""
-    actions: list[int] = field(default_factory=list)
-    rewards: list[float] = field(default_factory=list)
-
-    @property
-    def hidden(self) -> Floats:
-        """Hidden activations, (T, H)."""
-        return self._joined(self.hidden_blocks)
-
-    @property
-    def outputs(self) -> Floats:
-        """The logits of all actions but the last, and the value, (T, A)."""
-        return self._joined(self.output_blocks)
+    pixels: list[NDArray[np.intp]]
+    signs: list[Floats]
+    hidden: Floats
+    """Hidden activations, (T, H)."""
+    outputs: Floats
+    """The logits of all actions but the last, and the value, (T, A)."""
+    actions: list[int]
+    rewards: list[float]
 
     @property
     def probabilities(self) -> NDArray[np.float64]:
         """Of each action, (T, A)."""
         return action_probabilities(self.outputs)
-
-    def rows(self, policy: Policy) -> Iterator[tuple[Floats, Floats]]:
-        """Where to write hidden activations (H,) and outputs (A,) of one step after another."""
-        hidden_units, actions = policy.w2.shape
-        while True:
-            hidden = np.empty((_BLOCK, hidden_units), np.float32)
-            outputs = np.empty((_BLOCK, actions), np.float32)
-            self.hidden_blocks.append(hidden)
-            self.output_blocks.append(outputs)
-            yield from zip(hidden, outputs, strict=True)
-
-    def _joined(self, blocks: list[Floats]) -> Floats:
-        # The whole takes the place of the blocks, so that they are not in memory twice.
-        blocks[:] = [np.concatenate(blocks)]
-        return blocks[0][: len(self.actions)]
 
 
 def rollout(env: PongEnv, policy: Policy, config: TrainConfig, episode: int) -> EpisodeResult:
@@ -133,11 +109,16 @@ def play_episode(
     ``greedy`` takes the most probable action instead of sampling.
     """
     noise = begin_episode(env, seed, greedy=greedy)
-    trajectory = Trajectory()
-    rows = trajectory.rows(policy)
+    hidden_blocks: list[Floats] = []
+    output_blocks: list[Floats] = []
+    rows = _rows(policy, hidden_blocks, output_blocks)
+    all_pixels: list[NDArray[np.intp]] = []
+    all_signs: list[Floats] = []
+    actions: list[int] = []
+    rewards: list[float] = []
     # Looked up once: a method of a list is otherwise looked up at every step.
-    keep_pixels, keep_signs = trajectory.pixels.append, trajectory.signs.append
-    keep_action, keep_reward = trajectory.actions.append, trajectory.rewards.append
+    keep_pixels, keep_signs = all_pixels.append, all_signs.append
+    keep_action, keep_reward = actions.append, rewards.append
     forward, step = policy.forward, env.step_sparse
     pixels, signs = np.empty(0, np.intp), np.empty(0, np.float32)
     done = False
@@ -150,7 +131,28 @@ def play_episode(
         pixels, signs, reward, terminated, truncated = step(action)
         keep_reward(reward)
         done = terminated or truncated
-    return trajectory
+    return Trajectory(
+        pixels=all_pixels,
+        signs=all_signs,
+        hidden=np.concatenate(hidden_blocks)[: len(actions)],
+        outputs=np.concatenate(output_blocks)[: len(actions)],
+        actions=actions,
+        rewards=rewards,
+    )
+
+
+def _rows(
+    policy: Policy, hidden_blocks: list[Floats], output_blocks: list[Floats]
+) -> Iterator[tuple[Floats, Floats]]:
+    """Where to write hidden activations (H,) and outputs (A,) of one step after another.
+
+    They lie in the blocks, which are appended to the lists: nobody knows how long the game will be.
+    """
+    hidden_units, outputs = policy.w2.shape
+    while True:
+        hidden_blocks.append(np.empty((_BLOCK, hidden_units), np.float32))
+        output_blocks.append(np.empty((_BLOCK, outputs), np.float32))
+        yield from zip(hidden_blocks[-1], output_blocks[-1], strict=True)
 
 
 def begin_episode(
@@ -168,9 +170,10 @@ def begin_episode(
 def choose(outputs: Floats, noise: Sequence[float]) -> int:
     """The action with the highest sum of logit and noise.
 
-    With independent standard Gumbel noise for each action, that is a sample of
-    softmax(logits); with none it is the most probable action. It takes no exponentials while the
-    game waits (the Gumbel-max trick; Maddison, Tarlow and Minka, "A* sampling", 2014).
+    With independent standard Gumbel noise for each action, that is a sample of softmax(logits)
+    (the Gumbel-max trick; Maddison, Tarlow and Minka, "A* sampling", 2014); with none it is the
+    most probable action. To sample from the softmax itself would take exponentials while the game
+    waits; the noise depends on no logits and is drawn a thousand steps at a time.
 
     Args:
         outputs: of the network, (A,).
@@ -210,7 +213,8 @@ def episode_gradient(policy: Policy, trajectory: Trajectory, config: TrainConfig
     output_gradients[:, -1] = _VALUE_WEIGHT * advantages if learned else 0.0
     frame_starts = np.zeros(steps + 1, np.intp)
     np.cumsum([len(pixels) for pixels in trajectory.pixels], out=frame_starts[1:])
-    return policy.gradient(
+    return backpropagate(
+        policy,
         np.concatenate(trajectory.pixels),
         np.concatenate(trajectory.signs),
         frame_starts,

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray
 
-from distributed_pg.algo.policy import Gradient, Policy
+from distributed_pg.algo.gradient import Gradient
+from distributed_pg.algo.policy import Policy
 from distributed_pg.algo.rollout import (
     EVALUATION,
     Trajectory,
@@ -48,14 +50,20 @@ class LongGame:
 
     def play(self, policy: Policy, config: TrainConfig) -> Gradient:
         """Play :data:`LONG_GAME` steps and return their gradient."""
-        env, joined, game = PongEnv(), Trajectory(), 0
-        while len(joined.actions) < LONG_GAME:
-            played = play_episode(env, policy, episode_seed(0, game, EVALUATION))
-            for name in ("pixels", "signs", "actions", "rewards"):
-                getattr(joined, name).extend(getattr(played, name))
-            joined.hidden_blocks.append(played.hidden.copy())
-            joined.output_blocks.append(played.outputs)
-            game += 1
+        env = PongEnv()
+        games: list[Trajectory] = []
+        while sum(len(game.actions) for game in games) < LONG_GAME:
+            seed = episode_seed(0, len(games), EVALUATION)
+            games.append(play_episode(env, policy, seed))
+        joined = Trajectory(
+            pixels=[pixels for game in games for pixels in game.pixels],
+            signs=[signs for game in games for signs in game.signs],
+            hidden=np.concatenate([game.hidden for game in games]),
+            outputs=np.concatenate([game.outputs for game in games]),
+            actions=[action for game in games for action in game.actions],
+            rewards=[reward for game in games for reward in game.rewards],
+        )
+        del games  # a worker does not have its activations twice either
         return episode_gradient(policy, joined, config)
 
     def peak_memory(self) -> int:

@@ -14,7 +14,7 @@ from typing import cast
 
 import ray
 
-from distributed_pg.algo.policy import Gradient
+from distributed_pg.algo.gradient import Gradient
 from distributed_pg.algo.rollout import EpisodeResult, EpisodeStats
 from distributed_pg.config import TrainConfig
 from distributed_pg.runtime.actor import Reference, Submit, Worker, worker_environment

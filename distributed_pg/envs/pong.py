@@ -206,6 +206,8 @@ class PongEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
 
     def observe(self) -> tuple[NDArray[np.intp], NDArray[np.float32], bool, bool]:
         """The second half of :meth:`step_sparse`: ``pixels``, ``signs``, terminated, truncated."""
+        # Palette bytes, as the emulator has them: grey values would be a look-up for each of 33600
+        # pixels, and only those that changed need to be told from the background.
         self._ale.getScreen(self._screen)
         previous = self._newest
         newest = self._newest = 1 - previous

@@ -4,7 +4,8 @@ import os
 import time
 from dataclasses import dataclass, replace
 
-from distributed_pg.algo.policy import Gradient, Policy
+from distributed_pg.algo.gradient import Gradient
+from distributed_pg.algo.policy import Policy
 from distributed_pg.algo.rollout import EpisodeStats, evaluate_episode, rollout
 from distributed_pg.config import TrainConfig
 from distributed_pg.envs.pong import PongEnv

@@ -15,7 +15,8 @@ import ray
 from command import DEADLINE
 from ray.experimental import get_local_object_locations
 
-from distributed_pg.algo.policy import Gradient, Policy
+from distributed_pg.algo.gradient import Gradient
+from distributed_pg.algo.policy import Policy
 from distributed_pg.algo.rollout import EpisodeStats
 from distributed_pg.algo.state import TrainingState
 from distributed_pg.config import TrainConfig

@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 from simulated_pool import Clock, Faults, SimulatedWorkerPool
 
-from distributed_pg.algo.policy import Gradient, Policy
+from distributed_pg.algo.gradient import Gradient
+from distributed_pg.algo.policy import Policy
 from distributed_pg.algo.rmsprop import RMSProp
 from distributed_pg.algo.rollout import EpisodeStats
 from distributed_pg.algo.state import Progress, TrainingState

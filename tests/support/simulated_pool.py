@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from distributed_pg.algo.policy import Gradient, Policy
+from distributed_pg.algo.gradient import Gradient
+from distributed_pg.algo.policy import Policy
 from distributed_pg.algo.rollout import EpisodeStats, rollout
 from distributed_pg.config import TrainConfig
 from distributed_pg.envs.pong import PongEnv

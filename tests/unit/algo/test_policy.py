@@ -9,7 +9,8 @@ from dense_reference import Array, forward, gradient
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distributed_pg.algo.policy import Gradient, Policy, action_probabilities
+from distributed_pg.algo.gradient import Gradient, backpropagate
+from distributed_pg.algo.policy import Policy, action_probabilities
 from distributed_pg.algo.rollout import (
     Trajectory,
     episode_gradient,
@@ -124,7 +125,8 @@ def test_gradient_is_that_of_the_log_probability(actions: int) -> None:
         pixels.append(position)
         signs.append(x[position])
         starts.append(starts[-1] + len(position))
-    ours = policy.gradient(
+    ours = backpropagate(
+        policy,
         np.concatenate(pixels),
         np.concatenate(signs).astype(np.float32),
         np.array(starts),

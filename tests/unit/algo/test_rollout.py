@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from distributed_pg.algo.policy import Policy
 from distributed_pg.algo.rollout import (
+    _BLOCK,
     EVALUATION,
     TRAINING,
     EpisodeResult,
@@ -102,7 +103,7 @@ def test_greedy_takes_the_most_probable_action(pong: PongEnv, policy: Policy) ->
 
 def test_a_game_longer_than_the_room_made_at_first(pong: PongEnv, policy: Policy) -> None:
     game = play_episode(pong, policy, episode_seed(0, 0, EVALUATION))
-    assert len(game.actions) > len(game.hidden_blocks[0])
+    assert len(game.actions) > _BLOCK
     assert game.hidden.shape == (len(game.actions), 200)
     for pixels, signs, hidden in zip(game.pixels, game.signs, game.hidden, strict=True):
         assert np.array_equal(policy.forward(pixels, signs)[0], hidden)

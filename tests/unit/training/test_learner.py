@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from simulated_pool import Clock, Faults, SimulatedWorkerPool, play_for_real
 
-from distributed_pg.algo.policy import Gradient, Policy
+from distributed_pg.algo.gradient import Gradient
+from distributed_pg.algo.policy import Policy
 from distributed_pg.algo.rmsprop import RMSProp, norm
 from distributed_pg.algo.rollout import EpisodeStats, rollout
 from distributed_pg.algo.state import TrainingState
