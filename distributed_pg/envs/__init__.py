@@ -1,4 +1,1 @@
-"""The games: what a step is, and what the policy sees of it.
-
-Nothing here learns.
-"""
+"""Environments: what a step is, and what the policy observes. No learning happens here."""

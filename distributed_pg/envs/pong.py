@@ -1,4 +1,4 @@
-"""Atari Pong as difference frames, with an episode that is a function of its seed alone."""
+"""Atari Pong as difference frames; the seed and the actions determine an episode."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -24,22 +24,22 @@ PONG_ACTIONS = {
     "UPFIRE": Action.RIGHTFIRE,
     "DOWNFIRE": Action.LEFTFIRE,
 }
-"""Pong's six actions. ALE calls them by the paddle's knob: turned right, the paddle goes up."""
+"""Pong's six actions. ALE names them after the paddle knob: turning it right moves up."""
 
 SCREEN_HEIGHT, SCREEN_WIDTH = 210, 160
 FRAMES_PER_SECOND = 60
-"""Emulated frames in a second of the real game."""
+"""Emulated frames per second of real play."""
 
-# Palette index -> 1 where the classic script keeps the pixel, 0 where it erases it. The script
-# erases red values 144, 109 and 0; in Pong these are palette indices 34 (the field), 228 (the field
-# in the two frames after a reset) and 0 (the border).
+# Palette index -> 1 if the classic script keeps the pixel, 0 if it erases it. The script erases
+# red values 144, 109 and 0. In Pong these are palette indices 34 (the field), 228 (the field in the
+# two frames after a reset) and 0 (the border).
 _BACKGROUND = (34, 228, 0)
 _FOREGROUND = np.ones(256, np.float32)
 _FOREGROUND[list(_BACKGROUND)] = 0.0
 
 
 Crop = tuple[int, int, int, int]
-"""First screen row seen and the row after the last, first column and the column after the last."""
+"""Visible part of the screen: top, bottom, left, right; bottom and right are exclusive."""
 
 
 def _check_names(actions: Sequence[str], render_mode: str | None) -> None:
@@ -51,28 +51,28 @@ def _check_names(actions: Sequence[str], render_mode: str | None) -> None:
 
 
 def observation_shape(crop: Crop) -> tuple[int, int]:
-    """Rows and columns of a difference frame: every second pixel within ``crop``."""
+    """Rows and columns of a difference frame, which keeps every second pixel of ``crop``."""
     top, bottom, left, right = crop
     return (bottom - top + 1) // 2, (right - left + 1) // 2
 
 
 class PongEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
-    """Pong from raw pixels, seen as the change between two frames.
+    """Pong from raw pixels, observed as the difference between two frames.
 
-    The game is that of ``ALE/Pong-v5``: 4 emulated frames a step, each of which repeats the last
-    applied action with probability 0.25. An observation is an int8 array (80, 80) in -1..1: this
-    frame minus the previous one, after rows 35 to 195 are cropped, every second pixel is kept and
-    the background is erased. The first observation of an episode is all zeros.
+    The defaults match ``ALE/Pong-v5``: a step is 4 emulated frames, and each frame repeats the last
+    applied action with probability 0.25. An observation is an int8 array (80, 80) in -1..1: the
+    current frame minus the previous one, after cropping to rows 35 to 195, keeping every second
+    pixel and erasing the background. The first observation of an episode is all zeros.
 
-    ``reset`` restores the emulator's state kept after its first reset, and every random number
-    comes from ``np_random``; so ``reset(seed=s)`` costs well under a millisecond and the episode
-    that follows depends on ``s`` and the actions alone.
+    ``reset`` restores the emulator state saved after the first reset, and all random numbers come
+    from ``np_random``. So ``reset(seed=s)`` takes well under a millisecond, and the episode depends
+    only on ``s`` and the actions.
 
     Args:
-        actions: the names of the actions 0, 1, ...; a subset of :data:`PONG_ACTIONS`.
-        crop: what is seen of the screen.
-        frame_skip: emulated frames in one step.
-        repeat_action_probability: how likely an emulated frame repeats the last applied action.
+        actions: names of actions 0, 1, ...; a subset of :data:`PONG_ACTIONS`.
+        crop: the visible part of the screen, in pixels.
+        frame_skip: emulated frames per step.
+        repeat_action_probability: probability that a frame repeats the last applied action.
         frame_limit: emulated frames after which an episode is truncated.
         render_mode: ``"rgb_array"``, ``"human"`` (ALE's own window) or None.
 
@@ -100,13 +100,13 @@ class PongEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
         self.frame_skip = frame_skip
         self.repeat_action_probability = repeat_action_probability
         self.emulator_seconds = 0.0
-        """Time spent inside the emulator since this environment was made."""
+        """Seconds spent inside the emulator since the environment was created."""
 
         shape = observation_shape(crop)
         self.action_space = spaces.Discrete(len(actions))
         self.observation_space = spaces.Box(-1, 1, shape, np.int8)
-        # A table, since a list would take -1 for its last. It is empty until the first reset, so
-        # that a step too early is found by the look-up that each step makes anyway.
+        # A dict, because a list would accept -1. It stays empty until the first reset, so the
+        # lookup that every step makes also catches a step before reset.
         self._actions: dict[int, Action] = {}
         self._all_actions = {i: PONG_ACTIONS[name] for i, name in enumerate(actions)}
         self._ale = load_pong(frame_limit, display=render_mode == "human")
@@ -114,15 +114,15 @@ class PongEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
         self._ale.reset_game()
         self._start = self._ale.cloneState()
         self._start_rgb = self._ale.getScreenRGB()
-        # The emulator writes into _screen; _visible is the part of it that is observed.
+        # The emulator writes into _screen; _visible is a view of the observed part.
         self._screen = self._ale.getScreen()
         top, bottom, left, right = crop
         self._visible = self._screen[top:bottom:2, left:right:2]
         self._start_frame = self._visible.copy()
-        # The last two frames, in turns.
+        # The last two frames, written alternately.
         self._frames = np.empty((2, *shape), np.uint8)
         self._flat = self._frames.reshape(2, -1)
-        self._one, self._other = self._flat
+        self._flat_0, self._flat_1 = self._flat
         self._changed = np.empty(self._flat.shape[1], np.bool_)
         self._newest = 0
         self._applied = Action.NOOP
@@ -132,7 +132,16 @@ class PongEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.int8], dict[str, Any]]:
-        """Begin an episode; see :meth:`gymnasium.Env.reset`. ``options`` are not used."""
+        """Start an episode; see :meth:`gymnasium.Env.reset`.
+
+        Args:
+            seed: reseeds ``np_random``; None continues its stream.
+            options: ignored.
+
+        Returns:
+            An all-zero observation, int8 (80, 80) at the default crop, and the info dict with
+            ``emulated_frames``.
+        """
         super().reset(seed=seed, options=options)
         if seed is not None:
             self._repeats = self._sticky_draws()
@@ -146,11 +155,18 @@ class PongEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
     def step(
         self, action: np.int64 | int
     ) -> tuple[NDArray[np.int8], float, bool, bool, dict[str, Any]]:
-        """Apply ``action`` for one step; see :meth:`gymnasium.Env.step`. Reward: points scored.
+        """Apply ``action`` for one step; see :meth:`gymnasium.Env.step`.
+
+        Args:
+            action: an integer in the action space.
+
+        Returns:
+            The observation, int8 (80, 80) at the default crop; the reward (points scored minus
+            points conceded); terminated; truncated; the info dict with ``emulated_frames``.
 
         Raises:
-            ValueError: ``action`` is not a whole number of the action space.
-            ResetNeeded: there was no :meth:`reset` yet.
+            ValueError: ``action`` is not an integer in the action space.
+            ResetNeeded: :meth:`reset` has not been called.
         """
         if isinstance(action, bool):
             raise self._refused(action)
@@ -166,38 +182,49 @@ class PongEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
     def step_sparse(
         self, action: int
     ) -> tuple[NDArray[np.intp], NDArray[np.float32], float, bool, bool]:
-        """:meth:`step` for a policy that reads only the pixels that changed.
+        """:meth:`step` for a policy that reads only the changed pixels.
+
+        Args:
+            action: index of the action.
 
         Returns:
-            ``pixels``: positions in the flattened observation, ascending, intp (n,).
-            ``signs``: the observation there, float32 (n,), each -1 or 1; elsewhere it is 0.
-            Then reward, terminated, truncated.
+            ``pixels``: indices into the flattened observation, ascending, intp (n,).
+            ``signs``: the observation at these pixels, float32 (n,), each -1 or 1; all others are
+            0. Then reward, terminated, truncated.
+
+        Raises:
+            ValueError: ``action`` is not in the action space.
+            ResetNeeded: :meth:`reset` has not been called.
         """
         reward = self.emulate(action, self.frame_skip)
         pixels, signs, terminated, truncated = self.observe()
         return pixels, signs, reward, terminated, truncated
 
     def emulate(self, action: int, frames: int) -> float:
-        """The first half of :meth:`step_sparse`: run ``frames`` frames of a step.
+        """The first half of :meth:`step_sparse`: emulate ``frames`` frames.
 
-        Each applies ``action`` unless that is dropped.
+        Each frame applies ``action``, unless it repeats the last applied action.
+
+        Args:
+            action: index of the action.
+            frames: frames to emulate.
 
         Returns:
-            The points scored.
+            Points scored minus points conceded.
 
         Raises:
-            ValueError: there is no such action.
-            ResetNeeded: there was no :meth:`reset` yet.
+            ValueError: ``action`` is not in the action space.
+            ResetNeeded: :meth:`reset` has not been called.
         """
         begin = time.perf_counter()
         try:
-            applied, wanted, act = self._applied, self._actions[action], self._ale.act
+            applied, chosen, act = self._applied, self._actions[action], self._ale.act
         except KeyError:
             raise self._refused(action) from None
         points = 0
         for repeated in islice(self._repeats, frames):
             if not repeated:
-                applied = wanted
+                applied = chosen
             points += act(applied)
         self._applied = applied
         self._at_start = False
@@ -212,25 +239,25 @@ class PongEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
         previous = self._newest
         newest = self._newest = 1 - previous
         self._frames[newest] = self._visible
-        np.not_equal(self._one, self._other, out=self._changed)
-        # Looking up only the changed pixels is what makes this cheap: about 30 of 6400 change.
+        np.not_equal(self._flat_0, self._flat_1, out=self._changed)
+        # This is cheap because only changed pixels are looked up: about 30 of 6400.
         pixels = self._changed.nonzero()[0]
         foreground = _FOREGROUND.take(self._flat.take(pixels, axis=1))
         signs = foreground[newest] - foreground[previous]
-        if np.count_nonzero(signs) < len(signs):  # some only changed their colour
+        if np.count_nonzero(signs) < len(signs):  # some change colour only
             pixels, signs = pixels[signs != 0.0], signs[signs != 0.0]
         terminated = self._ale.game_over(with_truncation=False)
         return pixels, signs, terminated, self._ale.game_truncated()
 
     def render(self) -> NDArray[np.uint8] | None:
-        """The screen as RGB, uint8 (210, 160, 3); None in the other modes (ALE draws by itself)."""
+        """The screen as RGB, uint8 (210, 160, 3); None unless the mode is ``"rgb_array"``."""
         if self.render_mode != "rgb_array":
             return None
         # restoreState does not redraw the emulator's screen.
         return self._start_rgb.copy() if self._at_start else self._ale.getScreenRGB()
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
-        """Refuse to be copied or pickled."""
+        """Raise TypeError: an emulator cannot be copied or pickled."""
         raise TypeError(
             "a PongEnv cannot be copied or pickled, as the emulator in it cannot; make another one "
             "with the same settings, reset it with the same seed, and repeat the actions"
@@ -238,16 +265,16 @@ class PongEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
 
     @property
     def emulated_frames(self) -> int:
-        """Frames emulated since the episode began."""
+        """Frames emulated since the start of the episode."""
         return self._ale.getEpisodeFrameNumber()
 
     def _sticky_draws(self) -> Iterator[bool]:
-        """For each emulated frame, whether it repeats the last applied action."""
+        """Yield for each emulated frame whether it repeats the last applied action."""
         while True:
             yield from (self.np_random.random(1024) < self.repeat_action_probability).tolist()
 
     def _refused(self, action: object) -> Exception:
-        """Why there is no step with this action."""
+        """The error for an action that cannot be applied."""
         if not self._actions:
             return ResetNeeded("step: call reset() before the first step")
         most = len(self._actions) - 1
@@ -258,7 +285,15 @@ class PongEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
 
 
 def load_pong(frame_limit: int, *, display: bool) -> ALEInterface:
-    """An emulator with Pong in it, at one frame an action and no randomness of its own."""
+    """Load Pong into a deterministic emulator that runs one frame per action.
+
+    Args:
+        frame_limit: emulated frames after which an episode is truncated.
+        display: open ALE's window and play sound.
+
+    Raises:
+        RomNotFoundError: ale-py has no Pong ROM.
+    """
     ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
     ale = ALEInterface()
     ale.setInt("random_seed", 0)
