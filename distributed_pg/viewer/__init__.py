@@ -1,1 +1,1 @@
-"""A trained policy at play, drawn as pictures, as a video or in a window."""
+"""Shows a trained policy at play: as images, as a video or in a window."""

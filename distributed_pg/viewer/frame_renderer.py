@@ -1,4 +1,4 @@
-"""Draws a moment of a game as a picture: the screen, the score, and what the network sees."""
+"""Draws a frame of a game as an image: the screen, the score and what the network sees."""
 
 from collections.abc import Sequence
 
@@ -10,9 +10,9 @@ from distributed_pg.envs.pong import SCREEN_HEIGHT, SCREEN_WIDTH
 from distributed_pg.viewer.playback import GameFrame
 
 LEFT_NAME = "game"
-"""Who plays on the left, if nobody else does."""
+"""Label of the left side when the game's own player plays it."""
 
-# Atari's pixels are wider than high.
+# Atari pixels are wider than they are high.
 _PIXEL = (3, 2)
 _WIDTH, _HEIGHT = SCREEN_WIDTH * _PIXEL[0], SCREEN_HEIGHT * _PIXEL[1]
 _STRIP = 36
@@ -21,31 +21,34 @@ _MARGIN = 16
 
 BACKGROUND, GREY, WHITE = (20, 20, 22), (150, 150, 155), (236, 236, 236)
 ORANGE, GREEN = (213, 130, 74), (92, 186, 92)
-"""The colours of the left and the right side in the game."""
+"""Colours of the left and the right side in the game."""
 FIELD = (144, 72, 17)
 APPEARED, VANISHED, UNCHANGED = (120, 220, 255), (235, 80, 80), (0, 0, 0)
-"""Where the difference frame is 1, -1 and 0."""
+"""Colours of difference-frame pixels with value 1, -1 and 0."""
 
-_SEEN_COLOURS = np.array([UNCHANGED, APPEARED, VANISHED], np.uint8)  # -1 is the last
+_SEEN_COLOURS = np.array([UNCHANGED, APPEARED, VANISHED], np.uint8)  # index -1 is last
 _FONT = ImageFont.load_default(18)
 _SMALL = ImageFont.load_default(14)
 
 
 def picture_size(*, overlay: bool) -> tuple[int, int]:
-    """Width and height of what :func:`picture` returns; both even, as H.264 wants them."""
+    """Width and height of a :func:`picture` in pixels; both even, as H.264 requires."""
     return _WIDTH + (_PANEL if overlay else 0), _STRIP + _HEIGHT
 
 
 def picture(
     moment: GameFrame, actions: Sequence[str], *, left: str = LEFT_NAME, overlay: bool = False
 ) -> Image.Image:
-    """The screen below a strip with points, step and probability of UP, as RGB.
+    """Draw the screen below a strip with the points, the step and the probability of UP.
 
     Args:
-        moment: what to draw.
+        moment: the frame to draw.
         actions: names of the policy's actions.
-        left: who plays on the left.
-        overlay: add what the network sees, and what it makes of it, on the right.
+        left: label of the left side.
+        overlay: add a panel on the right with the observation and the action probabilities.
+
+    Returns:
+        An RGB image of size :func:`picture_size`.
     """
     image = Image.new("RGB", picture_size(overlay=overlay), BACKGROUND)
     image.paste(_scaled(moment.screen, _PIXEL), (0, _STRIP))
@@ -53,7 +56,7 @@ def picture(
     middle = _STRIP // 2
     draw.text((_MARGIN, middle), f"{left} {moment.points[0]}", ORANGE, _FONT, "lm")
     draw.text((_WIDTH - _MARGIN, middle), f"agent {moment.points[1]}", GREEN, _FONT, "rm")
-    # Left-bound at fixed places, so that the text does not move while the numbers change.
+    # Left-aligned at fixed positions, so that the text does not jump as the numbers change.
     draw.text((_WIDTH // 2 - 98, middle), f"step {moment.step}", GREY, _FONT, "lm")
     if overlay:
         _draw_panel(image, draw, moment, actions)
@@ -64,13 +67,13 @@ def picture(
 
 
 def probability_of_up(moment: GameFrame, actions: Sequence[str]) -> float:
-    """How probable it is that the policy moves its paddle up."""
+    """The probability that the policy moves its paddle up."""
     pairs = zip(actions, moment.probabilities, strict=True)
     return sum(probability for name, probability in pairs if name.startswith("UP"))
 
 
 def palette() -> Image.Image:
-    """The colours a GIF of these pictures needs, as ffmpeg takes a palette: 16x16 RGB."""
+    """The palette for a GIF of these images, in ffmpeg's format: a 16x16 RGB image."""
     text = [
         mixed
         for colour in (GREY, WHITE, ORANGE, GREEN, APPEARED, VANISHED)
@@ -104,17 +107,17 @@ def _draw_panel(
 
 
 def _scaled(pixels: NDArray[np.uint8], factors: tuple[int, int]) -> Image.Image:
-    """An RGB array as a picture in which each pixel is ``factors`` wide and high."""
+    """An RGB array as an image; ``factors`` are the width and height of one array pixel."""
     height, width, _ = pixels.shape
     size = (width * factors[0], height * factors[1])
     return Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST)
 
 
 def _between(
-    one: tuple[int, int, int], other: tuple[int, int, int], steps: int = 8
+    first: tuple[int, int, int], last: tuple[int, int, int], steps: int = 8
 ) -> list[tuple[int, ...]]:
-    """Colours from ``one`` to ``other``, as at the edges of letters."""
+    """Colours from ``first`` to ``last``, as on the anti-aliased edges of letters."""
     return [
-        tuple(round(a + (b - a) * step / steps) for a, b in zip(one, other, strict=True))
+        tuple(round(a + (b - a) * step / steps) for a, b in zip(first, last, strict=True))
         for step in range(steps + 1)
     ]

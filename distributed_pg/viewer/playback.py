@@ -1,4 +1,4 @@
-"""Plays a game frame by frame, with all that there is to see of it."""
+"""Plays a game frame by frame, with everything a viewer draws."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,11 +22,11 @@ class GameFrame:
     screen: NDArray[np.uint8]
     """RGB, (210, 160, 3)."""
     seen: NDArray[np.int8]
-    """The newest observation of the policy, a difference frame, (80, 80)."""
+    """The policy's latest observation, a difference frame; (80, 80) at the default crop."""
     probabilities: list[float]
-    """Of each action, by that observation."""
+    """Probability of each action given that observation."""
     points: tuple[int, int]
-    """Of the left side and of the right side, which is the policy's."""
+    """Points of the left side and of the right side; the policy plays on the right."""
     frame: int
     """Emulated frames so far."""
     step: int
@@ -42,7 +42,7 @@ class GameFrame:
 
 @dataclass(frozen=True, slots=True)
 class Playback:
-    """A policy and the game that it was trained for."""
+    """A policy and the game it was trained on."""
 
     config: TrainConfig
     policy: Policy
@@ -50,11 +50,14 @@ class Playback:
 
     @classmethod
     def load(cls, checkpoint: str | Path) -> "Playback":
-        """The game of a checkpoint: a file, or a run's folder or URI for its newest one.
+        """Load a checkpoint's policy and its game.
+
+        Args:
+            checkpoint: a file, or a run's folder or URI, which stands for its newest checkpoint.
 
         Raises:
-            UsageError: there is nothing.
-            RunError: it cannot be read.
+            UsageError: there is no checkpoint.
+            RunError: the checkpoint cannot be read.
         """
         loaded = load_policy(checkpoint)
         env = ControllablePong(**loaded.config.env_settings())
@@ -68,10 +71,16 @@ class Playback:
         greedy: bool = False,
         before_frame: Callable[[], None] = lambda: None,
     ) -> Iterator[GameFrame]:
-        """Play episode ``episode`` of the evaluation ``seed``; one moment for each frame of it.
+        """Play one evaluation episode and yield each emulated frame.
 
-        It is the game that :func:`distributed_pg.algo.rollout.evaluate_episode` plays, unless
-        ``before_frame`` changes it.
+        The game is the one :func:`distributed_pg.algo.rollout.evaluate_episode` plays, unless
+        ``before_frame`` interferes.
+
+        Args:
+            seed: seed of the evaluation.
+            episode: index of the episode.
+            greedy: take the most probable action instead of sampling.
+            before_frame: called before each frame is emulated.
         """
         env, points, step, over = self.env, [0, 0], 0, False
         noise = begin_episode(env, episode_seed(seed, episode, EVALUATION), greedy=greedy)
@@ -105,43 +114,47 @@ class Playback:
                     break
 
 
-# The byte in which the game keeps the left paddle's last row, found by writing to each in turn.
-# Byte 50, which is known for that, is a copy: to write it moves nothing. Rows are drawn in pairs.
+# The RAM byte that holds the left paddle's last row, found by writing to each byte in turn. Byte
+# 50, the one usually cited, is a copy: writing it moves nothing. Rows are drawn in pairs.
 _LEFT_PADDLE = 21
 _TOP, _BOTTOM = 50, 206
 
 
 class ControllablePong(PongEnv):
-    """Pong whose left paddle can be moved as well."""
+    """Pong with a left paddle that the caller can move."""
 
     _own_move = 0
 
     @property
     def over(self) -> bool:
-        """Whether the game is over, or cut off."""
+        """Whether the game is over or truncated."""
         return self._ale.game_over()
 
     @property
     def screen(self) -> NDArray[np.uint8]:
-        """The screen as RGB, (210, 160, 3)."""
+        """The screen as RGB, uint8 (210, 160, 3)."""
         return self._ale.getScreenRGB()
 
     def move_left(self, rows: int) -> None:
-        """Have the left paddle ``rows`` further down after the next frame, an even number.
+        """Move the left paddle down by ``rows``, as of the next frame.
 
-        The game's own player moves it as well, by -2, 0 or 2 rows in a frame. Which, is found by
-        trying, and the paddle is put to where that move takes it to the right place. In the one
-        frame of each serve in which the game puts the paddle to the middle, it stays there.
+        The game's own player also moves it, by -2, 0 or 2 rows per frame. This tries each move and
+        offsets the paddle by the one that leads to the requested row. In the one frame of each
+        serve in which the game centres the paddle, it stays centred.
+
+        Args:
+            rows: screen rows, an even number; negative moves up.
         """
         ale = self._ale
         start = ale.cloneState()
-        wanted = min(max(int(ale.getRAM()[_LEFT_PADDLE]) + rows, _TOP), _BOTTOM)
-        for move in sorted((-2, 0, 2), key=lambda move: move != self._own_move):  # the last first
-            ale.setRAM(_LEFT_PADDLE, wanted - move)
+        target = min(max(int(ale.getRAM()[_LEFT_PADDLE]) + rows, _TOP), _BOTTOM)
+        # Try the last move first.
+        for move in sorted((-2, 0, 2), key=lambda move: move != self._own_move):
+            ale.setRAM(_LEFT_PADDLE, target - move)
             ale.act(Action.NOOP)
-            arrived = int(ale.getRAM()[_LEFT_PADDLE]) == wanted
+            arrived = int(ale.getRAM()[_LEFT_PADDLE]) == target
             ale.restoreState(start)
             if arrived:
-                ale.setRAM(_LEFT_PADDLE, wanted - move)
+                ale.setRAM(_LEFT_PADDLE, target - move)
                 self._own_move = move
                 return

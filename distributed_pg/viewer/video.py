@@ -24,15 +24,15 @@ SUFFIXES = (".mp4", ".gif")
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """A game that was recorded."""
+    """A recorded game."""
 
     path: Path
     episode: int
-    """Which of the seed's episodes it is."""
+    """Index among the seed's episodes."""
     reward: float
-    """Points won minus points lost, of the whole game."""
+    """Points won minus points lost in the whole game."""
     steps: int
-    """Steps of the whole game."""
+    """Steps in the whole game."""
     seconds: float
     """Length of the video."""
 
@@ -50,27 +50,30 @@ def record(
     played: Callable[[int], None] = lambda _: None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Recording:
-    """Play a game with the newest weights of a checkpoint and write it as a video.
+    """Play a game with a checkpoint's newest weights and record it as a video.
 
-    The games are those that :func:`distributed_pg.evaluation.evaluate` plays with the same seed.
+    The games are the ones :func:`distributed_pg.evaluation.evaluate` plays with the same seed.
 
     Args:
         checkpoint: a file, or a run's folder or URI.
-        out: the video, ending in .mp4 or .gif; replaced at the end, as a whole.
-        seed: of the games and the sampling.
+        out: the video file, ending in .mp4 or .gif; replaced only when the video is complete.
+        seed: seed of the games and the sampling.
         greedy: take the most probable action instead of sampling.
-        best_of: play so many games, and record the first one with the highest reward.
-        smooth: all emulated frames, 60 a second, instead of one a step; for a GIF every second
-            one, since browsers do not show more than 50 a second.
-        overlay: add what the network sees. A GIF of it, unless smooth, has a picture for every
-            second step only, so that a whole game stays below 5 MB.
-        max_seconds: cut the video off there; the game is played on to its end.
-        played: told how many of the ``best_of`` games were played so far.
-        progress: told how many steps were recorded so far.
+        best_of: play this many games and record the first one with the highest reward.
+        smooth: include all emulated frames, 60 a second, instead of one per step. A GIF includes
+            every second frame, because browsers show at most 50 a second.
+        overlay: add what the network sees. A GIF that is not smooth then shows every second step
+            only, to keep a whole game below 5 MB.
+        max_seconds: maximum length of the video; the game is still played to its end.
+        played: called with the number of ``best_of`` games played so far.
+        progress: called with the number of steps recorded so far.
+
+    Returns:
+        The video and the game it shows.
 
     Raises:
-        UsageError: ``out`` is no such file name, or there is nothing at ``checkpoint``.
-        RunError: the checkpoint cannot be read, or the video not be written.
+        UsageError: ``out`` is not a valid file name, or there is nothing at ``checkpoint``.
+        RunError: the checkpoint cannot be read, or the video cannot be written.
     """
     if out.suffix.lower() not in SUFFIXES:
         raise ConfigError(f"out: {out} ends in none of {', '.join(SUFFIXES)}")
@@ -81,12 +84,12 @@ def record(
     gif = out.suffix.lower() == ".gif"
     stride = _stride(game.env.frame_skip, smooth=smooth, overlay=overlay, gif=gif)
     rate = Fraction(FRAMES_PER_SECOND, stride)
-    most = math.inf if max_seconds is None else max(1, max_seconds * rate)
+    limit = math.inf if max_seconds is None else max(1, max_seconds * rate)
     pictures = 0
     size = frame_renderer.picture_size(overlay=overlay)
     with _written(out) as file, _Encoder(file, size, rate, gif=gif) as video:
         for moment in game.watch(seed, episode, greedy=greedy):
-            if (moment.frame % stride == 0 or moment.over) and pictures + 1 <= most:
+            if (moment.frame % stride == 0 or moment.over) and pictures + 1 <= limit:
                 video.add(frame_renderer.picture(moment, game.config.actions, overlay=overlay))
                 pictures += 1
                 progress(moment.step)
@@ -94,7 +97,7 @@ def record(
 
 
 def _stride(frame_skip: int, *, smooth: bool, overlay: bool, gif: bool) -> int:
-    """Emulated frames from one picture to the next."""
+    """Emulated frames per picture."""
     if not gif:
         return 1 if smooth else frame_skip
     return 2 if smooth else max(2, frame_skip * (2 if overlay else 1))
@@ -113,7 +116,7 @@ def _best_episode(
 
 @contextmanager
 def _written(out: Path) -> Iterator[Path]:
-    """A file beside ``out`` to write, renamed to it unless there is an error."""
+    """Yield a temporary file next to ``out``; rename it to ``out`` on success."""
     temporary = out.with_name(f".{out.name}.tmp")
     try:
         with writing(f"out: {out}"):
@@ -125,10 +128,10 @@ def _written(out: Path) -> Iterator[Path]:
 
 
 class _Encoder:
-    """An ffmpeg process that makes the video ``file`` of pictures.
+    """An ffmpeg process that encodes pictures into the video ``file``.
 
     Raises:
-        RunError: on leaving the ``with`` block or before, that it could not.
+        RunError: ffmpeg failed; raised on leaving the ``with`` block at the latest.
     """
 
     def __init__(self, file: Path, size: tuple[int, int], rate: Fraction, *, gif: bool) -> None:
@@ -136,7 +139,7 @@ class _Encoder:
         self._folder = tempfile.TemporaryDirectory()
         palette = Path(self._folder.name) / "palette.png"
         frame_renderer.palette().save(palette)
-        # GIF's compression lives on areas of one colour, so there is no dithering.
+        # No dithering: GIF compression relies on areas of one colour.
         as_gif = ("-i", palette, "-lavfi", "paletteuse=dither=none:diff_mode=rectangle")
         as_mp4 = ("-c:v", "libx264", "-crf", "20", "-pix_fmt", "yuv420p", "-movflags", "+faststart")
         self._process = subprocess.Popen(  # noqa: S603
@@ -155,7 +158,7 @@ class _Encoder:
         return self
 
     def add(self, picture: Image.Image) -> None:
-        """Make ``picture`` the next one of the video."""
+        """Append ``picture`` to the video."""
         try:
             cast(IO[bytes], self._process.stdin).write(picture.tobytes())
         except BrokenPipeError:
@@ -168,8 +171,8 @@ class _Encoder:
             self._process.kill()
 
     def _end(self) -> None:
-        """Wait for the process to end, and see to it that it ended well."""
-        _, said = self._process.communicate()
+        """Wait for the process and check its exit code."""
+        _, output = self._process.communicate()
         if self._process.returncode != 0:
-            why = one_line(said.decode(errors="replace")) or f"exit {self._process.returncode}"
-            raise RunError(f"out: ffmpeg cannot write {self._file} ({why})")
+            reason = one_line(output.decode(errors="replace")) or f"exit {self._process.returncode}"
+            raise RunError(f"out: ffmpeg cannot write {self._file} ({reason})")

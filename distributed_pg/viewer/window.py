@@ -1,4 +1,4 @@
-"""Plays games in a window, at the speed of the real game."""
+"""Plays games in a window at real-time speed."""
 
 import itertools
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 os.environ.setdefault("SDL_VIDEO_CENTERED", "1")
-os.environ.setdefault("SDL_VIDEO_X11_WMCLASS", "distributed-pg")  # else the interpreter's name
+os.environ.setdefault("SDL_VIDEO_X11_WMCLASS", "distributed-pg")  # default: the interpreter's name
 
 import pygame
 
@@ -19,17 +19,17 @@ from distributed_pg.viewer import frame_renderer
 from distributed_pg.viewer.playback import GameFrame, Playback
 
 SPEEDS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
-"""Times the speed of the real game."""
+"""Multiples of real-time speed."""
 
 PADDLE_ROWS = 4
-"""How far a user's paddle moves in one frame; the agent's moves 6 at most, the game's own 2."""
+"""Rows a user's paddle moves per frame; the agent's moves up to 6, the game's own player's 2."""
 
 _NO_DISPLAY = "there is no display to open a window on; the command record makes a video instead"
 _UP, _DOWN = (pygame.K_UP, pygame.K_w), (pygame.K_DOWN, pygame.K_s)
 _BEHIND = 0.25
-"""Seconds after which lost time is given up."""
+"""Seconds of delay beyond which the window stops catching up."""
 _PATIENCE = 0.1
-"""Seconds to wait for the user at a time: only in between does Python hear of Ctrl-C."""
+"""Longest single wait for input, in seconds: Python handles Ctrl-C only between waits."""
 
 
 def play(
@@ -41,19 +41,19 @@ def play(
     human: bool = False,
     opened: Callable[[], None] = lambda: None,
 ) -> None:
-    """Play the episodes of the evaluation ``seed`` in a window, until the user closes it.
+    """Play evaluation episodes in a window until the user closes it.
 
     Args:
         checkpoint: a file, or a run's folder or URI; its newest weights play on the right.
-        seed: of the games and the sampling.
+        seed: seed of the games and the sampling.
         greedy: take the most probable action instead of sampling.
-        overlay: begin with what the network sees in the picture.
-        human: a user plays on the left, instead of the game's own player.
-        opened: called when there is a window.
+        overlay: start with the panel that shows what the network sees.
+        human: let the user play on the left instead of the game's own player.
+        opened: called once the window is open.
 
     Raises:
         UsageError: there is nothing at ``checkpoint``.
-        RunError: it cannot be read, or there is no display.
+        RunError: the checkpoint cannot be read, or there is no display.
     """
     _open_display()
     try:
@@ -69,7 +69,7 @@ def play(
 
 
 def _open_display() -> None:
-    """Let SDL choose how to frame_renderer, unless it could draw only where nobody sees it."""
+    """Let SDL choose its driver, but refuse one that draws off-screen."""
     names = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
     if sys.platform == "linux" and not any(os.environ.get(name) for name in names):
         raise RunError(_NO_DISPLAY)
@@ -83,7 +83,7 @@ def _open_display() -> None:
 
 
 class _Window:
-    """Shows moments when they are due and obeys the keys."""
+    """Shows frames when they are due and handles the keys."""
 
     def __init__(self, game: Playback, overlay: bool, human: bool) -> None:
         self._game = game
@@ -97,12 +97,12 @@ class _Window:
         self._open()
 
     def show(self, moment: GameFrame) -> bool:
-        """Show ``moment`` at its time, and stay while paused; False once the user has closed it."""
+        """Show ``moment`` when due and wait while paused; False once the user closed the window."""
         self._due += 1.0 / (FRAMES_PER_SECOND * SPEEDS[self._speed])
         self._due = max(self._due, time.perf_counter() - _BEHIND)
         if self._skipped(moment):
             return True
-        if moment.over:  # until the user wants another game
+        if moment.over:  # until the user starts the next game
             self._paused = True
         self._draw(moment)
         for event in self._events():
@@ -111,14 +111,14 @@ class _Window:
         return not self._closed
 
     def move_paddle(self) -> None:
-        """Before a frame: move the user's paddle as the keys say."""
+        """Move the user's paddle according to the pressed keys; called before each frame."""
         if self._human:
             pressed = pygame.key.get_pressed()
             up, down = any(pressed[key] for key in _UP), any(pressed[key] for key in _DOWN)
             self._game.env.move_left(PADDLE_ROWS * (down - up))
 
     def _events(self) -> Iterator[pygame.event.Event]:
-        """What the user does until the next frame is due."""
+        """Yield the user's input until the next frame is due."""
         yield from pygame.event.get()
         while not self._closed:
             if self._paused:
@@ -129,14 +129,14 @@ class _Window:
             yield pygame.event.wait(int(1000 * min(left, _PATIENCE)))
 
     def _skipped(self, moment: GameFrame) -> bool:
-        """Whether there is no time to draw it: at most 60 pictures a second, and 15 at least."""
+        """Whether to skip drawing, which keeps the rate between 15 and 60 pictures a second."""
         if moment.over or self._paused:
             return False
         late = time.perf_counter() > self._due and moment.frame % 4 != 0
         return late or moment.frame % max(1, int(SPEEDS[self._speed])) != 0
 
     def _open(self) -> None:
-        """A window with room for the overlay, or for as many times that as the desktop has."""
+        """Open a window with room for the overlay, scaled up to fit the desktop."""
         try:
             desktop = pygame.display.get_desktop_sizes()[0]
             width, height = frame_renderer.picture_size(overlay=True)
@@ -149,7 +149,7 @@ class _Window:
         actions = self._game.config.actions
         picture = frame_renderer.picture(moment, actions, left=self._left, overlay=self._overlay)
         image = pygame.image.frombuffer(picture.tobytes(), picture.size, "RGB")
-        surface = pygame.display.get_surface()  # another one after the user has resized the window
+        surface = pygame.display.get_surface()  # a new one after a resize
         where = image.get_rect().fit(surface.get_rect())
         surface.fill(frame_renderer.BACKGROUND)
         surface.blit(pygame.transform.scale(image, where.size), where)
@@ -163,20 +163,20 @@ class _Window:
             pygame.display.set_caption(title)
 
     def _obey(self, event: pygame.event.Event) -> bool:
-        """Do what ``event`` asks for; whether there is something else to show then."""
+        """Handle ``event``; return whether to redraw."""
         if event.type == pygame.QUIT:
             self._closed = True
         if event.type != pygame.KEYDOWN:
             return event.type == pygame.WINDOWEXPOSED
         faster, slower = (pygame.K_RIGHT, pygame.K_UP), (pygame.K_LEFT, pygame.K_DOWN)
-        of_paddle = (*_UP, *_DOWN) if self._human else ()
+        paddle_keys = (*_UP, *_DOWN) if self._human else ()
         if event.key in (pygame.K_q, pygame.K_ESCAPE):
             self._closed = True
         elif event.key == pygame.K_SPACE:
             self._paused = not self._paused
         elif event.key == pygame.K_o:
             self._overlay = not self._overlay
-        elif event.key in of_paddle:
+        elif event.key in paddle_keys:
             return False
         elif event.key in faster:
             self._speed = min(self._speed + 1, len(SPEEDS) - 1)
