@@ -1,1 +1,1 @@
-"""What runs have learned, read from their files: curves, milestones, pictures, the report."""
+"""Analyses runs from their files: learning curves, milestones, plots, the report."""

@@ -15,32 +15,32 @@ from distributed_pg.storage.policy_file import TrainedPolicy
 if TYPE_CHECKING:
     from matplotlib.colors import LinearSegmentedColormap
 
-# Blue and orange, which do not ask to tell red from green.
+# Blue and orange are distinct to readers who cannot tell red from green.
 LIGHT = "#1f5fa8", "#ffffff", "#c8500a"
-"""Colours of the most negative weight, of 0 and of the most positive, on a light background."""
+"""Colours of the most negative weight, of 0 and of the most positive weight; light mode."""
 DARK = "#79b4f2", "#201d19", "#ff9a52"
-"""The same on a dark one."""
+"""The same for dark mode."""
 _STEPS = 31
-"""How many colours. A finer scale cannot be seen in a unit's noise, but makes a larger file."""
+"""Number of colours. A finer scale is invisible in a unit's noise and makes larger files."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A hidden unit."""
+    """A hidden unit of the policy."""
 
     weights: Floats
-    """Of the pixels, (rows, columns)."""
+    """Incoming weights, one per pixel, (rows, columns)."""
     action: str
-    """The action that it makes more likely when it is active, more than any other."""
+    """The action it favours most when active."""
     size: float
-    """Of its weights to the actions, Euclidean norm."""
+    """Euclidean norm of its weights to the actions."""
 
 
 def strongest_units(trained: TrainedPolicy, count: int) -> list[Unit]:
-    """The units with the largest outgoing weights, or all if there are fewer, largest first."""
+    """Return up to ``count`` units with the largest outgoing weights, largest first."""
     config, policy = trained.config, trained.policy
     logits = policy.w2.copy()
-    logits[:, -1] = 0.0  # the last action's; what stands there is the value's
+    logits[:, -1] = 0.0  # the last action has logit 0; this column is the value head
     sizes, favoured = np.linalg.norm(logits, axis=1), logits.argmax(axis=1)
     shape = observation_shape(config.crop)
     return [
@@ -50,22 +50,25 @@ def strongest_units(trained: TrainedPolicy, count: int) -> list[Unit]:
 
 
 def scale_limit(units: list[Unit]) -> float:
-    """The weight at which the colours end, the same for all: 99.5% of the weights are within."""
+    """The weight at which the shared colour scale ends; 99.5% of all weights lie within."""
     limit = np.percentile([np.abs(unit.weights) for unit in units], 99.5)
     return float(limit) or 1.0
 
 
 def columns_of(count: int) -> int:
-    """Columns of a grid of ``count`` pictures that is wider than it is high."""
+    """Number of columns in a grid of ``count`` pictures, wider than it is high."""
     return min(count, math.ceil(math.sqrt(1.6 * count)))
 
 
 def tiled(units: list[Unit], gap: tuple[int, int]) -> NDArray[np.float32]:
-    """The units' pictures in a grid, with NaN between and above them.
+    """Arrange the units' pictures in a grid, with NaN in the gaps.
 
     Args:
         units: at least one.
-        gap: rows above each picture, and columns between two.
+        gap: rows above each picture, and columns between two pictures.
+
+    Returns:
+        The grid, float32 (rows, columns) in pixels.
     """
     columns, (height, width) = columns_of(len(units)), units[0].weights.shape
     rows = math.ceil(len(units) / columns)
@@ -79,19 +82,24 @@ def tiled(units: list[Unit], gap: tuple[int, int]) -> NDArray[np.float32]:
 
 
 def weights_colours(low: str, zero: str, high: str) -> "LinearSegmentedColormap":
-    """The colours from the most negative weight over 0 to the most positive."""
+    """A colour map through the colours of the most negative weight, 0 and the most positive."""
     from matplotlib.colors import LinearSegmentedColormap
 
     return LinearSegmentedColormap.from_list("weights", [low, zero, high], _STEPS)
 
 
 def weights_png(units: list[Unit], colours: tuple[str, str, str]) -> bytes:
-    """The grid as a PNG file with transparent gaps."""
+    """The units' grid as a PNG file with transparent gaps.
+
+    Args:
+        units: at least one.
+        colours: as in :data:`LIGHT` or :data:`DARK`.
+    """
     from PIL import Image
 
     sheet = tiled(units, gap=(6, 6))[6:]
     steps = np.clip(sheet / scale_limit(units), -1, 1) * (_STEPS // 2) + _STEPS // 2
-    # Palette entry 0 is the gap; the colours come after it.
+    # Palette entry 0 is the gap; the colours follow.
     image = Image.fromarray(np.where(np.isnan(steps), 0, np.rint(steps) + 1).astype(np.uint8))
     palette = weights_colours(*colours)(np.arange(-1, _STEPS), bytes=True)[:, :3]
     image.putpalette(np.asarray(palette, np.uint8).tobytes())

@@ -1,4 +1,4 @@
-"""Learning curves: read from the runs' metrics, put into groups and averaged."""
+"""Learning curves: read from the metrics of runs, grouped and averaged."""
 
 import dataclasses
 import itertools
@@ -20,23 +20,23 @@ from distributed_pg.storage.run_dir import RunDir, parse_config
 
 Array = NDArray[np.float64]
 By: TypeAlias = Literal["episodes", "minutes", "frames"]
-"""What a curve can be drawn against."""
+"""The x axis of a learning curve."""
 
 _NUMBERS = ("episodes", "frames", "wall_seconds", "running_mean")
 _MOST = 1e18
-"""More than any number in a run's metrics can be."""
+"""Larger than any number in a run's metrics."""
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A run as it learned: one entry of each array an update, at least one."""
+    """A run's learning curve. The arrays have one entry per update, and at least one."""
 
     name: str
-    """Of the run's folder or file."""
+    """Name of the run's folder or file."""
     config: TrainConfig | None
-    """None if the metrics stand alone."""
+    """None if only the metrics are known."""
     records: list[dict[str, Any]]
-    """The lines of metrics.jsonl, see :class:`distributed_pg.storage.run_dir.UpdateRecord`."""
+    """Lines of metrics.jsonl, see :class:`distributed_pg.storage.metrics.UpdateRecord`."""
     episodes: Array
     minutes: Array
     frames: Array
@@ -45,26 +45,29 @@ class Curve:
     """Mean reward of each update's episodes."""
 
     def against(self, by: By) -> Array:
-        """The x values of that name."""
+        """The curve's x values."""
         return {"episodes": self.episodes, "minutes": self.minutes, "frames": self.frames}[by]
 
     def column(self, name: str) -> Array | None:
-        """Other numbers of the metrics; None if not all updates have it."""
+        """A column of the metrics as float64 (updates,); None unless every update has it."""
         values = [record.get(name) for record in self.records]
         return np.array(values, np.float64) if all(map(_is_number, values)) else None
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Runs of the same settings, but for the seed and what does not change what a run computes."""
+    """Runs that differ only in the seed and in settings that do not affect the result."""
 
     label: str
     curves: list[Curve]
 
     def mean(self, by: By) -> tuple[Array, Array, Array, Array]:
-        """x, and there the mean, the lowest and the highest of the runs' running means.
+        """Average the running means of the runs.
 
-        It ends where the first of the runs does: further on it would be the mean of others.
+        The average ends where the shortest run ends: beyond that it would cover fewer runs.
+
+        Returns:
+            x, and the mean, minimum and maximum of the running means there; float64 (n,) each.
         """
         grid = np.unique(np.concatenate([curve.against(by) for curve in self.curves]))
         begin = max(curve.against(by)[0] for curve in self.curves)
@@ -78,54 +81,58 @@ class Group:
 def local_run(
     location: str, *names: str, lost: Callable[[str], None] | None = None
 ) -> Iterator[Path]:
-    """The run's folder; if it is kept at a URI, a copy that goes with the ``with`` block.
+    """Yield the run's folder, or a temporary copy of it if the run is stored at a URI.
 
     Args:
         location: a folder or a URI.
-        names: which of its files are wanted at least; all if none is named.
-        lost: told of checkpoints at the URI that are damaged or gone; None: that is an error.
+        names: the files to copy; all of them if none is named.
+        lost: called with a message for each damaged or missing checkpoint at the URI; None raises
+            an error instead.
 
     Raises:
         UsageError: there is no run.
-        RunError: it cannot be read.
+        RunError: the run cannot be read.
     """
     if not is_uri(location):
         yield RunDir.open(Path(location)).path
         return
     with tempfile.TemporaryDirectory() as folder:
-        RemoteRun(location).fetch(Path(folder), lambda all_names: names or sorted(all_names), lost)
+        RemoteRun(location).fetch(Path(folder), lambda stored: names or sorted(stored), lost)
         yield Path(folder)
 
 
 def load_curve(location: str) -> Curve:
-    """The curve of a run's folder or URI, or, without its settings, of a file of metrics.
+    """Load a learning curve.
+
+    Args:
+        location: a run's folder or URI, or a metrics file, whose curve then has no config.
 
     Raises:
-        UsageError: there is nothing.
-        RunError: it cannot be read, is damaged, or there is no update in it yet.
+        UsageError: there is nothing at ``location``.
+        RunError: the run cannot be read, is damaged, or has no updates yet.
     """
     if not is_uri(location):
         path = Path(location)
         if not path.exists():
             raise UsageError(f"{path}: No such file or directory")
         if path.is_file():
-            of_run = path.name == METRICS
-            return read_curve(path, run_name(str(path.parent)) if of_run else path.stem, None)
+            name = run_name(str(path.parent)) if path.name == METRICS else path.stem
+            return read_curve(path, name, None)
     with local_run(location, "config.json", METRICS) as folder:
         return run_curve(folder, run_name(location))
 
 
 def run_name(location: str) -> str:
-    """The last part of a run's folder or URI."""
+    """The last component of a run's folder or URI."""
     path = location.rstrip("/") if is_uri(location) else str(Path(location).resolve())
     return path.rpartition("/")[2] or path
 
 
 def run_curve(folder: Path, name: str) -> Curve:
-    """The curve of the run in a folder.
+    """Read the curve of the run in a folder and call it ``name``.
 
     Raises:
-        RunError: a file cannot be read or is damaged, or there is no update yet.
+        RunError: a file cannot be read or is damaged, or there are no updates yet.
     """
     path = folder / "config.json"
     try:
@@ -136,10 +143,15 @@ def run_curve(folder: Path, name: str) -> Curve:
 
 
 def read_curve(path: Path, name: str, config: TrainConfig | None) -> Curve:
-    """The curve in a file of metrics.
+    """Read the curve in a metrics file.
+
+    Args:
+        path: the metrics file.
+        name: name of the curve.
+        config: settings of the run, if known.
 
     Raises:
-        RunError: it cannot be read, is damaged or has no update.
+        RunError: the file cannot be read, is damaged or has no updates.
     """
     try:
         records = read_metrics(path)
@@ -148,9 +160,9 @@ def read_curve(path: Path, name: str, config: TrainConfig | None) -> Curve:
     except (ValueError, RecursionError) as error:
         raise RunError(f"{path}: not a run's metrics, or damaged ({one_line(error)})") from None
     if not records:
-        raise RunError(f"{path}: there is no update in it")
+        raise RunError(f"{path}: contains no updates")
     for line, record in enumerate(records, 1):
-        fault = _fault(record, records[line - 2] if line > 1 else None)
+        fault = _fault(record, previous=records[line - 2] if line > 1 else None)
         if fault:
             raise RunError(f"{path}: line {line}: {fault}")
     columns = {key: np.array([record[key] for record in records], float) for key in _NUMBERS}
@@ -167,12 +179,14 @@ def read_curve(path: Path, name: str, config: TrainConfig | None) -> Curve:
 
 
 def group_curves(curves: list[Curve], labels: tuple[str, ...] = ()) -> list[Group]:
-    """The curves by what their runs compute, in the order in which each group's first one came.
+    """Group the curves of runs that differ only in the seed.
 
-    Groups are labelled by ``labels`` if given, else by the settings that differ between them.
+    Args:
+        curves: the curves; groups are ordered by their first curve.
+        labels: one per group; if empty, the settings that differ between groups label them.
 
     Raises:
-        UsageError: there are not as many labels as groups.
+        UsageError: the number of labels is not the number of groups.
     """
     groups: dict[object, list[Curve]] = {}
     for number, curve in enumerate(curves):
@@ -180,17 +194,17 @@ def group_curves(curves: list[Curve], labels: tuple[str, ...] = ()) -> list[Grou
         groups.setdefault(tuple(settings.items()) or number, []).append(curve)
     members = list(groups.values())
     if not labels:
-        return [Group(_label(of_one, members), of_one) for of_one in members]
+        return [Group(_label(group, members), group) for group in members]
     if len(labels) != len(members):
-        names = "; ".join(" ".join(curve.name for curve in of_one) for of_one in members)
+        names = "; ".join(" ".join(curve.name for curve in group) for group in members)
         raise UsageError(
-            f"label: {len(labels)} given, but the groups of runs are {len(members)}: {names}"
+            f"label: {len(labels)} given, {len(members)} needed, one per group of runs: {names}"
         )
-    return [Group(label, of_one) for label, of_one in zip(labels, members, strict=True)]
+    return [Group(label, group) for label, group in zip(labels, members, strict=True)]
 
 
 def repeated(groups: list[Group]) -> list[tuple[str, str]]:
-    """Names of runs that are in one group and have the same seed."""
+    """Pairs of names of runs in the same group with the same seed."""
     pairs = (pair for group in groups for pair in itertools.combinations(group.curves, 2))
     return [
         (a.name, b.name)
@@ -200,14 +214,14 @@ def repeated(groups: list[Group]) -> list[tuple[str, str]]:
 
 
 def setting_text(value: Any) -> str:
-    """A setting's value as one writes it on the command line."""
+    """A setting's value as written on the command line."""
     if isinstance(value, tuple):
         return " ".join(map(setting_text, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _settings(curve: Curve) -> dict[str, Any]:
-    """What the curve depends on besides the seed; nothing if that is not known."""
+    """The settings besides the seed that the curve depends on; empty if unknown."""
     if curve.config is None:
         return {}
     return {
@@ -218,21 +232,21 @@ def _settings(curve: Curve) -> dict[str, Any]:
 
 
 def _label(members: list[Curve], groups: list[list[Curve]]) -> str:
-    mine, others = _settings(members[0]), [_settings(group[0]) for group in groups]
-    known = [settings for settings in others if settings]
-    differing = [name for name in mine if any(s[name] != mine[name] for s in known)]
+    settings = _settings(members[0])
+    known = [known for known in (_settings(group[0]) for group in groups) if known]
+    differing = [name for name in settings if any(s[name] != settings[name] for s in known)]
     if differing:
-        return ", ".join(f"{name} {setting_text(mine[name])}" for name in differing)
+        return ", ".join(f"{name} {setting_text(settings[name])}" for name in differing)
     return members[0].name if len(members) == 1 else f"{len(members)} runs"
 
 
 def _is_number(value: Any) -> bool:
-    # "Not below" holds for a NaN as well.
+    # False for NaN, too.
     return type(value) in (int, float) and abs(value) < _MOST
 
 
-def _fault(record: Any, before: dict[str, Any] | None) -> str | None:
-    """What is wrong with a line of the metrics."""
+def _fault(record: Any, previous: dict[str, Any] | None) -> str | None:
+    """Describe what is wrong with a line of the metrics; None if nothing is."""
     if not isinstance(record, dict):
         return "not a JSON object"
     for name in _NUMBERS:
@@ -241,6 +255,6 @@ def _fault(record: Any, before: dict[str, Any] | None) -> str | None:
     rewards = record.get("rewards")
     if not isinstance(rewards, list) or not rewards or not all(map(_is_number, rewards)):
         return "rewards is not a list of numbers"
-    if before is not None and not record["episodes"] > before["episodes"]:
-        return "episodes are not more than in the line before"
+    if previous is not None and not record["episodes"] > previous["episodes"]:
+        return "episodes is not greater than in the line before"
     return None

@@ -7,7 +7,7 @@ from rich.table import Table
 from distributed_pg.analysis.learning_curves import Array, Curve
 
 LEVELS = (-15, -10, 0, 5, 10, 15)
-"""Rewards that tell the stages of learning Pong; a beginner has -21, and 21 is the most."""
+"""Rewards that mark the stages of learning Pong; a beginner scores -21, and 21 is the maximum."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class Milestone:
     minutes: float
     frames: int
     mean: float
-    """The running mean then: at the level, or above where the run began above."""
+    """The running mean after that update; can exceed the level."""
 
     @property
     def name(self) -> str:
@@ -28,18 +28,18 @@ class Milestone:
 
 
 def level_name(level: int) -> str:
-    """-15, 0, +5."""
+    """The level as text, with its sign: ``-15``, ``0``, ``+5``."""
     return f"{level:+d}" if level else "0"
 
 
 def first_at(running_mean: Array, level: float) -> int | None:
-    """Index of the first value that is at least ``level``; None: there is none."""
+    """Index of the first value that is at least ``level``; None if there is none."""
     reached = (running_mean >= level).nonzero()[0]
     return int(reached[0]) if len(reached) else None
 
 
 def milestones(curve: Curve) -> list[Milestone]:
-    """Those of :data:`LEVELS` that the run reached."""
+    """The milestones the run reached, one per level of :data:`LEVELS`."""
     found = {level: first_at(curve.running_mean, level) for level in LEVELS}
     return [
         Milestone(
@@ -55,7 +55,7 @@ def milestones(curve: Curve) -> list[Milestone]:
 
 
 def milestones_table(curves: list[Curve]) -> Table:
-    """Episodes and minutes to each milestone, run by run, for a terminal."""
+    """A terminal table of each run's episodes and minutes to the milestones."""
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("running mean", overflow="fold")
     table.add_column("")
@@ -63,7 +63,7 @@ def milestones_table(curves: list[Curve]) -> Table:
         table.add_column(level_name(level), justify="right", no_wrap=True)
     for curve in curves:
         reached = {milestone.level: milestone for milestone in milestones(curve)}
-        of_level = [reached.get(level) for level in LEVELS]
-        table.add_row(curve.name, "episodes", *(f"{m.episodes}" if m else "-" for m in of_level))
-        table.add_row("", "minutes", *(f"{m.minutes:.1f}" if m else "-" for m in of_level))
+        row = [reached.get(level) for level in LEVELS]
+        table.add_row(curve.name, "episodes", *(f"{m.episodes}" if m else "-" for m in row))
+        table.add_row("", "minutes", *(f"{m.minutes:.1f}" if m else "-" for m in row))
     return table

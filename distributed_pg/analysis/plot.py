@@ -1,4 +1,4 @@
-"""Draws learning curves and what the hidden units see (needs the [plot] extra)."""
+"""Plots learning curves and the weights of hidden units (needs the [plot] extra)."""
 
 import io
 import itertools
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
-# Okabe and Ito's colours, which colour-blind readers tell apart; in grey the line styles do.
+# Okabe and Ito's colours suit colour-blind readers; in greyscale the line styles differ.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 STYLES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
 _GRID, _FAINT, _INK = "#dddddd", "#9db9d8", "#222222"
@@ -53,13 +53,13 @@ _STYLE: dict[Any, Any] = {
     "grid.linewidth": 0.6,
     "axes.axisbelow": True,
     "legend.frameon": False,
-    "pdf.fonttype": 42,  # text that stays text
-    "svg.hashsalt": "distributed_pg",  # the same data, the same file
+    "pdf.fonttype": 42,  # keeps text as text
+    "svg.hashsalt": "distributed_pg",  # makes files reproducible
 }
 
 
 class _Picture(Figure):
-    """A figure that a notebook shows as it is, without pyplot."""
+    """A figure that a notebook can show without pyplot."""
 
     def _repr_png_(self) -> bytes:
         file = io.BytesIO()
@@ -69,20 +69,20 @@ class _Picture(Figure):
 
 
 def plot(*runs: str | Path, by: By | Sequence[By] = "frames", title: str = "") -> Figure:
-    """Draw the running mean of the reward of one or more runs.
+    """Plot the running mean of the reward of one or more runs.
 
     Args:
-        runs: each a run's folder or URI. Runs that differ in nothing but the seed become a group,
-            drawn with its mean and range.
-        by: what to draw it against, a panel each: ``"frames"``, ``"episodes"`` or ``"minutes"``.
-        title: printed above.
+        runs: folders or URIs of runs. Runs that differ only in the seed form a group, drawn with
+            its mean and range.
+        by: the x axis, one panel each: ``"frames"``, ``"episodes"`` or ``"minutes"``.
+        title: title of the figure.
 
     Returns:
-        The figure; a notebook shows it.
+        The figure; a notebook displays it.
 
     Raises:
-        UsageError: there is no such run, or none is given.
-        RunError: it cannot be read, is damaged, or there is no update in it yet.
+        UsageError: a run does not exist, or none is given.
+        RunError: a run cannot be read, is damaged, or has no updates yet.
     """
     if not runs:
         raise UsageError("runs: none is given; name at least one")
@@ -91,20 +91,23 @@ def plot(*runs: str | Path, by: By | Sequence[By] = "frames", title: str = "") -
 
 
 def curves_figure(groups: list[Group], by: tuple[By, ...], title: str = "") -> Figure:
-    """The running mean of the reward.
+    """Plot the running mean of the reward.
 
     Args:
-        groups: at least one. A group of several runs is drawn as thin lines, with their mean as a
-            strong one and a band from the lowest to the highest; a single run that is alone also
-            as the mean of each update.
-        by: what to draw it against, a panel each.
-        title: printed above.
+        groups: at least one. A group of several runs is drawn as thin lines, a strong line for
+            their mean and a band from the lowest to the highest. A single run plotted alone also
+            shows the mean of each update.
+        by: the x axes, one panel each.
+        title: title of the figure.
+
+    Returns:
+        The figure.
     """
     with rc_context(_STYLE):
         figure = _Picture(figsize=(max(5.0 * len(by), 6.5), 4.2), layout="constrained")
         axes = figure.subplots(1, len(by), sharey=True, squeeze=False)[0]
-        for axis, of in zip(axes, by, strict=True):
-            _curves_panel(axis, groups, of)
+        for axis, quantity in zip(axes, by, strict=True):
+            _curves_panel(axis, groups, quantity)
         axes[0].set_ylabel("running mean of the reward\n(points won minus points lost)")
         handles = _legend(groups)
         figure.legend(handles=handles, loc="outside lower center", ncols=_legend_columns(handles))
@@ -113,7 +116,15 @@ def curves_figure(groups: list[Group], by: tuple[By, ...], title: str = "") -> F
 
 
 def weights_figure(units: list[Unit], title: str = "") -> Figure:
-    """What hidden units see."""
+    """Plot the weights of hidden units, one picture per unit.
+
+    Args:
+        units: at least one.
+        title: title of the figure.
+
+    Returns:
+        The figure.
+    """
     gap = 14, 6
     sheet, limit = tiled(units, gap), scale_limit(units)
     tile_height, tile_width = units[0].weights.shape
@@ -137,10 +148,14 @@ def weights_figure(units: list[Unit], title: str = "") -> Figure:
 
 
 def write_figure(figure: Figure, out: Path) -> None:
-    """Write it to ``out``: PNG, SVG or PDF by its suffix. The same figure gives the same file.
+    """Write a figure. The same figure always gives the same bytes.
+
+    Args:
+        figure: the figure.
+        out: the file; its suffix selects PNG, SVG or PDF.
 
     Raises:
-        RunError: it cannot be written.
+        RunError: ``out`` cannot be written.
     """
     kind, file = out.suffix.lower()[1:], io.BytesIO()
     dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
@@ -151,7 +166,7 @@ def write_figure(figure: Figure, out: Path) -> None:
 
 
 def _share(figure: Figure, *inches: float) -> tuple[float, float, float, float]:
-    """A rectangle given in inches, as shares of the figure."""
+    """Convert a rectangle from inches to fractions of the figure."""
     (left, bottom, wide, high), (width, height) = inches, figure.get_size_inches()
     return left / width, bottom / height, wide / width, high / height
 
@@ -185,8 +200,8 @@ def _update_dots(axis: "Axes", curve: Curve, by: By) -> None:
 def _mark_milestones(
     axis: "Axes", x: Array, mean: Array, by: By, colour: str, *, text: bool
 ) -> None:
-    """A ring where the mean reaches each level, and with ``text`` how far that is."""
-    # One update may have reached several levels.
+    """Draw a ring where the mean reaches each level; with ``text``, label it with its x value."""
+    # One update may reach several levels.
     for index in dict.fromkeys(first_at(mean, level) for level in LEVELS):
         if index is None:
             continue
@@ -232,7 +247,7 @@ def _legend_columns(handles: "list[Artist]") -> int:
 
 
 def _looks() -> "itertools.cycle[tuple[str, Any]]":
-    """A colour and a line style for one group after another."""
+    """Cycle through pairs of colour and line style, one per group."""
     pairs = itertools.product(range(len(STYLES)), range(len(COLOURS)))
     return itertools.cycle(
         (COLOURS[colour], STYLES[(colour + shift) % len(STYLES)]) for shift, colour in pairs

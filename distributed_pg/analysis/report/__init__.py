@@ -1,1 +1,1 @@
-"""The report page of a run."""
+"""The HTML report of a run."""

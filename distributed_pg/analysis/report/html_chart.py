@@ -1,7 +1,7 @@
-"""Charts for an HTML page: paths for an SVG that may be stretched, and where its labels go.
+"""Charts for an HTML page: paths for a stretchable SVG, and positions for its labels.
 
-The page stretches the drawing to the room there is and sets the labels as text over it, so that
-they have the same size on a phone as on a desk.
+The page stretches the drawing to the available space and overlays the labels as text, so that
+they are the same size on a phone as on a desktop.
 """
 
 import math
@@ -12,14 +12,14 @@ import numpy as np
 from distributed_pg.analysis.learning_curves import Array
 
 SIDE = 1000
-"""Width and height of the drawing's coordinates."""
+"""Width and height of the SVG in its own units."""
 MOST_POINTS = 800
-"""A line has no more points than this, however long the run was."""
+"""Maximum number of points in a line, however long the run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A text at a place of the drawing, in per cent of its width and height from the top left."""
+    """A text and its position, in per cent of the width and height from the top left."""
 
     text: str
     left: float
@@ -28,42 +28,42 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A line, and perhaps dots, over an x axis that begins at 0."""
+    """A line, and optionally dots, over an x axis that starts at 0."""
 
     title: str
     summary: str
-    """For those who cannot see it."""
+    """A description for screen readers."""
     x_label: str
     line: str
     """The SVG path of the line."""
     dots: str
-    """The SVG path of the dots, one segment of no length each."""
+    """The SVG path of the dots, one zero-length segment each."""
     x_ticks: list[Label]
     y_ticks: list[Label]
     marks: list[Label] = field(default_factory=list)
-    """Points of the line to be told apart."""
+    """Highlighted points of the line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """What part of the plane a chart shows."""
+    """The part of the plane that a chart shows: x from 0 to ``right``."""
 
     right: float
     bottom: float
     top: float
 
     def place(self, x: Array, y: Array) -> tuple[Array, Array]:
-        """Shares of the width from the left and of the height from the top."""
+        """Convert points to fractions of the width from the left and the height from the top."""
         height = self.top - self.bottom
         return x / self.right, np.clip((self.top - y) / height, 0.0, 1.0)
 
     def label(self, text: str, x: float, y: float) -> Label:
-        """A text at a point."""
+        """A label at a point."""
         left, top = self.place(np.array(x), np.array(y))
         return Label(text, round(float(left) * 100, 2), round(float(top) * 100, 2))
 
     def path(self, x: Array, y: Array, *, dots: bool = False) -> str:
-        """The SVG path through the points, or with a dot at each."""
+        """The SVG path through the points, or of a dot at each point."""
         left, top = (np.rint(share * SIDE).astype(int).tolist() for share in self.place(x, y))
         points = [f"{a} {b}" for a, b in zip(left, top, strict=True)]
         return "".join(f"M{point}h0" for point in points) if dots else "M" + "L".join(points)
@@ -80,19 +80,22 @@ def chart(
     marks: tuple[tuple[str, float, float], ...] = (),
     percent: bool = False,
 ) -> Chart:
-    """A chart of ``y`` over ``x``, ascending and not below 0.
+    """Make a chart of ``y`` over ``x``.
 
     Args:
         title: what y is.
         x_label: what x is.
-        x: at least one value, the last one above 0.
-        y: as many.
-        dots: as many again, drawn as dots.
-        y_range: the lowest and highest y shown; None: from 0 to a little above the highest.
+        x: at least one value; ascending, not negative, the last one above 0.
+        y: one value per x.
+        dots: one value per x, drawn as dots.
+        y_range: the lowest and highest y shown; None shows 0 to slightly above the highest.
         marks: text, x and y of points to mark.
-        percent: whether y is a share, to be shown in per cent.
+        percent: show y, a fraction, in per cent.
+
+    Returns:
+        The chart; long series are thinned by :func:`stride`.
     """
-    kept = slice((len(x) - 1) % stride(len(x)), None, stride(len(x)))  # the last one always
+    kept = slice((len(x) - 1) % stride(len(x)), None, stride(len(x)))  # includes the last point
     bottom, top = y_range or (0.0, 1.08 * float(y.max()) or 1.0)
     scale = Scale(float(x[-1]), bottom, top)
     xs, ys = _ticks(0.0, scale.right), _ticks(bottom, top)
@@ -113,7 +116,7 @@ def chart(
 
 
 def stride(count: int) -> int:
-    """One in how many of ``count`` points is drawn."""
+    """How many of ``count`` points each drawn point stands for."""
     return math.ceil(count / MOST_POINTS)
 
 
@@ -125,7 +128,7 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _texts(values: list[float], *, percent: bool = False, signed: bool = False) -> list[str]:
-    """The numbers, all in the same unit."""
+    """Format the numbers, all in the same unit."""
     if percent:
         return [f"{100 * value:.3g}%" for value in values]
     most = max(map(abs, values))

@@ -1,4 +1,4 @@
-"""One HTML page about a run that needs nothing but itself (needs the [report] extra)."""
+"""A self-contained HTML page about a run (needs the [report] extra)."""
 
 import base64
 import dataclasses
@@ -38,12 +38,12 @@ from distributed_pg.storage.tensor_file import write_atomically
 _LOG = logging.getLogger(__name__)
 
 UNITS = 40
-"""Hidden units whose weights are shown."""
+"""Number of hidden units shown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A number of the run that is worth showing large."""
+    """A headline number of the run."""
 
     name: str
     value: str
@@ -52,12 +52,12 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A setting of the run, as text."""
+    """A setting of the run as text."""
 
     name: str
     value: str
     changed: bool
-    """Whether it is not what the preset says."""
+    """Whether it differs from the preset."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class Game:
     """A recorded game."""
 
     source: str
-    """The film, as a data URI."""
+    """The video as a data URI."""
     reward: float
     steps: int
 
@@ -78,18 +78,18 @@ def write_report(
     video: bool = True,
     finished: Callable[[int], None] = lambda _: None,
 ) -> None:
-    """Write a page about a run.
+    """Write an HTML page about a run.
 
     Args:
         location: the run's folder or URI.
-        out: the page.
-        episodes: games to play with the newest checkpoint; 0: none.
-        video: whether to record a game.
-        finished: told the number of games played so far.
+        out: the HTML file.
+        episodes: games to evaluate the newest checkpoint on; 0 skips the evaluation.
+        video: include a recorded game.
+        finished: called with the number of games played so far.
 
     Raises:
         UsageError: there is no run, or no folder for the page.
-        RunError: it cannot be read, is damaged, or the page cannot be written.
+        RunError: the run cannot be read or is damaged, or the page cannot be written.
     """
     if not out.parent.is_dir():
         raise UsageError(f"out: there is no folder {out.parent}")
@@ -112,7 +112,17 @@ def write_report(
 def render(
     curve: Curve, checkpoint: Checkpoint, evaluation: Evaluation | None, game: Game | None
 ) -> str:
-    """The page."""
+    """Render the page.
+
+    Args:
+        curve: the run's learning curve.
+        checkpoint: the checkpoint that the page describes.
+        evaluation: its evaluation, if any.
+        game: a recorded game, if any.
+
+    Returns:
+        The HTML.
+    """
     config, progress = checkpoint.config, checkpoint.state.progress
     trained = TrainedPolicy(config, checkpoint.state.policy, progress)
     units = strongest_units(trained, UNITS)
@@ -149,7 +159,7 @@ def render(
 
 
 def train_command(config: TrainConfig) -> str:
-    """The command line that makes a run with these settings."""
+    """The command line that starts a run with these settings."""
     base = preset(config.preset)
     changed = {"preset": config.preset} if config.preset != TrainConfig().preset else {}
     for name in config.to_json():
@@ -159,7 +169,7 @@ def train_command(config: TrainConfig) -> str:
 
 
 def duration(minutes: float) -> str:
-    """Minutes, from two hours on as hours."""
+    """Format minutes, as hours from two hours on."""
     if minutes >= 120:
         return f"{minutes / 60:.1f} h"
     return f"{minutes:.0f} min" if minutes >= 10 else f"{minutes:.1f} min"
@@ -180,9 +190,9 @@ def _data_uri(kind: str, content: bytes) -> str:
 
 def _figures(curve: Curve, evaluation: Evaluation | None) -> list[Figure]:
     rewards = np.concatenate([record["rewards"] for record in curve.records])[-WINDOW:]
-    won, games = float((rewards > 0).mean()), f"the last {len(rewards)} games of training"
-    shown = (
-        (won, games)
+    games = f"the last {len(rewards)} games of training"
+    won, won_of = (
+        (float((rewards > 0).mean()), games)
         if evaluation is None
         else (evaluation.won, f"{evaluation.episodes} games played for this page")
     )
@@ -190,7 +200,7 @@ def _figures(curve: Curve, evaluation: Evaluation | None) -> list[Figure]:
     speed = frames / seconds
     return [
         Figure("Mean reward", f"{rewards.mean():+.1f}", f"points won minus lost, in {games}"),
-        Figure("Games won", f"{100 * shown[0]:.3g}%", f"of {shown[1]}"),
+        Figure("Games won", f"{100 * won:.3g}%", f"of {won_of}"),
         Figure("Episodes", f"{curve.episodes[-1]:,.0f}", f"{frames / 1e6:.1f} million frames"),
         Figure("Training time", duration(curve.minutes[-1]), "wall clock"),
         Figure(
@@ -211,7 +221,7 @@ def _learning_charts(curve: Curve) -> list[Chart]:
             curve.running_mean,
             dots=curve.update_mean,
             y_range=(-21.0, 21.0),
-            marks=tuple(dict.fromkeys(marks)),  # one update may have reached several levels
+            marks=tuple(dict.fromkeys(marks)),  # one update may reach several levels
         )
         for x_label, x, marks in (
             ("episodes", curve.episodes, by_episode),

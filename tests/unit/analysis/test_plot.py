@@ -93,7 +93,7 @@ def test_groups_differ_in_what_a_run_computes_and_not_in_the_seed() -> None:
     }
     named = group_curves(curves, ("one", "two", "three", "four"))
     assert [group.label for group in named] == ["one", "two", "three", "four"]
-    with pytest.raises(UsageError, match="label: 1 given, but the groups of runs are 4: a c; b d"):
+    with pytest.raises(UsageError, match="label: 1 given, 4 needed, one per group of runs: a c; b d"):
         group_curves(curves, ("one",))
 
 
@@ -189,8 +189,8 @@ GOOD = json.dumps(
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("", "there is no update in it"),
-        (GOOD, "there is no update in it"),  # half a line
+        ("", "contains no updates"),
+        (GOOD, "contains no updates"),  # half a line
         ("not json\n", r"not a run's metrics, or damaged \(Expecting value"),
         ("\xff\n", r"not a run's metrics, or damaged"),
         ("[" * 100_000 + "\n", r"not a run's metrics, or damaged"),
@@ -199,7 +199,7 @@ GOOD = json.dumps(
         (GOOD.replace('mean": 0', 'mean": NaN') + "\n", "line 1: running_mean is not a number"),
         (GOOD.replace("4", "true") + "\n", "line 1: episodes is not a number"),
         (GOOD.replace("[0]", "[]") + "\n", "line 1: rewards is not a list of numbers"),
-        (f"{GOOD}\n{GOOD}\n", "line 2: episodes are not more than in the line before"),
+        (f"{GOOD}\n{GOOD}\n", "line 2: episodes is not greater than in the line before"),
     ],
 )
 def test_damaged_metrics_are_named(tmp_path: Path, text: str, complaint: str) -> None:
@@ -231,7 +231,7 @@ def test_a_damaged_config_is_named(tmp_path: Path) -> None:
         ("--weights x --units 0 --out a.png", 2, "units: 0 is not a whole number from 1"),
         ("x --by episodes episodes --out a.png", 2, "by: name one or more of"),
         ("x --by weeks --out a.png", 2, "weeks"),
-        ("run --label a b --out a.png", 2, "label: 2 given, but the groups of runs are 1: run"),
+        ("run --label a b --out a.png", 2, "label: 2 given, 1 needed, one per group of runs: run"),
         ("run --out none/a.png", 1, r"out: none/a.png cannot be written \(No such file"),
     ],
 )
