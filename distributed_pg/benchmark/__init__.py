@@ -1,1 +1,1 @@
-"""How fast it is: training and what it is compared with, saturation of a learner, memory."""
+"""Benchmarks: training against its references, learner saturation, memory."""

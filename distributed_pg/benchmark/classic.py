@@ -1,4 +1,4 @@
-"""The 130-line Pong script's way to play and learn: gymnasium's RGB frames, dense float64 numpy."""
+"""The method of the classic 130-line Pong script: RGB frames of gymnasium, dense float64 numpy."""
 
 import ale_py
 import gymnasium
@@ -11,7 +11,7 @@ Dense = NDArray[np.float64]
 
 
 def dense_weights(policy: Policy) -> list[Dense]:
-    """The weights of ``policy`` as the classic script has them: (H, D) and (H,), float64."""
+    """The weights of ``policy`` in the classic script's layout: float64 (H, D) and (H,)."""
     return [policy.w1.T.astype(np.float64, order="C"), policy.w2[:, 0].astype(np.float64)]
 
 
@@ -19,8 +19,8 @@ class ClassicPlayer:
     """Plays ALE/Pong-v5 and computes gradients as the classic script does.
 
     Args:
-        seed: of its games and its sampling.
-        frame_skip: emulated frames in one step.
+        seed: seed of the games and the sampling.
+        frame_skip: emulated frames per step.
     """
 
     def __init__(self, seed: int, frame_skip: int) -> None:
@@ -32,7 +32,7 @@ class ClassicPlayer:
         self._screen, _ = self._env.reset(seed=seed)
 
     def episode(self, weights: list[Dense]) -> tuple[list[Dense], int]:
-        """The gradient of one game with ``weights``, and its emulated frames."""
+        """Play one game; return its gradient, shaped like ``weights``, and its emulated frames."""
         w1, w2 = weights
         frames, hiddens, errors, rewards = [], [], [], []
         previous: Dense | None = None
@@ -64,7 +64,7 @@ class ClassicPlayer:
 
 
 def classic_frame(screen: NDArray[np.uint8]) -> Dense:
-    """The classic script's 80x80 picture of a 210x160 RGB screen, flattened."""
+    """Preprocess an RGB screen (210, 160, 3) into 80x80 pixels, flattened, float64 (6400,)."""
     frame = screen[35:195][::2, ::2, 0].copy()
     frame[frame == 144] = 0
     frame[frame == 109] = 0
@@ -79,7 +79,7 @@ def add(gradient: list[Dense], total: list[Dense]) -> None:
 
 
 def rmsprop(weights: list[Dense], caches: list[Dense], gradient: list[Dense]) -> None:
-    """The script's update, in place, with steps too small to move any weight."""
+    """Apply the script's update in place, with steps too small to change any weight."""
     for array, cache, grad in zip(weights, caches, gradient, strict=True):
         cache *= 0.99
         cache += 0.01 * grad**2

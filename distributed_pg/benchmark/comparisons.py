@@ -1,12 +1,12 @@
-"""What the benchmark compares training with: its parts alone, and the two usual ways to train.
+"""References for the benchmark: parts of training in isolation, and two common ways to train.
 
-The parts are the bare emulator, and workers without Ray and a learner. The classic way is one
-process with the player in :mod:`distributed_pg.benchmark.classic`. The tutorial way puts the same
-player into Ray actors: one dense policy in each, one episode an actor an update, and all wait for
+The parts are the bare emulator, and workers without Ray or a learner. The classic reference is one
+process with the player in :mod:`distributed_pg.benchmark.classic`. The tutorial reference puts this
+player into Ray actors: each holds a dense policy and plays one episode per update, and all wait for
 the slowest.
 
-All but the workers run with the caller's environment variables, which should let them use the whole
-CPU: see :func:`distributed_pg.determinism.native_kernels`.
+All references except the workers run with the caller's environment variables, which should permit
+all of the CPU's instructions: see :func:`distributed_pg.determinism.native_kernels`.
 """
 
 import itertools
@@ -35,42 +35,42 @@ from distributed_pg.runtime.actor import worker_environment
 from distributed_pg.training.rollout_worker import RolloutWorker
 
 RAY_WORKER_NICENESS = 15
-"""Ray runs its workers at this niceness; so do the references, or the comparison is not fair."""
+"""Ray runs workers at this niceness. For a fair comparison, the references use it, too."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """What was done in a stretch of time."""
+    """What was played in a period of time."""
 
     episodes: int
     frames: int
     """Emulated frames."""
     seconds: float
     worker_busy: float | None = None
-    """Share of the workers' time spent playing; None where it was not measured."""
+    """Fraction of the workers' time spent playing; None if not measured."""
     gradient_bytes: float | None = None
-    """Size of a gradient that was sent, mean; likewise."""
+    """Mean size of a gradient sent to the learner, bytes; None if not measured."""
 
 
 def emulator_rate(processes: int, seconds: float) -> Rate:
-    """``processes`` bare emulators at once, with random actions and nothing else."""
+    """Measure ``processes`` bare emulators in parallel, with random actions and nothing else."""
     return _in_processes(_step_emulator, processes, seconds)
 
 
 def rollout_rate(config: TrainConfig, policy: Policy, processes: int, seconds: float) -> Rate:
-    """``processes`` workers at once that play and compute gradients, which nobody is sent."""
+    """Measure ``processes`` workers in parallel that compute gradients and discard them."""
     with environment(worker_environment()["env_vars"]):
         return _in_processes(partial(_roll_out, config, policy), processes, seconds)
 
 
 def classic_rate(policy: Policy, frame_skip: int, seconds: float) -> Rate:
-    """The classic script in one process on one core, with an update every ten episodes."""
+    """Measure the classic script: one process on one core, an update every ten episodes."""
     work = partial(_train_classic, dense_weights(policy), frame_skip)
     return _in_processes(work, 1, seconds)
 
 
 def tutorial_rate(policy: Policy, frame_skip: int, workers: int, seconds: float) -> Rate:
-    """The tutorial way on Ray actors: one episode an actor an update."""
+    """Measure the tutorial way on Ray: each actor plays one episode per update."""
     actor = ray.remote(TutorialWorker).options(num_cpus=1, runtime_env={"env_vars": ONE_THREAD})
     actors: list[Any] = [actor.remote(seed, frame_skip) for seed in range(workers)]
     ray.get([worker.ready.remote() for worker in actors])
@@ -99,10 +99,10 @@ class TutorialWorker:
         self._player = ClassicPlayer(seed, frame_skip)
 
     def ready(self) -> None:
-        """Return when the game is loaded."""
+        """Return once the game is loaded."""
 
     def play(self, weights: list[Dense]) -> tuple[list[Dense], int]:
-        """One episode: its dense gradient and its emulated frames."""
+        """Play one episode; return its dense gradient and its emulated frames."""
         return self._player.episode(weights)
 
 
@@ -127,7 +127,7 @@ def _step_emulator(seconds: float) -> Rate:
 
 def _roll_out(config: TrainConfig, policy: Policy, seconds: float) -> Rate:
     worker = RolloutWorker(config)
-    worker.play(0, policy)  # the first game is slower
+    worker.play(0, policy)  # warm up: the first game is slower
     episodes = itertools.count(1)
     return _counted(lambda: (1, worker.play(next(episodes), policy)[0].frames), seconds)
 
@@ -151,7 +151,7 @@ def _train_classic(weights: list[Dense], frame_skip: int, seconds: float) -> Rat
 
 
 def _counted(play: Callable[[], tuple[int, int]], seconds: float) -> Rate:
-    """Call ``play`` for so long; it returns how many episodes and frames it has played."""
+    """Call ``play`` for ``seconds``; it returns the episodes and frames it has played."""
     episodes = frames = 0
     begin = time.perf_counter()
     while time.perf_counter() - begin < seconds:
@@ -162,10 +162,10 @@ def _counted(play: Callable[[], tuple[int, int]], seconds: float) -> Rate:
 
 
 def _in_processes(work: Callable[[float], Rate], processes: int, seconds: float) -> Rate:
-    """``work(seconds)`` in that many fresh processes, begun together."""
+    """Run ``work(seconds)`` in fresh processes that start together."""
     context = multiprocessing.get_context("spawn")
     pipes, running = [], []
-    with neutral_folder():  # else they would run what lies in the current one
+    with neutral_folder():  # or they would import modules from the current folder
         barrier = context.Barrier(processes)
         for _ in range(processes):
             receiver, sender = context.Pipe(duplex=False)

@@ -1,4 +1,4 @@
-"""Measure how much memory a worker and a learner need."""
+"""Measures the memory that a worker and a learner need."""
 
 import json
 import subprocess
@@ -30,23 +30,23 @@ from distributed_pg.runtime.session import ray_session
 from distributed_pg.system_info import peak_memory
 
 LONG_GAME = 10_000
-"""Steps; three times as long as a game between equals."""
+"""Steps; three times the length of a game between equals."""
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Peak resident memory in bytes, what was touched of the shared object store included."""
+    """Peak resident memory in bytes, including the pages touched in the shared object store."""
 
     ray_worker: int
-    """A Ray worker process that does nothing."""
+    """An idle Ray worker process."""
     worker: int
-    """A worker after a game of 10000 steps and its gradient."""
+    """A worker after playing 10000 steps and computing their gradient."""
     learner: int
-    """A training process with 2 workers and batches of 100."""
+    """A training process with 2 workers and a batch size of 100."""
 
 
 class LongGame:
-    """An actor that plays as long a game as asked for, by joining several."""
+    """An actor that plays one long game by joining several."""
 
     def play(self, policy: Policy, config: TrainConfig) -> Gradient:
         """Play :data:`LONG_GAME` steps and return their gradient."""
@@ -67,15 +67,18 @@ class LongGame:
         return episode_gradient(policy, joined, config)
 
     def peak_memory(self) -> int:
-        """Of this process, bytes."""
+        """Peak resident memory of this process in bytes."""
         return peak_memory()
 
 
 def measure_memory(progress: Callable[[str], None] = lambda _: None) -> Memory:
-    """Measure on this machine, in processes of their own.
+    """Measure on this machine, each in a separate process.
+
+    Args:
+        progress: called with the name of each measurement.
 
     Raises:
-        RunError: the training run it starts failed.
+        RunError: the training run that is measured failed.
     """
     config = TrainConfig()
     progress("memory of a worker")
@@ -101,6 +104,6 @@ def _learner_memory() -> int:
             check=False,
         )
         if training.returncode != 0:
-            raise RunError(f"the training run to measure failed: {one_line(training.stderr)}")
+            raise RunError(f"the measured training run failed: {one_line(training.stderr)}")
         last = (run / "metrics.jsonl").read_text().splitlines()[-1]
         return int(json.loads(last)["learner_memory"])

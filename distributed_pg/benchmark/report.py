@@ -1,4 +1,4 @@
-"""Writes what the benchmark measured: JSON, CSV, a table and a picture."""
+"""Writes the benchmark's results as JSON, CSV, tables and plots."""
 
 import csv
 import json
@@ -30,7 +30,15 @@ def write_report(
     seconds: float,
     out: Path,
 ) -> list[Path]:
-    """Write ``benchmark.json``, ``.csv`` and, with matplotlib, pictures to the folder ``out``.
+    """Write ``benchmark.json``, ``benchmark.csv`` and, with matplotlib, plots.
+
+    Args:
+        rows: the measured speeds.
+        simulations: the measured saturation of a learner; may be empty.
+        memory: the measured memory.
+        rounds: how often each speed was measured.
+        seconds: how long each measurement took, at least.
+        out: the folder to write to.
 
     Returns:
         The files written.
@@ -64,7 +72,7 @@ def write_report(
 
 
 def speed_table(rows: list[Row]) -> Table:
-    """The rows for a terminal."""
+    """The speeds as a terminal table."""
     grid = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     grid.add_column("", no_wrap=True)
     for title in ("workers", "frames/s", "range", "episodes/h", "of limit", "speedup", "busy"):
@@ -84,22 +92,22 @@ def speed_table(rows: list[Row]) -> Table:
 
 
 def gradient_line(rows: list[Row]) -> str:
-    """How much a worker sends, for a terminal."""
+    """The size of a gradient as a line for the terminal."""
     sizes = [row.gradient_bytes for row in rows if row.gradient_bytes is not None]
     return f"a gradient sent to the learner: {max(sizes) / 1024:.0f} KiB on average"
 
 
 def memory_line(memory: Memory) -> str:
-    """The memory for a terminal."""
+    """The memory as a line for the terminal."""
     mebibytes = {name: value / 2**20 for name, value in asdict(memory).items()}
     return (
-        "peak memory: worker {worker:.0f} MiB in a game of 10000 steps (a Ray worker that does "
-        "nothing {ray_worker:.0f}), learner {learner:.0f} MiB with 2 workers and batches of 100"
+        "peak memory: worker {worker:.0f} MiB in a game of 10000 steps (an idle Ray worker: "
+        "{ray_worker:.0f} MiB), learner {learner:.0f} MiB with 2 workers and batches of 100"
     ).format(**mebibytes)
 
 
 def simulation_table(simulations: list[Simulation]) -> Table:
-    """The simulations for a terminal."""
+    """The simulations as a terminal table."""
     grid = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     for title in ("simulated workers", "gradients/s", "busy", "bytes a gradient"):
         grid.add_column(title, justify="right")
@@ -114,7 +122,7 @@ def simulation_table(simulations: list[Simulation]) -> Table:
 
 
 def _plot_scaling(rows: list[Row], path: Path) -> Path:
-    """Frames per second by number of workers, with the emulator's as the limit."""
+    """Plot frames per second by number of workers, with the emulator as the limit."""
     figure, axis = _axis("workers", "emulated frames per second")
     styles = {
         "emulator": ("black", "--"),
@@ -123,13 +131,13 @@ def _plot_scaling(rows: list[Row], path: Path) -> Path:
         "native": ("#7fa8d8", ":"),
     }
     for name, (colour, line) in styles.items():
-        of_name = [row for row in rows if row.name == name]
-        if not of_name:
+        series = [row for row in rows if row.name == name]
+        if not series:
             continue
-        x = [row.workers for row in of_name]
-        y = [row.frames_per_second for row in of_name]
-        below = [row.frames_per_second - row.slowest for row in of_name]
-        above = [row.fastest - row.frames_per_second for row in of_name]
+        x = [row.workers for row in series]
+        y = [row.frames_per_second for row in series]
+        below = [row.frames_per_second - row.slowest for row in series]
+        above = [row.fastest - row.frames_per_second for row in series]
         axis.errorbar(x, y, (below, above), color=colour, linestyle=line, marker="o", label=name)
     for name, marker in (("tutorial", "s"), ("classic", "^")):
         for row in (row for row in rows if row.name == name):
@@ -139,7 +147,7 @@ def _plot_scaling(rows: list[Row], path: Path) -> Path:
 
 
 def _plot_saturation(simulations: list[Simulation], path: Path) -> Path:
-    """Gradients per second by number of simulated workers, and what they would make unhindered."""
+    """Plot gradients per second by number of simulated workers, and the rate without waiting."""
     figure, axis = _axis("simulated workers", "gradients per second")
     x = [simulation.workers for simulation in simulations]
     unhindered = [simulation.workers / simulation.episode_seconds for simulation in simulations]

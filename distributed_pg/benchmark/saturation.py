@@ -1,8 +1,8 @@
-"""Workers that play nothing, to find how many of them one learner can serve.
+"""Simulated workers, to find how many workers one learner can serve.
 
-A simulated worker waits as long as a real episode took and returns that episode's gradient, of real
-size and sparsity, through Ray. A few actor processes stand for all of them, so that a thousand need
-neither a thousand processes nor much of the learner's machine.
+A simulated worker waits as long as a real episode takes and returns that episode's gradient, of
+real size and sparsity, through Ray. A few actor processes host all of them, so that a thousand
+workers need neither a thousand processes nor much of the learner's machine.
 """
 
 import itertools
@@ -22,28 +22,28 @@ from distributed_pg.system_info import library_versions, own_code
 from distributed_pg.training.rollout_worker import WorkerInfo
 
 HOSTS = 2
-"""Processes that stand for all simulated workers."""
+"""Processes that host the simulated workers."""
 
 
 class WaitingWorkers:
-    """An actor that stands for many workers; the episode each would play it only waits for.
+    """An actor that hosts many simulated workers, which wait instead of playing.
 
-    All episodes are as long as the mean of those that were played. So they end in the order in
-    which they were given out, and one thread can wait for one after another.
+    Every episode takes the mean time of the recorded ones. So episodes end in the order in which
+    they were submitted, and a single thread can wait for one after another.
     """
 
     def __init__(self, played: list[EpisodeResult], workers: int) -> None:
         self._played = played
         self._seconds = statistics.mean(result.stats.seconds for result in played)
-        self._free_at = deque([0.0] * workers)  # the worker that is free first comes first
+        self._free_at = deque([0.0] * workers)  # earliest first
 
     def prepare(self) -> WorkerInfo:
-        """Ready at once."""
+        """Return at once: there is nothing to prepare."""
         return WorkerInfo(0, library_versions(), own_code())
 
-    def play(self, episode: int, given: float) -> tuple[EpisodeStats, Gradient]:
-        """Wait until the worker would have played the episode, ``given`` to it at that time()."""
-        end = max(self._free_at.popleft(), given) + self._seconds
+    def play(self, episode: int, submitted: float) -> tuple[EpisodeStats, Gradient]:
+        """Wait until a worker would have finished the episode, submitted at time ``submitted``."""
+        end = max(self._free_at.popleft(), submitted) + self._seconds
         self._free_at.append(end)
         time.sleep(max(0.0, end - time.time()))
         result = self._played[episode % len(self._played)]
@@ -51,7 +51,7 @@ class WaitingWorkers:
 
 
 def start_waiting(workers: int, played: list[EpisodeResult]) -> Callable[[TrainConfig], Worker]:
-    """What RayWorkerPool starts ``workers`` simulated workers with, spread over a few processes."""
+    """Return the start function of a RayWorkerPool with ``workers`` simulated workers."""
     actor = ray.remote(WaitingWorkers).options(num_cpus=0, runtime_env=worker_environment())
     sizes = [len(range(host, workers, HOSTS)) for host in range(HOSTS)]
     hosts = itertools.cycle([cast("Worker", actor.remote(played, size)) for size in sizes if size])
@@ -59,10 +59,10 @@ def start_waiting(workers: int, played: list[EpisodeResult]) -> Callable[[TrainC
 
 
 def wait_for(worker: Worker) -> Submit:
-    """How a simulated worker is had to play.
+    """Return the submit function for a simulated worker.
 
-    It is not sent the weights: to get them is work for the worker's own machine, and here that is
-    the learner's. To send the reference takes the learner no time that could be measured.
+    It leaves out the weights: fetching them is work for the worker's machine, which here is the
+    learner's. Sending the reference takes the learner no measurable time.
     """
 
     def submit(episode: int, _weights: Reference) -> Reference:

@@ -1,8 +1,8 @@
-"""Measure training against its limit, the bare emulator, and against the usual ways to train.
+"""Measures training against its limit, the bare emulator, and against common ways to train.
 
-Everything is measured in one run, in turns, several rounds: machines are noisy, and a ratio of two
+Everything is measured alternately in several rounds of one run: machines are noisy, and a ratio of
 numbers taken minutes apart means little. The weights never change (the learning rate is too small
-to reach the last bit of any of them), so every round plays the same games.
+to change the last bit of any weight), so every round plays the same games.
 """
 
 import statistics
@@ -37,23 +37,23 @@ from distributed_pg.storage.run_dir import RunDir
 from distributed_pg.training.learner import Learner
 from distributed_pg.training.worker_pool import EpisodeDone, PoolEvent
 
-_STANDING_STILL = 1e-12
-"""A learning rate that moves no float32 weight."""
+_FROZEN = 1e-12
+"""A learning rate too small to change a float32 weight."""
 
 _PLAYED = 16
-"""Different episodes that simulated workers pretend to play."""
+"""Distinct episodes that simulated workers return."""
 
 Key = tuple[str, int]
-"""What was measured, and on how many workers."""
+"""Name of what is measured, and the number of workers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One thing measured, over all rounds."""
+    """One measured configuration, over all rounds."""
 
     name: str
-    """training, native (training with all vector instructions of the CPU), rollout (workers without
-    Ray and a learner), emulator (nothing else), tutorial or classic."""
+    """training, native (training with all of the CPU's vector instructions), rollout (workers
+    without Ray or a learner), emulator (nothing else), tutorial or classic."""
     workers: int
     frames_per_second: float
     """Emulated frames per second, median of the rounds."""
@@ -63,38 +63,38 @@ class Row:
     episodes_per_hour: float
     """Median of the rounds."""
     of_emulator: float
-    """Frames per second as a share of as many bare emulators', median of the rounds' ratios."""
+    """Frames per second relative to the same number of bare emulators, median of the ratios."""
     speedup: float
-    """Frames per second over the same with one worker, likewise; 1 where that was not measured."""
+    """Frames per second relative to one worker, median of the ratios; 1 if not measured."""
     worker_busy: float | None
-    """Share of the workers' time spent playing, median; None where it is not measured."""
+    """Fraction of the workers' time spent playing, median; None if not measured."""
     gradient_bytes: float | None
-    """Size of a gradient sent to the learner, mean; likewise."""
+    """Mean size of a gradient sent to the learner, bytes; None if not measured."""
 
 
 @dataclass(frozen=True, slots=True)
 class Simulation:
-    """What the learner did for so many simulated workers."""
+    """How one learner coped with a number of simulated workers."""
 
     workers: int
     gradients_per_second: float
     """Gradients fetched, summed and applied."""
     worker_busy: float
-    """Share of the time a worker would have played."""
+    """Fraction of the time that a worker would have spent playing."""
     episode_seconds: float
-    """How long it pretended to play, mean."""
+    """Mean simulated duration of an episode."""
     gradient_bytes: int
-    """Size of a gradient, mean."""
+    """Mean size of a gradient."""
 
 
 class _RecordingReporter:
-    """A reporter that remembers the updates."""
+    """A reporter that records the updates."""
 
     def __init__(self) -> None:
         self.records: list[UpdateRecord] = []
 
     def updated(self, record: UpdateRecord) -> None:
-        """Remember it."""
+        """Record the update."""
         self.records.append(record)
 
 
@@ -108,24 +108,28 @@ def benchmark(
     address: str | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> list[Row]:
-    """Measure training on each number of workers, and the references, ``rounds`` times in turns.
+    """Measure training and its references alternately, in several rounds.
 
     Args:
         num_workers: worker counts to measure.
-        rounds: how often each is measured.
-        seconds: how long each measurement takes, at least.
-        native: measure training also with workers that are not held to SSE.
-        checkpoint: whose policy plays, at its frame skip; None: the initial one at 4 frames a step.
-        address: of a Ray cluster; the references without Ray still run on this machine.
-        progress: told what is being measured.
+        rounds: number of rounds.
+        seconds: minimum duration of each measurement.
+        native: also measure training with workers that are not restricted to SSE.
+        checkpoint: the policy that plays, at its frame skip; None: the initial policy at 4 frames
+            per step.
+        address: address of a Ray cluster; references without Ray still run on this machine.
+        progress: called with a description of each measurement.
+
+    Returns:
+        A row for each measured configuration and number of workers.
 
     Raises:
         UsageError: there is nothing at ``checkpoint``.
-        RunError: it cannot be read, or nobody answers at the address.
+        RunError: the checkpoint cannot be read, or no cluster answers at ``address``.
     """
-    contestants = _contestants(*_standing_still(checkpoint), num_workers, seconds, native=native)
+    contestants = _contestants(*_measured_state(checkpoint), num_workers, seconds, native=native)
     rates: dict[Key, list[Rate]] = {key: [] for key in contestants}
-    # All processes start without our settings; the workers of training are given them.
+    # All processes start with native kernels; only the training workers pin theirs.
     with native_kernels(), ray_session(address, max(num_workers)):
         for number in range(rounds):
             for (name, n), measure in contestants.items():
@@ -142,8 +146,8 @@ def _contestants(
     *,
     native: bool,
 ) -> dict[Key, Callable[[], Rate]]:
-    """What is measured, and how."""
-    most, contestants = max(num_workers), dict[Key, Callable[[], Rate]]()
+    """The measurement for each key."""
+    largest, contestants = max(num_workers), dict[Key, Callable[[], Rate]]()
     for n in num_workers:
         contestants["emulator", n] = partial(emulator_rate, n, seconds)
         contestants["rollout", n] = partial(rollout_rate, config, state.policy, n, seconds)
@@ -151,9 +155,9 @@ def _contestants(
         if native:
             start = partial(start_worker, kernels=ONE_THREAD)
             contestants["native", n] = partial(_train, config, state, n, seconds, start)
-    played_by_all = state.policy, config.frame_skip
-    contestants["tutorial", most] = partial(tutorial_rate, *played_by_all, most, seconds)
-    contestants["classic", 1] = partial(classic_rate, *played_by_all, seconds)
+    game = state.policy, config.frame_skip
+    contestants["tutorial", largest] = partial(tutorial_rate, *game, largest, seconds)
+    contestants["classic", 1] = partial(classic_rate, *game, seconds)
     return contestants
 
 
@@ -165,22 +169,25 @@ def simulate(
     address: str | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> list[Simulation]:
-    """Find how many workers one learner can serve, with workers that only wait.
+    """Measure how many workers one learner can serve, with simulated workers.
 
-    An update sums as many episodes as there are workers, so that none waits for the schedule.
+    The batch size equals the number of workers, so that no worker waits for the schedule.
 
     Args:
         workers: numbers of simulated workers.
-        seconds: how long each is measured, at least.
-        checkpoint: whose policy's episode they pretend to play; None: the initial one's.
-        address: of a Ray cluster; None: this machine.
-        progress: told what is being measured.
+        seconds: minimum duration of each measurement.
+        checkpoint: the policy whose episodes they simulate; None: the initial policy.
+        address: address of a Ray cluster; None: this machine.
+        progress: called with a description of each measurement.
+
+    Returns:
+        A simulation for each number of workers.
 
     Raises:
         UsageError: there is nothing at ``checkpoint``.
-        RunError: it cannot be read, or nobody answers at the address.
+        RunError: the checkpoint cannot be read, or no cluster answers at ``address``.
     """
-    config, state = _standing_still(checkpoint)
+    config, state = _measured_state(checkpoint)
     env = PongEnv(**config.env_settings())
     played = [rollout(env, state.policy, config, episode) for episode in range(_PLAYED)]
     simulations = []
@@ -206,9 +213,9 @@ def _simulation(workers: int, played: list[EpisodeResult], rate: Rate) -> Simula
     )
 
 
-def _standing_still(checkpoint: str | Path | None) -> tuple[TrainConfig, TrainingState]:
-    """The settings and the weights to measure with."""
-    config = preset("karpathy")  # 4 frames a step, as the classic script
+def _measured_state(checkpoint: str | Path | None) -> tuple[TrainConfig, TrainingState]:
+    """The settings and weights that are measured."""
+    config = preset("karpathy")  # 4 frames per step, like the classic script
     state = TrainingState.initial(config)
     if checkpoint is not None:
         loaded = load_policy(checkpoint)
@@ -217,13 +224,13 @@ def _standing_still(checkpoint: str | Path | None) -> tuple[TrainConfig, Trainin
         state = TrainingState({0: loaded.policy}, cache, Progress())
     if config.crop != TrainConfig.crop or len(config.actions) != 2:
         raise UsageError(
-            f"{checkpoint}: the classic way plays UP and DOWN and sees rows 35 to 195 whole; "
-            "this policy does not"
+            f"{checkpoint}: the benchmark's classic player needs a policy with two actions that "
+            "sees all of rows 35 to 195; this policy differs"
         )
     endless: dict[str, Any] = dict.fromkeys(STOP_CONDITIONS)
     config = replace(
         config,
-        learning_rate=_STANDING_STILL,
+        learning_rate=_FROZEN,
         batch_size=10,
         policy_lag=1,
         checkpoint_every=25,
@@ -242,7 +249,7 @@ def _train(
     pool = _CountingPool(config, workers, start=start)
     with pool:
         _watch_training(config, state, pool, seconds)
-    # Before a worker's first episode it waited for the start.
+    # A worker's first episode is left out: it includes the wait for the start.
     games = pool.finished[workers:]
     played = sum(game.seconds for game in games)
     worked = played + sum(game.waited_seconds for game in games)
@@ -256,7 +263,7 @@ def _train(
 
 
 class _CountingPool(RayWorkerPool):
-    """Remembers every episode, so that whole episodes are counted with the time they took."""
+    """Records every episode, so that only whole episodes and their time are counted."""
 
     def __init__(
         self, config: TrainConfig, workers: int, start: Callable[[TrainConfig], Worker]
@@ -265,7 +272,7 @@ class _CountingPool(RayWorkerPool):
         self.finished: list[EpisodeStats] = []
 
     def poll(self, timeout: float, deadline: float) -> list[PoolEvent]:
-        """:meth:`RayWorkerPool.poll`."""
+        """See :meth:`RayWorkerPool.poll`."""
         events = super().poll(timeout, deadline)
         self.finished += [event.stats for event in events if isinstance(event, EpisodeDone)]
         return events
@@ -274,7 +281,7 @@ class _CountingPool(RayWorkerPool):
 def _watch_training(
     config: TrainConfig, state: TrainingState, pool: RayWorkerPool, seconds: float
 ) -> list[UpdateRecord]:
-    """Run the whole training loop, metrics and checkpoints included, when the workers are ready."""
+    """Run the full training loop, with metrics and checkpoints, once the workers are ready."""
     while pool.starting:
         pool.poll(1.0, config.hang_seconds)
     with tempfile.TemporaryDirectory() as folder:
@@ -286,12 +293,12 @@ def _watch_training(
         try:
             learner.run(lambda: len(watch.records) > 1 and time.perf_counter() - begin > seconds)
         finally:
-            learner.wait()  # else a checkpoint would be written into a folder that goes away
+            learner.wait()  # a checkpoint may still be being written to the temporary folder
     return watch.records
 
 
 def _rate(records: list[UpdateRecord]) -> Rate:
-    """From the first update, when all is under way, to the last."""
+    """The rate from the first update, when all workers are busy, to the last."""
     first, last = records[0], records[-1]
     return Rate(
         last.episodes - first.episodes,
@@ -320,14 +327,14 @@ def _row(key: Key, rates: dict[Key, list[Rate]]) -> Row:
 
 
 def _median(values: Iterable[float | None]) -> float | None:
-    """Of the values that were measured; None if none was."""
+    """Median of the measured values; None if there are none."""
     measured = [value for value in values if value is not None]
     return statistics.median(measured) if measured else None
 
 
 def _ratio(rates: dict[Key, list[Rate]], key: Key, reference: Key) -> float:
-    """Median over the rounds of the ratio of frames per second; 1 without a reference."""
+    """Median ratio of frames per second over the rounds; 1 without a reference."""
     return statistics.median(
-        (one.frames / one.seconds) / (other.frames / other.seconds)
-        for one, other in zip(rates[key], rates.get(reference, rates[key]), strict=True)
+        (rate.frames / rate.seconds) / (base.frames / base.seconds)
+        for rate, base in zip(rates[key], rates.get(reference, rates[key]), strict=True)
     )

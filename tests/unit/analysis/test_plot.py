@@ -93,7 +93,9 @@ def test_groups_differ_in_what_a_run_computes_and_not_in_the_seed() -> None:
     }
     named = group_curves(curves, ("one", "two", "three", "four"))
     assert [group.label for group in named] == ["one", "two", "three", "four"]
-    with pytest.raises(UsageError, match="label: 1 given, 4 needed, one per group of runs: a c; b d"):
+    with pytest.raises(
+        UsageError, match="label: 1 given, 4 needed, one per group of runs: a c; b d"
+    ):
         group_curves(curves, ("one",))
 
 
