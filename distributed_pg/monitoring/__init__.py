@@ -1,4 +1,4 @@
-"""Whoever watches a run: the terminal, TensorBoard, other sinks.
+"""Shows a run in the terminal, a notebook, TensorBoard and other sinks.
 
-None of it can harm the training.
+A failure in here never stops the training.
 """

@@ -1,7 +1,7 @@
-"""Draw a run's progress in a thread of its own; training never waits for a terminal.
+"""Draws a run's progress in a separate thread; training never waits for a terminal.
 
-A terminal may be closed or stopped with Ctrl-S, the reader of a pipe may be gone or asleep, the
-disk that takes a log may be full. The run goes on.
+A terminal may be closed or stopped with Ctrl-S, the reader of a pipe may exit or hang, and the disk
+with the log may be full. The run continues.
 """
 
 import threading
@@ -18,18 +18,18 @@ from distributed_pg.monitoring.streams import OutputError
 from distributed_pg.storage.metrics import UpdateRecord
 
 REFRESH_SECONDS = 0.5
-"""Time between two drawings of what moves by itself."""
+"""Time between two refreshes of the live parts."""
 CLOSE_SECONDS = 5.0
-"""How long the terminal may take to show the last lines."""
+"""Time the terminal has to show the last lines."""
 _MOST_WAITING = 10_000
-"""Lines and updates that wait for a terminal that is stopped; then the oldest go."""
+"""Lines and updates queued for a stopped terminal; beyond that the oldest are dropped."""
 
 
 class Display(Protocol):
-    """Draws; all calls come from one thread."""
+    """Draws a run; all calls come from one thread."""
 
     def __enter__(self) -> "Display":
-        """Begin to show."""
+        """Start drawing."""
 
     def __exit__(
         self,
@@ -37,43 +37,43 @@ class Display(Protocol):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Show the last figures and lines, unless the run failed."""
+        """Show the final numbers and lines, unless the run failed."""
 
     def message(self, text: str) -> None:
-        """Show one line that stays."""
+        """Print one permanent line."""
 
     def updated(self, record: UpdateRecord) -> None:
-        """Show the run after an update."""
+        """Show the run's state after an update."""
 
     def refresh(self) -> None:
-        """Draw anew what moves."""
+        """Redraw the live parts."""
 
     def conclude(self, lines: Sequence[str]) -> None:
-        """Have these lines come last."""
+        """Set the lines to print at the end."""
 
 
 class DisplayThread:
-    """A :class:`distributed_pg.training.learner.Reporter` that has a display show the run.
+    """A :class:`distributed_pg.monitoring.reporter.Reporter` that runs a display in a thread.
 
     Args:
-        display: drawn from the time of entering to that of leaving the ``with`` block.
-        warn: told in one line when the display fails, which is then given up.
+        display: draws while the ``with`` block runs.
+        warn: called with one line when the display fails and is closed.
     """
 
     def __init__(self, display: Display, warn: Callable[[str], None]) -> None:
         self._display = display
         self._warn = warn
-        self._news = threading.Condition()  # guards all that follows
+        self._changed = threading.Condition()  # guards the fields below
         self._calls: deque[Callable[[], None]] = deque(maxlen=_MOST_WAITING)
         self._ended = False
         self._outcome: tuple[
             type[BaseException] | None, BaseException | None, TracebackType | None
         ] = (None, None, None)
-        # A daemon: a terminal that hangs does not keep the process from ending.
+        # A daemon thread: a hanging terminal must not keep the process alive.
         self._thread = threading.Thread(target=self._work, name="display", daemon=True)
 
     def __enter__(self) -> "DisplayThread":
-        """Begin to show."""
+        """Start the thread."""
         self._thread.start()
         return self
 
@@ -83,34 +83,34 @@ class DisplayThread:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Show what is left to show, for :data:`CLOSE_SECONDS` at most."""
-        with self._news:
+        """Show what is still queued, for :data:`CLOSE_SECONDS` at most."""
+        with self._changed:
             self._outcome = kind, error, trace
             self._ended = True
-            self._news.notify()
+            self._changed.notify()
         self._thread.join(CLOSE_SECONDS)
 
     @property
     def hangs(self) -> bool:
-        """Whether the terminal has not taken the last lines in time."""
+        """Whether the terminal failed to show the last lines in time."""
         return self._ended and self._thread.is_alive()
 
     def message(self, text: str) -> None:
-        """Have one line shown."""
+        """Queue one permanent line."""
         self._put(partial(self._display.message, text))
 
     def updated(self, record: UpdateRecord) -> None:
-        """Have the run shown after an update."""
+        """Queue an update."""
         self._put(partial(self._display.updated, record))
 
     def conclude(self, lines: Sequence[str]) -> None:
-        """Have these lines come last."""
+        """Queue the lines to print at the end."""
         self._put(partial(self._display.conclude, lines))
 
     def _put(self, call: Callable[[], None]) -> None:
-        with self._news:
+        with self._changed:
             self._calls.append(call)
-            self._news.notify()
+            self._changed.notify()
 
     def _work(self) -> None:
         try:
@@ -120,16 +120,16 @@ class DisplayThread:
             self._display.__exit__(*self._outcome)
         except OutputError as error:
             self._give_up(str(error))
-        # What a terminal's library may raise is not the run's concern; the user is told of it.
+        # Whatever a terminal library raises must not end the run; the user gets a warning.
         except Exception as error:  # noqa: BLE001
             self._give_up(f"the display failed ({type(error).__name__}: {one_line(error)})")
 
     def _draw(self) -> bool:
-        """Draw what has come within :data:`REFRESH_SECONDS`; whether to go on."""
+        """Draw what arrives within :data:`REFRESH_SECONDS`; return whether to continue."""
         refresh_at = time.monotonic() + REFRESH_SECONDS
         while (left := refresh_at - time.monotonic()) > 0:
-            with self._news:
-                self._news.wait_for(lambda: self._calls or self._ended, left)
+            with self._changed:
+                self._changed.wait_for(lambda: self._calls or self._ended, left)
                 if not self._calls and self._ended:
                     return False
                 call = self._calls.popleft() if self._calls else None
@@ -139,9 +139,9 @@ class DisplayThread:
         return True
 
     def _give_up(self, reason: str) -> None:
-        with self._news:
+        with self._changed:
             ended, outcome = self._ended, self._outcome
             self._calls = deque(maxlen=0)
         self._warn(reason if ended else f"{reason}; training goes on without it")
         with suppress(OutputError):
-            self._display.__exit__(*outcome)  # gives back what it took of the terminal
+            self._display.__exit__(*outcome)  # restores the terminal

@@ -1,7 +1,7 @@
-"""Where the lines go that the package writes to its log: what the user should know.
+"""Routes the package's log, which holds what the user should know.
 
-The package logs as libraries do, to loggers below ``distributed_pg`` and without a handler. The
-command line shows the lines, and so does the progress of :func:`distributed_pg.train`.
+Like other libraries, the package logs to loggers below ``distributed_pg`` without a handler. The
+command line shows the lines, and so does the progress display of :func:`distributed_pg.train`.
 """
 
 import logging
@@ -12,7 +12,7 @@ LOGGER = logging.getLogger("distributed_pg")
 
 
 class _LineHandler(logging.Handler):
-    """Hands each line on."""
+    """Passes each line to a function."""
 
     def __init__(self, show: Callable[[str], None]) -> None:
         super().__init__(logging.INFO)
@@ -24,23 +24,24 @@ class _LineHandler(logging.Handler):
 
 @contextmanager
 def log_shown_by(show: Callable[[str], None]) -> Iterator[None]:
-    """Have ``show`` called with each line of the log, and nobody else, within the ``with`` block.
+    """Send each log line to ``show``, and to no other handler, within the ``with`` block.
 
-    It may be called by any thread.
+    Args:
+        show: called with each line, from any thread.
     """
-    before = LOGGER.handlers[:], LOGGER.level, LOGGER.propagate
+    previous = LOGGER.handlers[:], LOGGER.level, LOGGER.propagate
     LOGGER.handlers[:] = [_LineHandler(show)]
     LOGGER.setLevel(logging.INFO)
     LOGGER.propagate = False
     try:
         yield
     finally:
-        LOGGER.handlers[:], level, LOGGER.propagate = before
+        LOGGER.handlers[:], level, LOGGER.propagate = previous
         LOGGER.setLevel(level)
 
 
 def is_log_handled() -> bool:
-    """Whether the program that uses this package says where its log goes."""
+    """Whether the program that uses this package has configured a handler for its log."""
     logger: logging.Logger | None = LOGGER
     while logger is not None:
         if any(not isinstance(handler, logging.NullHandler) for handler in logger.handlers):

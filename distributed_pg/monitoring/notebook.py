@@ -1,4 +1,4 @@
-"""Shows a run in a notebook: a panel that is drawn anew in its cell, and lines above it."""
+"""Shows a run in a notebook: a panel that is redrawn in its cell, and log lines."""
 
 import html
 import io
@@ -17,55 +17,55 @@ _STYLE = "line-height: 1.2; font-family: Menlo, 'DejaVu Sans Mono', Consolas, mo
 
 
 def in_notebook() -> bool:
-    """Whether this process is a notebook's kernel."""
+    """Whether this process is a notebook kernel."""
     ipython = sys.modules.get("IPython")
     shell: Any = ipython.get_ipython() if ipython else None
     return shell is not None and hasattr(shell, "kernel")
 
 
 class NotebookDisplay:
-    """A :class:`distributed_pg.monitoring.display_thread.Display` for the cell that runs now.
+    """A :class:`distributed_pg.monitoring.display_thread.Display` for the running cell.
 
     Args:
-        panel: what is shown of the run.
+        panel: the run's panel.
     """
 
     def __init__(self, panel: RunPanel) -> None:
-        # Only kernels have it, and they have it loaded.
+        # Only notebook kernels have IPython, and they have it loaded.
         self._html = sys.modules["IPython"].display.HTML
         self._panel = panel
-        self._cell = sys.modules["IPython"].display.display(self._drawn(), display_id=True)
+        self._cell = sys.modules["IPython"].display.display(self._rendered(), display_id=True)
 
     def __enter__(self) -> "NotebookDisplay":
-        """Nothing to begin: the panel is there already."""
+        """Do nothing: the panel is already shown."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leave the last figures in the cell."""
+        """Leave the final numbers in the cell."""
         self.refresh()
 
     def message(self, text: str) -> None:
-        """Show one line that stays."""
+        """Print one permanent line."""
         print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)  # noqa: T201
 
     def updated(self, record: UpdateRecord) -> None:
-        """Show the run after an update."""
+        """Show the run's state after an update."""
         self._panel.updated(record)
 
     def refresh(self) -> None:
-        """Draw the panel anew."""
-        self._cell.update(self._drawn())
+        """Redraw the panel."""
+        self._cell.update(self._rendered())
 
     def conclude(self, lines: Sequence[str]) -> None:
-        """Show these lines below."""
+        """Print the lines."""
         for line in lines:
             print(line, flush=True)  # noqa: T201
 
-    def _drawn(self) -> Any:
-        paper = Console(
+    def _rendered(self) -> Any:
+        console = Console(
             file=io.StringIO(), record=True, width=_WIDTH, force_terminal=True, highlight=False
         )
-        paper.print(self._panel)
+        console.print(self._panel)
         style = html.escape(_STYLE)
         code = f'<pre style="{style}">{{code}}</pre>'
-        return self._html(paper.export_html(inline_styles=True, code_format=code))
+        return self._html(console.export_html(inline_styles=True, code_format=code))

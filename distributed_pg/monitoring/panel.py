@@ -1,4 +1,4 @@
-"""What is shown of a run: its figures and its curve as a panel, or one line of them."""
+"""Presents a run's numbers and curve as a panel, or its numbers as one line."""
 
 import time
 from collections.abc import Sequence
@@ -20,11 +20,11 @@ _CURVE_STYLE = "green"  # legible on light and on dark
 
 
 class RunPanel:
-    """The run as it stands after the last update; rich can print it.
+    """The run's state after the last update, as a rich renderable.
 
     Args:
         config: the run's settings, for the stop conditions.
-        history: running means of the updates before, where a run is resumed.
+        history: running means of earlier updates if the run is resumed.
     """
 
     def __init__(self, config: TrainConfig, history: Sequence[float] = ()) -> None:
@@ -32,16 +32,16 @@ class RunPanel:
         self._means = list(history)
         self._begin = time.monotonic()
         self.record: UpdateRecord | None = None
-        """Of the last update; None before the first."""
+        """Record of the last update; None before the first."""
 
     def updated(self, record: UpdateRecord) -> None:
-        """An update was made."""
+        """Take the record of an update."""
         self.record = record
         if record.running_mean is not None:
             self._means.append(record.running_mean)
 
     def line(self, record: UpdateRecord) -> str:
-        """The run after an update in one line, with the time of day."""
+        """The run's state after an update as one line, with the time of day."""
         return (
             f"{time.strftime('%H:%M:%S')} update {record.update} episodes {record.episodes} "
             f"running mean {_reward(record.running_mean)} last 100 {_reward(record.mean_100)} "
@@ -51,7 +51,7 @@ class RunPanel:
         )
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> list[RenderableType]:
-        """Figures and curve, or what is waited for."""
+        """The numbers and the curve, or what the run is waiting for."""
         if self.record is None:
             waited = time.monotonic() - self._begin
             return [Text(f"Starting the workers and playing the first batch ({waited:.0f} s)")]
@@ -94,7 +94,7 @@ class RunPanel:
         ]
 
     def _left(self, record: UpdateRecord) -> str:
-        """What is left to the stop condition that is nearest, as far as it can be told."""
+        """Time left to the nearest stop condition if it can be estimated, else a description."""
         config, seconds = self._config, []
         if config.stop_episodes is not None and record.episodes_per_hour > 0:
             missing = max(0, config.stop_episodes - record.episodes)
@@ -114,7 +114,7 @@ class RunPanel:
 
 
 def past_means(config: TrainConfig) -> list[float]:
-    """The running means of a run that goes on in a folder; none where it is kept elsewhere."""
+    """The running means of a run resumed from a local folder; empty for any other run."""
     if config.resume is None:
         return []
     try:
@@ -122,7 +122,7 @@ def past_means(config: TrainConfig) -> list[float]:
         means = [record["running_mean"] for record in records]
         return [float(mean) for mean in means if mean is not None]
     except (OSError, ValueError, TypeError, LookupError):
-        return []  # damaged lines are the run's concern; here the curve only begins anew
+        return []  # the run reports damaged lines; the curve just starts afresh
 
 
 def _reward(value: float | None) -> str:

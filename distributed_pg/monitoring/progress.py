@@ -1,4 +1,4 @@
-"""How a run is shown that a program or a notebook starts, unless it says otherwise."""
+"""The default display for runs started by a program or a notebook."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -17,12 +17,12 @@ from distributed_pg.monitoring.terminal import TrainDisplay
 
 @contextmanager
 def shown(reporter: Reporter | Literal["auto"] | None, config: TrainConfig) -> Iterator[Reporter]:
-    """The reporter of a run, for the time of the ``with`` block.
+    """Yield the reporter of a run within the ``with`` block.
 
     Args:
-        reporter: a reporter; ``"auto"``: one that shows a table in a notebook, and elsewhere a
-            line now and then on standard output, with the lines of the package's log if the program
-            has not said where they go; None: one that shows nothing.
+        reporter: a reporter, ``"auto"`` or None, which shows nothing. ``"auto"`` shows a table in a
+            notebook and occasional lines on standard output elsewhere. It includes the package's
+            log unless the program handles it.
         config: the run's settings.
     """
     if reporter != "auto":

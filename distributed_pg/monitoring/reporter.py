@@ -1,4 +1,4 @@
-"""Who is told of every update: whoever shows the run, and what may end it."""
+"""The interfaces that receive every update: reporters, which show the run, and callbacks."""
 
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
@@ -7,10 +7,10 @@ from distributed_pg.storage.metrics import UpdateRecord
 
 
 class Reporter(Protocol):
-    """Whoever shows the run to the user."""
+    """Shows the run to the user."""
 
     def updated(self, record: UpdateRecord) -> None:
-        """An update was made."""
+        """Take the record of an update."""
 
 
 class NullReporter:
@@ -21,5 +21,5 @@ class NullReporter:
 
 
 Callback: TypeAlias = Callable[[UpdateRecord], bool | None]
-"""Called with the record of every update. If it returns True, the run stops after this update, as
-if a stop condition held. What it raises ends the run as well; the update is saved either way."""
+"""Called with the record of every update. Returning True stops the run after this update, like a
+stop condition. An exception also ends the run. The update is saved either way."""

@@ -1,4 +1,4 @@
-"""Hand a run's records on to whatever shows them elsewhere; training never waits for that."""
+"""Feeds a run's records to external sinks; training never waits for them."""
 
 import logging
 import queue
@@ -15,30 +15,30 @@ from distributed_pg.storage.metrics import UpdateRecord
 _LOG = logging.getLogger(__name__)
 
 QUEUED = 256
-"""Records that may wait for a sink; one that leaves more waiting is given up."""
+"""Maximum number of records queued for a sink; a sink that exceeds it is dropped."""
 CLOSE_SECONDS = 5.0
-"""How long all sinks together may take to finish at the end of the run."""
+"""Time that all sinks together have to finish at the end of the run."""
 
 
 class Sink(Protocol):
     """Takes the record of every update.
 
-    It is made, called and closed in a thread of its own. Whatever it raises ends it, not the run.
+    A sink is created, called and closed in its own thread. An exception ends the sink, not the run.
     """
 
     def write(self, record: UpdateRecord) -> None:
-        """An update was made."""
+        """Write the record of an update."""
 
     def close(self) -> None:
-        """There will be no more; also called after a failure."""
+        """Release all resources; also called after a failure."""
 
 
 class Sinks:
-    """A reporter that hands every record to sinks too.
+    """A reporter that passes every record to sinks and to another reporter.
 
     Args:
-        sinks: what makes each sink, by the name that the user knows it by.
-        reporter: whom it stands before.
+        sinks: functions that create the sinks, by the name shown to the user.
+        reporter: the other reporter.
     """
 
     def __init__(self, sinks: Mapping[str, Callable[[], Sink]], reporter: Reporter) -> None:
@@ -46,7 +46,7 @@ class Sinks:
         self._feeds = {name: _Feed(name, make) for name, make in sinks.items()}
 
     def __enter__(self) -> "Sinks":
-        """Begin."""
+        """Do nothing: the sinks have started already."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -54,38 +54,38 @@ class Sinks:
         end_by = time.monotonic() + CLOSE_SECONDS
         self._put(None)
         for name, feed in self._feeds.items():
-            self._tell(name, feed.join(end_by))
+            self._warn(name, feed.join(end_by))
 
     def updated(self, record: UpdateRecord) -> None:
-        """Pass it on, to the sinks too."""
+        """Pass the record to the sinks and the reporter."""
         self._put(record)
         self._reporter.updated(record)
 
     def _put(self, record: UpdateRecord | None) -> None:
         failed = {name: feed.put(record) for name, feed in self._feeds.items()}
         for name, reason in failed.items():
-            if self._tell(name, reason):
+            if self._warn(name, reason):
                 del self._feeds[name]
 
-    def _tell(self, name: str, reason: str | None) -> bool:
+    def _warn(self, name: str, reason: str | None) -> bool:
         if reason is not None:
             _LOG.warning(f"{name}: {reason}; the run goes on without it")
         return reason is not None
 
 
 class _Feed:
-    """The thread of one sink, and what waits for it. The methods say what is wrong, or None."""
+    """The thread and the queue of one sink. Methods return why the sink failed, or None."""
 
     def __init__(self, name: str, make: Callable[[], Sink]) -> None:
         self._make = make
         self._records: queue.Queue[UpdateRecord | None] = queue.Queue(QUEUED)
         self._error: str | None = None
-        # A daemon: a sink that hangs does not keep the process from ending.
+        # A daemon thread: a hanging sink must not keep the process alive.
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
     def put(self, record: UpdateRecord | None) -> str | None:
-        """Have a record written; None: close the sink."""
+        """Queue a record; None closes the sink."""
         if self._error is not None:
             return self._error
         try:
@@ -95,7 +95,7 @@ class _Feed:
         return None
 
     def join(self, end_by: float) -> str | None:
-        """Wait until the sink is closed, or it is ``end_by``."""
+        """Wait until the sink is closed or the time is ``end_by``."""
         self._thread.join(max(0.0, end_by - time.monotonic()))
         return "has not finished in time" if self._thread.is_alive() else self._error
 
@@ -104,7 +104,7 @@ class _Feed:
             with closing(self._make()) as sink:
                 while (record := self._records.get()) is not None:
                     sink.write(record)
-        # A sink reaches for disks, libraries and daemons that are not the run's; whatever may
-        # happen to it there, it must not happen to the run. The user is told what it was.
+        # A sink depends on disks, libraries and daemons outside the run. Whatever goes wrong there
+        # must not affect the run; the user gets a warning.
         except Exception as error:  # noqa: BLE001
             self._error = f"{type(error).__name__}: {one_line(error)}"

@@ -1,7 +1,7 @@
-"""Standard output and standard error, whatever becomes of those who read them.
+"""Makes standard output and standard error safe to write to, whatever happens to their readers.
 
-A reader may go, a disk may fill up, a terminal may be closed or unable to show a character. Nothing
-of that may harm a run, or show up as a traceback.
+A reader may exit, a disk may fill up, a terminal may be closed or unable to show a character. None
+of this may harm a run or cause a traceback.
 """
 
 import errno
@@ -21,15 +21,17 @@ class OutputError(RunError):
     def __init__(self, error: OSError) -> None:
         reason = error.strerror or one_line(error)
         super().__init__(f"standard output cannot be written ({reason})")
-        # Windows says EINVAL of a pipe that nobody reads.
+        # Windows reports EINVAL for a pipe without a reader.
         gone = errno.EINVAL if sys.platform == "win32" else errno.EPIPE
         self.reader_gone = error.errno == gone
 
 
 class _Stream:
-    """A text stream that says in an OutputError that it cannot be written.
+    """A text stream that raises OutputError when it cannot be written.
 
-    Everything but writing is left to ``stream``. ``forgiving``: it loses the text instead.
+    Args:
+        stream: the stream to wrap; everything except writing is delegated to it.
+        forgiving: drop the text instead of raising.
     """
 
     def __init__(self, stream: TextIO, *, forgiving: bool) -> None:
@@ -63,14 +65,14 @@ class _Stream:
 
 @contextmanager
 def checked_streams() -> Iterator[None]:
-    """Have ``sys.stdout`` raise OutputError, and ``sys.stderr`` lose what nobody can read.
+    """Make ``sys.stdout`` raise OutputError, and ``sys.stderr`` drop text, on a failed write.
 
-    Characters that a terminal's encoding lacks are replaced. Whoever could not write the first time
-    writes to nowhere from then on.
+    Characters missing from the terminal's encoding are replaced. After its first failed write, a
+    stream discards everything.
     """
     _fill_descriptors()
     before = sys.stdout, sys.stderr
-    # Python has none where the descriptor was closed.
+    # A stream is None if its descriptor was closed.
     out, error = (stream or io.StringIO() for stream in before)
     for stream in (out, error):
         if isinstance(stream, io.TextIOWrapper):
@@ -84,13 +86,13 @@ def checked_streams() -> Iterator[None]:
 
 
 def abandon(stream: TextIO) -> None:
-    """Have what was written to ``stream``, and what will be, go nowhere.
+    """Discard what ``stream`` still buffers and whatever is written to it later.
 
-    Otherwise Python would try it again at its end, and complain.
+    Otherwise Python would retry the write at exit and print an error.
     """
     try:
         descriptor = stream.fileno()
-    except (OSError, ValueError):  # no file of the system's, or closed
+    except (OSError, ValueError):  # has no descriptor, or is closed
         return
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, descriptor)
@@ -98,11 +100,11 @@ def abandon(stream: TextIO) -> None:
 
 
 def _fill_descriptors() -> None:
-    """Let 0, 1 and 2 lead to nowhere where they are closed.
+    """Open the null device on descriptors 0, 1 and 2 if they are closed.
 
-    Else the next file that is opened, a checkpoint maybe, would get the number, and with it what
-    Ray prints.
+    Otherwise the next file opened, perhaps a checkpoint, would get that number and receive what Ray
+    prints.
     """
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:  # the lowest number that is free
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:  # takes the lowest free number
         os.set_inheritable(descriptor, True)
     os.close(descriptor)

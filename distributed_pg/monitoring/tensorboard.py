@@ -1,4 +1,4 @@
-"""Write a run's records as TensorBoard's event files."""
+"""Writes a run's records as TensorBoard event files."""
 
 import re
 import socket
@@ -12,7 +12,7 @@ from tensorboardX.record_writer import RecordWriter
 from distributed_pg.storage.metrics import UpdateRecord
 
 FOLDER = "tensorboard"
-"""Where the event files are, in the run's folder."""
+"""Folder of the event files within the run's folder."""
 SCALARS = {
     "reward/running_mean": "running_mean",
     "reward/mean_100": "mean_100",
@@ -28,21 +28,21 @@ SCALARS = {
     "speed/update_seconds": "update_seconds",
     "speed/policy_lag": "policy_lag",
 }
-"""Each tag and the field of :class:`UpdateRecord` that it shows; step: the episodes so far."""
+"""Each tag and its field of :class:`UpdateRecord`. The step is the number of episodes so far."""
 EPISODE_REWARD, EPISODE_LENGTH = "reward/episode", "policy/episode_length"
-"""Tags that have a value for each episode; their step is its number, from 1."""
+"""Tags with a value per episode. The step is the episode's number, from 1."""
 
 
 class TensorBoardSink:
-    """A :class:`distributed_pg.monitoring.sinks.Sink`.
+    """A :class:`distributed_pg.monitoring.sinks.Sink` for TensorBoard.
 
-    It writes events itself, not through tensorboardX's SummaryWriter: that one has a thread of its
-    own, in which a full disk goes unheard, and names its files by the clock alone.
+    It does not use tensorboardX's SummaryWriter, which writes in its own thread, where a full disk
+    goes unnoticed, and names its files by the clock alone.
 
     Args:
         run: the run's folder.
-        episodes: after how many episodes the run goes on. Events of later ones, which a process
-            that was killed may have left, are hidden by the new ones.
+        episodes: episodes done when the run starts or resumes. The new events hide those of later
+            episodes, which a killed process may have left.
 
     Raises:
         OSError: the folder cannot be written.
@@ -58,7 +58,7 @@ class TensorBoardSink:
         self._records.flush()
 
     def write(self, record: UpdateRecord) -> None:
-        """:meth:`distributed_pg.monitoring.sinks.Sink.write`."""
+        """See :meth:`distributed_pg.monitoring.sinks.Sink.write`."""
         first = record.episodes - len(record.rewards) + 1
         games = zip(record.rewards, record.lengths, strict=True)
         for episode, (reward, length) in enumerate(games, first):
@@ -67,7 +67,7 @@ class TensorBoardSink:
         self._records.flush()
 
     def close(self) -> None:
-        """:meth:`distributed_pg.monitoring.sinks.Sink.close`."""
+        """See :meth:`distributed_pg.monitoring.sinks.Sink.close`."""
         self._records.close()
 
     def _add(self, step: int, scalars: dict[str, float | None]) -> None:
@@ -83,12 +83,12 @@ class TensorBoardSink:
 
 
 def _new_file(folder: Path) -> Path:
-    """A name for an event file that sorts behind all that are there.
+    """A path for an event file whose name sorts after all existing ones.
 
-    TensorBoard reads the files in the order of their names, which else begin with the second in
-    which they were made. But the clock may be set back, and a run may be resumed within a second.
+    TensorBoard reads files in the order of their names, which usually start with their time of
+    creation in seconds. But the clock may be set back, and a run may be resumed within a second.
     """
-    made = [re.match(r"events\.part(\d+)\.", path.name) for path in folder.iterdir()]
-    part = 1 + max((int(found[1]) for found in made if found), default=0)
-    # "part" sorts behind the "out" with which the names of other writers go on.
+    matches = [re.match(r"events\.part(\d+)\.", path.name) for path in folder.iterdir()]
+    part = 1 + max((int(match[1]) for match in matches if match), default=0)
+    # "part" sorts after the "out" that other writers put in its place.
     return folder / f"events.part{part:06}.out.tfevents.{int(time()):010}.{socket.gethostname()}"

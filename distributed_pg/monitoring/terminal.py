@@ -1,4 +1,4 @@
-"""Shows a run in the terminal: a live panel with a curve, or plain lines where there is none."""
+"""Shows a run in the terminal: a live panel with a curve, or plain lines if output is no TTY."""
 
 import time
 from collections.abc import Sequence
@@ -12,43 +12,43 @@ from distributed_pg.monitoring.panel import RunPanel
 from distributed_pg.storage.metrics import UpdateRecord
 
 LINE_SECONDS = 10.0
-"""Time between two log lines at least."""
+"""Minimum time between two lines."""
 
 
 class QuietDisplay:
-    """A display that shows only what the user should know, not how the run goes."""
+    """A display that shows only the log, not the run's progress."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
 
     def __enter__(self) -> "QuietDisplay":
-        """Nothing to begin."""
+        """Do nothing."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Nothing to end."""
+        """Do nothing."""
 
     def message(self, text: str) -> None:
-        """Show one line."""
+        """Print one line."""
         self._console.print(f"{time.strftime('%H:%M:%S')} {text}", soft_wrap=True)
 
     def updated(self, record: UpdateRecord) -> None:
-        """Show nothing."""
+        """Do nothing."""
 
     def refresh(self) -> None:
-        """Nothing moves."""
+        """Do nothing."""
 
     def conclude(self, lines: Sequence[str]) -> None:
-        """Show nothing; what matters to a script the command prints itself."""
+        """Do nothing: the command itself prints what scripts need."""
 
 
 class TrainDisplay:
-    """A :class:`distributed_pg.monitoring.display_thread.Display`: a live panel, or log lines.
+    """A :class:`distributed_pg.monitoring.display_thread.Display`: a live panel, or plain lines.
 
     Args:
         console: where to write.
-        panel: what is shown of the run.
-        live: whether the panel moves; else there is a line now and then.
+        panel: the run's panel.
+        live: show the live panel instead of occasional lines.
     """
 
     def __init__(self, console: Console, panel: RunPanel, *, live: bool) -> None:
@@ -58,13 +58,15 @@ class TrainDisplay:
         self._concluding: Sequence[str] = ()
         self._live: Live | None = None
         if live:
-            drawn = self._live_panel
             self._live = Live(
-                console=console, get_renderable=drawn, auto_refresh=False, transient=True
+                console=console,
+                get_renderable=self._live_panel,
+                auto_refresh=False,
+                transient=True,
             )
 
     def __enter__(self) -> "TrainDisplay":
-        """Begin to show."""
+        """Start drawing."""
         if self._live:
             self._live.start(refresh=True)
         else:
@@ -77,7 +79,7 @@ class TrainDisplay:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Take the live panel away and leave the last figures on the screen."""
+        """Remove the live panel and print the final numbers, unless the run failed."""
         if self._live:
             self._live.stop()
         if self._panel.record and kind is None:
@@ -86,11 +88,11 @@ class TrainDisplay:
             self._console.print(line, soft_wrap=True)
 
     def message(self, text: str) -> None:
-        """Show one line that stays."""
+        """Print one permanent line."""
         self._show(Text(f"{time.strftime('%H:%M:%S')} {text}"))
 
     def updated(self, record: UpdateRecord) -> None:
-        """Show the run after an update."""
+        """Show the run's state after an update."""
         first = self._panel.record is None
         self._panel.updated(record)
         now = time.monotonic()
@@ -99,16 +101,16 @@ class TrainDisplay:
             self._show(self._panel.line(record))
 
     def refresh(self) -> None:
-        """Bring the live panel up to date."""
+        """Redraw the live panel."""
         if self._live:
             self._live.refresh()
 
     def conclude(self, lines: Sequence[str]) -> None:
-        """Have these lines come last, when the panel is taken away."""
+        """Set the lines to print at the end, after the panel is removed."""
         self._concluding = lines
 
-    def _show(self, what: RenderableType) -> None:
-        self._console.print(what, highlight=False, soft_wrap=not self._live)
+    def _show(self, content: RenderableType) -> None:
+        self._console.print(content, highlight=False, soft_wrap=not self._live)
 
     def _live_panel(self) -> RenderableType:
         if self._panel.record is None:
