@@ -1,4 +1,4 @@
 """The learner and its schedule: which episode is next, who plays it, what an update sums.
 
-Workers are behind the interface of a pool; that they are Ray actors is not known here.
+The learner sees workers only through the WorkerPool interface; nothing here depends on Ray.
 """

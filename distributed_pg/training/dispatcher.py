@@ -1,8 +1,7 @@
-"""Keeps the workers busy with the schedule's tasks, whatever becomes of the workers.
+"""Keeps the workers busy with the schedule's tasks, even when workers fail.
 
-An episode is a function of its task: whoever plays it, and however often, gives the same answer.
-So what is lost is given out again, and what takes too long is given to an idle worker as well; the
-first answer counts.
+An episode is a function of its task: every worker gets the same result, every time. So a lost
+episode is submitted again, and a slow one is also given to an idle worker. The first result counts.
 """
 
 import logging
@@ -19,24 +18,24 @@ from distributed_pg.training.worker_pool import EpisodeDone, EpisodeFailed, Work
 _LOG = logging.getLogger(__name__)
 
 MOST_FAILURES = 3
-"""How often an episode may fail for a reason of its own."""
+"""Number of times an episode may raise an exception before the run fails."""
 MOST_LOSSES = 20
-"""How many workers may be lost with the same episode before it is taken for the cause."""
+"""Number of workers lost while playing the same episode before it is considered the cause."""
 HUNG_EPISODES = 20.0
-"""A worker is not taken for hung before it was silent for this many usual episodes."""
+"""Minimum silence, in median episode times, before a worker is considered hung."""
 _RECENT = 100
 
 
 class Dispatcher:
-    """Gives out tasks and takes in what becomes of them.
+    """Submits tasks and collects their results.
 
     Args:
-        schedule: which episode is next.
+        schedule: determines the next episode.
         pool: the workers.
-        backup_after: an episode that takes this many times as long as the median of the last 100
-            is given to an idle worker too.
-        hang_seconds: a worker that is silent for so long is replaced.
-        clock: seconds, as :func:`time.monotonic` gives them.
+        backup_after: an episode that takes this many times the median of the last 100 is also given
+            to an idle worker.
+        hang_seconds: a worker that is silent for this long is replaced.
+        clock: returns seconds, like :func:`time.monotonic`.
     """
 
     def __init__(
@@ -53,31 +52,31 @@ class Dispatcher:
         self._backup_after = backup_after
         self._hang_seconds = hang_seconds
         self._clock = PolledClock(clock)
-        self._begun: dict[int, float] = {}  # when an episode was given out; the oldest comes first
+        self._submitted: dict[int, float] = {}  # episode -> submission time, oldest first
         self._recent: deque[float] = deque(maxlen=_RECENT)
-        self._usual = 0.0  # median of _recent
+        self._median_seconds = 0.0  # of _recent
         self._failures: Counter[int] = Counter()
         self._losses: Counter[int] = Counter()
 
     def hand_out(self) -> None:
-        """Give out tasks as long as there are some, and room for them."""
+        """Submit tasks while there are free tasks and workers for them."""
         while self._pool.can_submit(self._schedule.free_tasks):
             task = self._schedule.next_task()
             if task is None:
                 break
-            self._begun[task.episode] = self._clock()
+            self._submitted[task.episode] = self._clock()
             self._pool.submit(task)
-        if self._recent and self._begun and self._pool.idle:
+        if self._recent and self._submitted and self._pool.idle:
             self._back_up()
 
     def collect(self, timeout: float) -> list[EpisodeDone]:
-        """What workers have finished; wait at most ``timeout`` seconds for something to happen.
+        """Collect finished episodes; wait at most ``timeout`` seconds for an event.
 
         Raises:
-            RunError: an episode failed, or its worker was lost, too often.
+            RunError: an episode failed or lost its worker too often.
         """
         finished = []
-        deadline = max(self._hang_seconds, HUNG_EPISODES * self._usual)
+        deadline = max(self._hang_seconds, HUNG_EPISODES * self._median_seconds)
         for event in self._pool.poll(timeout, deadline):
             if isinstance(event, WorkerLost):
                 self._lost(event)
@@ -86,58 +85,58 @@ class Dispatcher:
             elif self._schedule.finish(event.task.episode):
                 self._forget(event.task.episode)
                 self._recent.append(event.seconds)
-                self._usual = statistics.median(self._recent)
+                self._median_seconds = statistics.median(self._recent)
                 finished.append(event)
         self._clock.poll()
-        if self._usual:
-            self._clock.judge_by(self._backup_after * self._usual)
+        if self._median_seconds:
+            self._clock.judge_by(self._backup_after * self._median_seconds)
         return finished
 
     def _back_up(self) -> None:
-        now, limit = self._clock(), self._backup_after * self._usual
-        for episode, begun in list(self._begun.items()):
-            if not self._pool.idle or now - begun <= limit:
+        now, limit = self._clock(), self._backup_after * self._median_seconds
+        for episode, submitted in list(self._submitted.items()):
+            if not self._pool.idle or now - submitted <= limit:
                 return
             task = self._schedule.backup_task(episode)
             if task is not None:
                 self._pool.submit(task)
                 _LOG.warning(
                     f"episode {episode} takes over {self._backup_after:g} times the usual "
-                    f"{self._usual:.1f} s: a second worker plays it too"
+                    f"{self._median_seconds:.1f} s: a second worker plays it too"
                 )
 
     def _lost(self, event: WorkerLost) -> None:
         episode = event.task.episode
-        self._losses[episode] += episode in self._begun
+        self._losses[episode] += episode in self._submitted
         if self._losses[episode] >= MOST_LOSSES:
             raise RunError(f"{_named(event.task)} lost {MOST_LOSSES} workers ({event.reason})")
         if self._schedule.lose(episode):
-            del self._begun[episode]
+            del self._submitted[episode]
             _LOG.warning(f"episode {episode} is played again ({event.reason})")
         else:
             _LOG.warning(f"episode {episode} lost a worker{self._other(episode)} ({event.reason})")
 
     def _failed(self, event: EpisodeFailed) -> None:
         episode = event.task.episode
-        self._failures[episode] += episode in self._begun
+        self._failures[episode] += episode in self._submitted
         if self._failures[episode] >= MOST_FAILURES:
             raise RunError(
                 f"{_named(event.task)} failed {MOST_FAILURES} times; the last time:\n"
                 f"{event.traceback}"
             )
         if self._schedule.lose(episode):
-            del self._begun[episode]
+            del self._submitted[episode]
             _LOG.warning(f"episode {episode} failed and is tried again ({event.reason})")
         else:
             _LOG.warning(f"episode {episode} failed{self._other(episode)} ({event.reason})")
 
     def _other(self, episode: int) -> str:
-        """Why the episode need not be given out again."""
-        playing = episode in self._begun
-        return f"; another worker {'plays it still' if playing else 'has played it'}"
+        """Say why the episode is not submitted again."""
+        playing = episode in self._submitted
+        return f"; another worker {'is still playing it' if playing else 'has played it'}"
 
     def _forget(self, episode: int) -> None:
-        self._begun.pop(episode, None)
+        self._submitted.pop(episode, None)
         self._failures.pop(episode, None)
         self._losses.pop(episode, None)
 

@@ -1,4 +1,4 @@
-"""The learner: sum gradients in order, update, broadcast, and again."""
+"""The learner: sums gradients in order, updates the weights and broadcasts them."""
 
 import logging
 import math
@@ -26,24 +26,24 @@ from distributed_pg.training.worker_pool import EpisodeDone, WorkerPool
 _LOG = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
-"""How long the learner waits for workers before it looks whether it was asked to stop."""
+"""Longest wait for workers before the learner checks again whether to stop."""
 _TOGETHER = 16
-"""Gradients added before the workers are looked after again."""
+"""Maximum number of gradients added before the workers are served again."""
 _RATE_UPDATES = 25
 
 
 class Learner:
-    """Trains with whatever plays the episodes.
+    """Trains a policy on episodes from a pool of workers.
 
     Args:
         config: the run's settings.
-        state: where to go on from.
+        state: the state to start from.
         pool: the workers.
-        run_dir: where metrics and checkpoints go.
-        reporter: told of every update.
-        saved: the checkpoint that holds ``state`` already.
-        clock: seconds, as :func:`time.monotonic` gives them.
-        callbacks: each is called after every update, and may end the run.
+        run_dir: the folder for metrics and checkpoints.
+        reporter: receives every update.
+        saved: the checkpoint that already holds ``state``.
+        clock: returns seconds, like :func:`time.monotonic`.
+        callbacks: called after every update; each may stop the run.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Learner:
         )
         self._callbacks = callbacks
         self._ended_by_callback = False
-        self._told_workers_wait = False
+        self._warned_of_idle_workers = False
         self._finished: dict[int, EpisodeDone] = {}
         self._batch: list[EpisodeStats] = []
         self._update_seconds = 0.0
@@ -90,7 +90,17 @@ class Learner:
         return self._state
 
     def run(self, stop_asked: Callable[[], bool]) -> bool:
-        """Train until a stop condition holds or a callback says so (True), or ``stop_asked()``."""
+        """Train until a stop condition, a callback or ``stop_asked`` ends the run.
+
+        Args:
+            stop_asked: polled at least once every :data:`POLL_SECONDS` while waiting for workers.
+
+        Returns:
+            False if ``stop_asked`` ended the run.
+
+        Raises:
+            RunError: an episode failed too often, or the gradient or weights are not finite.
+        """
         for version, policy in self._state.policies.items():
             self._pool.broadcast(version, policy)
         while not self._stop_reached():
@@ -100,7 +110,7 @@ class Learner:
             idle = not self._schedule.next_to_sum(1)
             for event in self._dispatcher.collect(POLL_SECONDS if idle else 0.0):
                 self._finished[event.task.episode] = event
-            # Workers get their next tasks before the learner turns to the gradients.
+            # Workers get their next tasks before the learner sums gradients.
             self._dispatcher.hand_out()
             begin = self._clock()
             self._sum()
@@ -110,15 +120,15 @@ class Learner:
         return True
 
     def save(self) -> Path:
-        """See to it that there is a checkpoint of the state after the last update."""
+        """Make sure the state after the last update is saved; return its checkpoint."""
         return self._writer.finish(self._state)
 
     def wait(self) -> None:
-        """Wait until no checkpoint is being written."""
+        """Wait for a checkpoint that is being written."""
         self._writer.wait()
 
     def _sum(self) -> None:
-        """Add some of the gradients whose turn it is."""
+        """Add the next gradients in order, up to :data:`_TOGETHER`."""
         for episode in self._schedule.next_to_sum(_TOGETHER):
             finished = self._finished.pop(episode)
             finished.gradient.add_to(self._gradient)
@@ -126,7 +136,7 @@ class Learner:
             self._schedule.mark_summed(episode)
 
     def _update(self) -> None:
-        """Apply the summed gradient; make, broadcast and record the next version of the weights."""
+        """Apply the summed gradient; broadcast and record the next version of the weights."""
         begin, state = self._clock(), self._state
         gradient_norm = self._finite_norm("gradient", self._gradient)
         policy, cache = state.policy.copy(), state.cache.copy()
@@ -149,37 +159,37 @@ class Learner:
         update_seconds = self._update_seconds + self._clock() - begin
         self._update_seconds = 0.0
         self._pool.drop_weights(before=oldest)
-        # Before anything is hashed or written: workers that waited for this update go on.
+        # Workers waiting for this update continue before anything is hashed or written.
         self._dispatcher.hand_out()
         record = self._record(after, batch, gradient_norm, weights_norm, update_seconds)
-        # The update is made when this one assignment is. Whatever ends the run, an interrupt at
-        # any line included, finds a whole state to save, with its line in the metrics.
+        # This single assignment commits the update. Whatever ends the run, even an interrupt at
+        # any line, leaves a complete state to save, with its line in the metrics.
         self._state = after
         self._writer.updated(after)
-        self._tell_if_workers_wait()
+        self._warn_of_idle_workers()
         for callback in self._callbacks:
             self._ended_by_callback |= callback(record) is True
 
-    def _finite_norm(self, what: str, of: Policy) -> float:
-        length = norm(of)
+    def _finite_norm(self, name: str, parameters: Policy) -> float:
+        length = norm(parameters)
         if not math.isfinite(length):
             raise RunError(
-                f"the {what} of update {self._state.progress.update + 1} cannot be used: not all "
-                "finite numbers. The last good state is saved; a lower learning_rate may help"
+                f"the {name} of update {self._state.progress.update + 1} cannot be used: not all "
+                "numbers are finite. The last good state is saved; a lower learning_rate may help"
             )
         return length
 
-    def _tell_if_workers_wait(self) -> None:
-        """Say it once when there are more workers than the batch size and lag can keep busy."""
+    def _warn_of_idle_workers(self) -> None:
+        """Warn once if there are more workers than the batch size and lag can keep busy."""
         config, workers = self._config, self._pool.workers
         lag = max(1, config.policy_lag)
-        if self._told_workers_wait or workers <= config.batch_size * lag:
+        if self._warned_of_idle_workers or workers <= config.batch_size * lag:
             return
-        self._told_workers_wait = True
+        self._warned_of_idle_workers = True
         _LOG.warning(
             f"{workers} workers, but at most {config.episodes_at_a_time} episodes at a time "
             f"(batch_size x (policy_lag + 1)): some will wait; batch_size {-(-workers // lag)} "
-            "has work for all, but a larger batch needs more episodes to learn"
+            "has work for all, but a larger batch takes more episodes to learn"
         )
 
     def _wall_seconds(self) -> float:
@@ -219,7 +229,13 @@ class Learner:
 
 
 def stop_reached(config: TrainConfig, progress: Progress, wall_seconds: float) -> bool:
-    """Whether one of the stop conditions holds after ``wall_seconds`` of training."""
+    """Whether a stop condition holds.
+
+    Args:
+        config: the run's settings.
+        progress: the run's progress after its last update.
+        wall_seconds: seconds of training so far.
+    """
     if config.stop_episodes is not None and progress.episodes >= config.stop_episodes:
         return True
     if config.stop_frames is not None and progress.frames >= config.stop_frames:

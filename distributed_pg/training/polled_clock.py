@@ -1,20 +1,20 @@
-"""A clock that a stall of its own process does not move."""
+"""A clock that stands still while its own process stalls."""
 
 from collections.abc import Callable
 
 MOST_SECONDS = 5.0
-"""How far the clock moves between two polls, at most."""
+"""Maximum seconds the clock advances between two polls."""
 
 
 class PolledClock:
-    """Seconds in which somebody polled.
+    """Counts the seconds during which its process was polling.
 
-    Only who listens can say that others were silent. A learner that was stopped has not listened:
-    Ctrl-Z and fg, a closed lid, a disk that blocked. So this clock moves from one poll to the next
-    by little, however long that took.
+    A process that stalls (Ctrl-Z and fg, a closed lid, a blocked disk) receives no messages, so it
+    must not conclude that others were silent. Therefore this clock advances only a little between
+    two polls, however long that took.
 
     Args:
-        clock: seconds, as :func:`time.monotonic` gives them.
+        clock: returns seconds, like :func:`time.monotonic`.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -24,14 +24,14 @@ class PolledClock:
         self._most = MOST_SECONDS
 
     def __call__(self) -> float:
-        """The seconds now."""
+        """The current time in seconds."""
         return self._seconds + min(self._clock() - self._polled_at, self._most)
 
     def judge_by(self, limit: float) -> None:
-        """Someone silent for ``limit`` seconds will be judged: a stall counts a quarter of it."""
+        """Set a time limit that the clock is compared with; a stall counts for a quarter of it."""
         self._most = min(MOST_SECONDS, limit / 4)
 
     def poll(self) -> None:
-        """Others have been listened to just now."""
+        """Record that messages have just been received."""
         self._seconds = self()
         self._polled_at = self._clock()

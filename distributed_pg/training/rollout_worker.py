@@ -1,4 +1,4 @@
-"""The worker that plays episodes; Ray makes an actor of it."""
+"""The worker that plays episodes; it runs as a Ray actor."""
 
 import os
 import time
@@ -14,14 +14,14 @@ from distributed_pg.system_info import Code, library_versions, own_code, peak_me
 
 @dataclass(frozen=True, slots=True)
 class WorkerInfo:
-    """What a worker says of itself when it is ready."""
+    """What a worker reports when it is ready."""
 
     process: int
-    """Its process id."""
+    """Process id."""
     versions: dict[str, str]
-    """Versions of the libraries that its arithmetic depends on."""
+    """Versions of the libraries that affect its arithmetic."""
     code: Code
-    """Which code it runs."""
+    """The code it runs."""
 
 
 class RolloutWorker:
@@ -33,17 +33,27 @@ class RolloutWorker:
         self._idle_since = time.perf_counter()
 
     def prepare(self) -> WorkerInfo:
-        """Load the game, so that the first episode does not wait for it.
+        """Load the game ahead of the first episode.
+
+        Returns:
+            The worker's process, versions and code.
 
         Raises:
-            RomNotFoundError: there is no ROM on the worker's machine.
+            RomNotFoundError: the worker's machine has no Pong ROM.
         """
         self._emulator()
         self._idle_since = time.perf_counter()
         return WorkerInfo(os.getpid(), library_versions(), own_code())
 
     def play(self, episode: int, policy: Policy) -> tuple[EpisodeStats, Gradient]:
-        """Play training episode ``episode`` with ``policy``.
+        """Play one training episode.
+
+        Args:
+            episode: index of the episode in the run.
+            policy: the weights to play it with.
+
+        Returns:
+            The episode's statistics and its gradient.
 
         Raises:
             FloatingPointError: the gradient is not finite.
@@ -64,7 +74,17 @@ class RolloutWorker:
     def evaluate(
         self, episode: int, policy: Policy, seed: int, greedy: bool
     ) -> tuple[EpisodeStats, None]:
-        """Play an episode that nothing is learned from."""
+        """Play one evaluation episode.
+
+        Args:
+            episode: index of the episode in the evaluation.
+            policy: the weights to play it with.
+            seed: seed of the evaluation.
+            greedy: take the most probable action instead of sampling.
+
+        Returns:
+            The episode's statistics, and None in place of a gradient.
+        """
         stats = evaluate_episode(self._emulator(), policy, seed, episode, greedy=greedy)
         return stats, None
 

@@ -1,8 +1,8 @@
-"""Which episode is played with which weights, and in which order gradients are summed.
+"""Decides which weights each episode is played with, and the order in which gradients are summed.
 
-Update u sums the episodes u*B to u*B + B-1 in that order. They are played with weights version
-max(0, u - policy_lag), where version v is the weights after v updates. Nothing else decides what a
-run computes: not the number of workers, their speed, or what is lost on the way.
+Update u sums episodes u*B to u*B + B-1 in that order. They are played with weights version
+max(0, u - policy_lag), where version v is the weights after v updates. Nothing else affects the
+result of a run: not the number of workers, their speed, or failures on the way.
 """
 
 import heapq
@@ -11,22 +11,22 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, order=True)
 class EpisodeTask:
-    """What a worker is asked to play."""
+    """An episode for a worker to play."""
 
     episode: int
     """Index of the episode in the run, from 0."""
     version: int
-    """Version of the weights to play it with: the number of updates they have seen."""
+    """Version of the weights to play it with: the number of updates behind them."""
 
 
 class Schedule:
-    """The state of every task: free, given out, finished or summed.
+    """Tracks the state of every task: free, submitted, finished or summed.
 
     Args:
-        batch_size: episodes in an update, B.
-        policy_lag: how many updates old the weights of an episode are (0: none).
-        updates_done: updates the run has made already.
-        last_update: tasks beyond this many updates are never given; None: no end.
+        batch_size: episodes per update, B.
+        policy_lag: age of an episode's weights in updates.
+        updates_done: updates the run has already made.
+        last_update: number of updates after which there are no more tasks; None: no limit.
     """
 
     def __init__(
@@ -40,46 +40,46 @@ class Schedule:
         self._policy_lag = policy_lag
         self._last_update = last_update
         self._update = updates_done
-        self._summed = self._unseen = updates_done * batch_size
-        self._free: list[int] = []  # episodes that were lost, a heap
-        self._given: dict[int, int] = {}  # episode -> workers that play it now
+        self._summed = self._next_new = updates_done * batch_size
+        self._free: list[int] = []  # lost episodes, a heap
+        self._playing: dict[int, int] = {}  # episode -> number of workers playing it
         self._finished: set[int] = set()
 
     @property
     def update(self) -> int:
-        """Updates made; also the version of the newest weights."""
+        """Number of updates made; also the version of the newest weights."""
         return self._update
 
     @property
     def oldest_version(self) -> int:
-        """The oldest weights that a task can still ask for."""
+        """The oldest version of the weights that a task can still need."""
         return max(0, self._update - self._policy_lag)
 
     @property
     def free_tasks(self) -> int:
-        """How many tasks could be given out now."""
-        return len(self._free) + max(0, self._open_end() - self._unseen)
+        """Number of tasks that can be submitted now."""
+        return len(self._free) + max(0, self._open_end() - self._next_new)
 
     def next_task(self) -> EpisodeTask | None:
-        """Give out the first free task; None while all that may be played are given out."""
+        """Take the first free task; None if there is none at the moment."""
         if self._free:
             episode = heapq.heappop(self._free)
-        elif self._unseen < self._open_end():
-            episode = self._unseen
-            self._unseen += 1
+        elif self._next_new < self._open_end():
+            episode = self._next_new
+            self._next_new += 1
         else:
             return None
         return self._give(episode)
 
     def backup_task(self, episode: int) -> EpisodeTask | None:
-        """A second task for an episode that one worker plays now; None if it is not so."""
-        return self._give(episode) if self._given.get(episode) == 1 else None
+        """Duplicate the task of an episode that exactly one worker is playing; else None."""
+        return self._give(episode) if self._playing.get(episode) == 1 else None
 
     def finish(self, episode: int) -> bool:
-        """An episode came back. False if it is not needed: a duplicate, or already summed."""
-        if episode in self._given:
-            del self._given[episode]
-        elif episode in self._free:  # given up as lost, and here it is
+        """Mark an episode as finished; False if its result is a duplicate or already summed."""
+        if episode in self._playing:
+            del self._playing[episode]
+        elif episode in self._free:  # finished after it was considered lost
             self._free.remove(episode)
             heapq.heapify(self._free)
         else:
@@ -88,25 +88,25 @@ class Schedule:
         return True
 
     def lose(self, episode: int) -> bool:
-        """A worker that played the episode is gone.
+        """Record the loss of a worker that was playing the episode.
 
         Returns:
-            Whether the episode has to be played again: nobody else plays it or has played it.
+            Whether the episode must be played again: no other worker is playing or has played it.
         """
-        if episode not in self._given:
+        if episode not in self._playing:
             return False
-        self._given[episode] -= 1
-        if self._given[episode] > 0:
+        self._playing[episode] -= 1
+        if self._playing[episode] > 0:
             return False
-        del self._given[episode]
+        del self._playing[episode]
         heapq.heappush(self._free, episode)
         return True
 
     def next_to_sum(self, most: int) -> range:
-        """The episodes whose gradients can be added now, in this order; ``most`` of them at most.
+        """Up to ``most`` episodes whose gradients can be added now, in order.
 
-        Empty if the first of them has not come back yet, or if the batch is complete: the sum must
-        be applied before the next batch begins.
+        Empty if the next episode has not finished, or if the batch is complete: the sum must be
+        applied before the next batch starts.
         """
         end = start = self._summed
         limit = min(start + most, (self._update + 1) * self._batch_size)
@@ -115,7 +115,11 @@ class Schedule:
         return range(start, end)
 
     def mark_summed(self, episode: int) -> None:
-        """The gradient of the first of :meth:`next_to_sum` is in the sum."""
+        """Record that the first gradient of :meth:`next_to_sum` has been added.
+
+        Raises:
+            ValueError: another episode is next.
+        """
         if episode not in self.next_to_sum(1):
             raise ValueError(f"episode {episode} is not the next to sum")
         self._finished.remove(episode)
@@ -123,21 +127,25 @@ class Schedule:
 
     @property
     def batch_complete(self) -> bool:
-        """Whether the gradients of all episodes of this update are summed."""
+        """Whether the gradients of all episodes of this update have been summed."""
         return self._summed == (self._update + 1) * self._batch_size
 
     def advance(self) -> None:
-        """The update is made: its weights may be played from now on."""
+        """Record that the update has been made and its weights can be used.
+
+        Raises:
+            ValueError: the batch is not complete.
+        """
         if not self.batch_complete:
             raise ValueError(f"update {self._update} lacks episodes from {self._summed} on")
         self._update += 1
 
     def _give(self, episode: int) -> EpisodeTask:
-        self._given[episode] = self._given.get(episode, 0) + 1
+        self._playing[episode] = self._playing.get(episode, 0) + 1
         return EpisodeTask(episode, max(0, episode // self._batch_size - self._policy_lag))
 
     def _open_end(self) -> int:
-        """First episode that may not be played yet."""
+        """The first episode that may not be played yet."""
         end = self._update + self._policy_lag + 1
         if self._last_update is not None:
             end = min(end, self._last_update)

@@ -1,4 +1,4 @@
-"""What the learner needs of the machines that play for it."""
+"""The learner's interface to the workers that play for it."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -10,20 +10,20 @@ from distributed_pg.training.schedule import EpisodeTask
 
 @dataclass(frozen=True, slots=True)
 class EpisodeDone:
-    """A worker has played the task."""
+    """A worker finished the task."""
 
     task: EpisodeTask
     stats: EpisodeStats
     gradient: Any
-    """Its Gradient; None in an evaluation."""
+    """The episode's Gradient; None in an evaluation."""
     seconds: float
-    """From when the worker could turn to the task to when its answer was taken in: its play, and
-    what the learner was late. Not the time for which the learner stood still."""
+    """From when the worker was free to start until its result was collected: playing time plus the
+    learner's delay, without time for which the learner stalled."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerLost:
-    """A worker was lost with its task; nothing will come of it."""
+    """A worker was lost while it had the task, which will not finish."""
 
     task: EpisodeTask
     reason: str
@@ -31,7 +31,7 @@ class WorkerLost:
 
 @dataclass(frozen=True, slots=True)
 class EpisodeFailed:
-    """The task's episode ended in an exception; the worker is well."""
+    """The episode raised an exception; the worker is intact."""
 
     task: EpisodeTask
     reason: str
@@ -46,34 +46,34 @@ class WorkerPool(Protocol):
 
     @property
     def workers(self) -> int:
-        """Workers that can play now."""
+        """Number of workers that can play."""
 
     @property
     def idle(self) -> int:
-        """Workers that have no task."""
+        """Number of workers without a task."""
 
     def broadcast(self, version: int, policy: Policy) -> None:
-        """Make weights available to the workers; ``policy`` may be changed afterwards."""
+        """Send a version of the weights to the workers; ``policy`` may be modified afterwards."""
 
     def drop_weights(self, before: int) -> None:
-        """Forget the weights of the versions below ``before``."""
+        """Drop all versions of the weights below ``before``."""
 
     def can_submit(self, free: int) -> bool:
-        """Whether a task should be given out now, with ``free`` that could be.
+        """Whether to submit a task now, given the number of ``free`` tasks.
 
-        To an idle worker, always. To wait behind a game, only while there are as many as workers:
-        otherwise the task may soon find a worker that plays it at once.
+        Always if a worker is idle. A task is queued behind a running game only while there are at
+        least as many free tasks as workers; otherwise a worker may soon be free to play it at once.
         """
 
     def submit(self, task: EpisodeTask) -> None:
-        """Have a worker play the task."""
+        """Give the task to a worker."""
 
     def poll(self, timeout: float, deadline: float) -> list[PoolEvent]:
-        """What happened since the last call; wait at most ``timeout`` seconds for something.
+        """Return the events since the last call; wait at most ``timeout`` seconds for one.
 
-        A worker that has tasks and was silent for ``deadline`` seconds is replaced, and its
-        tasks are lost. Seconds in which nobody called do not count.
+        A worker that has tasks and is silent for ``deadline`` seconds is replaced, and its tasks
+        are lost. A stall of the caller does not count as silence.
 
         Raises:
-            RunError: no worker can be started, or one lacks what it needs.
+            RunError: no worker can be started, or a worker lacks what it needs.
         """

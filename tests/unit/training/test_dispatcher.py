@@ -104,11 +104,11 @@ def test_what_is_said_of_an_episode_that_two_workers_play_is_true(told: list[str
     cases: list[tuple[list[PoolEvent], str]] = [
         (
             [WorkerLost(EpisodeTask(2, 0), lost)],
-            f"episode 2 lost a worker; another worker plays it still ({lost})",
+            f"episode 2 lost a worker; another worker is still playing it ({lost})",
         ),
         (
             [EpisodeFailed(EpisodeTask(2, 0), failed, "")],
-            f"episode 2 failed; another worker plays it still ({failed})",
+            f"episode 2 failed; another worker is still playing it ({failed})",
         ),
         (
             [FINISHED, WorkerLost(EpisodeTask(2, 0), lost)],
