@@ -1,7 +1,7 @@
 """Distributed policy gradients on Atari Pong: numpy policy, Ray workers, exact schedule.
 
-What is named here is the public face. Each name is imported when it is first used: importing the
-package loads neither numpy, whose kernels :func:`pin_kernels` may still choose, nor Ray.
+The names exported here are the public API. Each is imported on first use, so that importing the
+package loads neither Ray nor numpy, whose kernels :func:`pin_kernels` may still select.
 """
 
 import logging
@@ -78,7 +78,7 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name from the module that it lives in."""
+    """Import a public name from its module."""
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)

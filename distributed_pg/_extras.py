@@ -1,4 +1,4 @@
-"""Libraries that only some need, and what installs them."""
+"""Optional libraries and the extras that install them."""
 
 from importlib.util import find_spec
 
@@ -6,13 +6,17 @@ from distributed_pg.errors import UsageError
 
 
 def need_extra(extra: str, *modules: str) -> None:
-    """See to it that ``modules``, which the extra ``extra`` installs, are there.
+    """Check that optional modules are installed.
+
+    Args:
+        extra: the extra of this package that installs them.
+        modules: names of the modules.
 
     Raises:
-        UsageError: one is missing; the message has the pip command.
+        UsageError: a module is missing; the message has the pip command.
     """
     for module in modules:
         if find_spec(module) is None:
             raise UsageError(
-                f"{module} is not installed; pip install 'distributed-pg[{extra}]' brings it"
+                f"{module} is not installed; install it with pip install 'distributed-pg[{extra}]'"
             )

@@ -1,4 +1,4 @@
-"""Makes ``gymnasium.make("distributed_pg/Pong-v0")`` known, without importing gymnasium for it."""
+"""Registers ``distributed_pg/Pong-v0`` for ``gymnasium.make`` without importing gymnasium."""
 
 import sys
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ ENV_ID = "distributed_pg/Pong-v0"
 
 
 def register_when_imported() -> None:
-    """Register the environment now, or as soon as gymnasium is imported."""
+    """Register the environment once gymnasium is imported, or now if it already is."""
     if "gymnasium" in sys.modules:
         _register()
     else:
@@ -26,16 +26,16 @@ def _register() -> None:
 
 
 class _Finder(MetaPathFinder):
-    """Finds gymnasium as it would be found otherwise, and has it loaded by :class:`_Loader`.
+    """Finds gymnasium the usual way, but loads it with :class:`_Loader`.
 
-    Gymnasium has had no plugins since 1.0: an environment is known once the package that brings it
-    has been imported. Ours must not import gymnasium, and numpy with it, only to be imported.
+    Gymnasium has no plugins since 1.0: importing a package is what registers its environments. This
+    package must not import gymnasium, and with it numpy, merely to be imported.
     """
 
     def find_spec(
         self,
         name: str,
-        path: Sequence[str] | None,  # noqa: ARG002 - of the interface
+        path: Sequence[str] | None,  # noqa: ARG002 - part of the interface
         target: ModuleType | None = None,  # noqa: ARG002
     ) -> ModuleSpec | None:
         """See :class:`importlib.abc.MetaPathFinder`."""

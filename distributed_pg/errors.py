@@ -1,4 +1,4 @@
-"""The errors a user can cause. The command line prints each as one line."""
+"""Errors that a user can cause. The command line prints each as one line."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -11,26 +11,26 @@ _ESCAPES = re.compile(
     r"|\x1b[ -/]*[0-~]"  # the rest
 )
 _CONTROLS = re.compile(r"[^\S \n]|[\x00-\x08\x0e-\x1f\x7f-\x9f]")
-"""White space but for blanks and line breaks, and what moves a terminal's cursor or rings."""
+"""White space other than spaces and line breaks, and control characters."""
 
 
 class UsageError(Exception):
-    """The command or the config asks for something that is not allowed (exit code 2)."""
+    """The command or the config requests something invalid (exit code 2)."""
 
 
 class ConfigError(UsageError, ValueError):
-    """A config field has a value outside its range. The message names the field and the range."""
+    """A config field is outside its range. The message names the field and the range."""
 
 
 class RunError(Exception):
-    """The run cannot go on, or a file or a machine it needs is not there (exit code 1)."""
+    """The run cannot continue, or a file or machine it needs is missing (exit code 1)."""
 
     hangs = False
-    """Whether something was left that hangs, and would keep the process from ending."""
+    """Whether a hanging call was left behind that would keep the process alive."""
 
 
 class CheckpointError(RunError):
-    """A file is no checkpoint of ours, or is damaged. The message names the file."""
+    """A file is not a checkpoint of this package or is damaged. The message names the file."""
 
 
 class RomNotFoundError(RunError):
@@ -39,10 +39,13 @@ class RomNotFoundError(RunError):
 
 @contextmanager
 def writing(what: object) -> Iterator[None]:
-    """Raise RunError where an operating system's error within says that it cannot be written.
+    """Turn an OSError in the ``with`` block into a RunError.
 
     Args:
-        what: the file or folder, as the message is to name it.
+        what: the file or folder being written, as the message names it.
+
+    Raises:
+        RunError: the block raised OSError.
     """
     try:
         yield
@@ -51,20 +54,20 @@ def writing(what: object) -> Iterator[None]:
 
 
 def did_you_mean(word: object, known: Iterable[str]) -> str:
-    """The end of a message about an unknown word: the known one that is like it, if one is."""
+    """End of a message about an unknown word: suggests a similar known one; empty if none is."""
     close = get_close_matches(str(word), known, n=1)
     return f"; did you mean {close[0]}?" if close else ""
 
 
 def plain(text: object) -> str:
-    """The text of ``text`` without what would colour a terminal or move its cursor.
+    """Convert ``text`` to a string without terminal escapes and control characters.
 
-    For what other processes say: Ray colours its messages wherever they go.
+    Use it for output of other processes: Ray colours its messages even when they go to a file.
     """
     return _CONTROLS.sub(" ", _ESCAPES.sub("", str(text).replace("\r\n", "\n")))
 
 
 def one_line(error: object, most: int = 500) -> str:
-    """The :func:`plain` text of ``error`` without line breaks, cut after ``most`` characters."""
+    """The :func:`plain` text of ``error`` on one line, cut after ``most`` characters."""
     text = " ".join(plain(error).split())
     return text if len(text) <= most else f"{text[:most]} ..."

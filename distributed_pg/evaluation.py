@@ -1,4 +1,4 @@
-"""Play a trained policy and say how good it is."""
+"""Evaluates a trained policy over whole games."""
 
 import math
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from distributed_pg.training.worker_pool import WorkerPool
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Rewards of whole games, points won minus points lost, from -21 to 21."""
+    """Statistics of whole games. A reward is points won minus points lost, from -21 to 21."""
 
     episodes: int
     mean: float
@@ -32,9 +32,9 @@ class Evaluation:
     best: float
     worst: float
     won: float
-    """Share of the games won."""
+    """Fraction of games won."""
     mean_length: float
-    """Steps in a game."""
+    """Mean number of steps in a game."""
 
 
 def evaluate(
@@ -49,20 +49,23 @@ def evaluate(
 ) -> Evaluation:
     """Play whole games with a trained policy.
 
-    The games follow from ``seed`` and are none of those that any training run plays.
+    The games are determined by ``seed`` and differ from those of any training run.
 
     Args:
-        checkpoint: where it is; see :func:`distributed_pg.storage.policy_file.load_policy`.
-        episodes: games to play, at least 1.
+        checkpoint: the checkpoint; see :func:`distributed_pg.storage.policy_file.load_policy`.
+        episodes: number of games, at least 1.
         greedy: take the most probable action instead of sampling.
-        seed: of the games and the sampling.
-        num_workers: how many games at a time; ``"auto"``: one on each CPU.
-        address: of a Ray cluster; None: this machine.
-        finished: told the number of games played so far.
+        seed: seed of the games and the sampling.
+        num_workers: games played in parallel; ``"auto"``: one per CPU.
+        address: address of a Ray cluster; None: this machine.
+        finished: called with the number of games played so far.
+
+    Returns:
+        Mean, spread and extremes of the rewards.
 
     Raises:
         UsageError: there is nothing at ``checkpoint``.
-        RunError: it cannot be read, or nobody answers at the address.
+        RunError: the checkpoint cannot be read, or no cluster answers at ``address``.
     """
     loaded = load_policy(checkpoint)
     play = _play(seed, greedy)
@@ -82,7 +85,7 @@ def evaluate(
 
 
 def summary(stats: list[EpisodeStats]) -> Evaluation:
-    """Mean, spread and extremes over at least one game."""
+    """Summarize the statistics of at least one game."""
     rewards = np.array([game.reward for game in stats], np.float64)
     std = float(rewards.std(ddof=1)) if len(rewards) > 1 else None
     return Evaluation(
@@ -98,10 +101,10 @@ def summary(stats: list[EpisodeStats]) -> Evaluation:
 
 
 def _play(seed: int, greedy: bool) -> Callable[[Worker], Submit]:
-    def of(worker: Worker) -> Submit:
+    def submit_to(worker: Worker) -> Submit:
         return lambda episode, weights: worker.evaluate.remote(episode, weights, seed, greedy)
 
-    return of
+    return submit_to
 
 
 def _play_all(
@@ -111,7 +114,7 @@ def _play_all(
     episodes: int,
     finished: Callable[[int], None],
 ) -> list[EpisodeStats]:
-    """An evaluation is one batch that nobody learns from."""
+    """Play the games as one batch without learning."""
     dispatcher = Dispatcher(
         Schedule(batch_size=episodes, policy_lag=0, last_update=1),
         pool,

@@ -1,7 +1,7 @@
-"""Have the processes that this one starts run the code that it runs, whatever lies around.
+"""Makes child processes run the same code as this process, whatever the current folder holds.
 
-``python -c`` and ``python -m`` look for modules in the current folder first. So do the processes of
-:mod:`multiprocessing`, until they are told where to look.
+``python -c`` and ``python -m`` look for modules in the current folder first. So do processes of
+:mod:`multiprocessing` until they receive the parent's path.
 """
 
 import os
@@ -12,44 +12,44 @@ from contextlib import contextmanager
 
 
 def own_python(code: str, *arguments: str) -> list[str]:
-    """A command that runs Python code, which finds the modules that this process finds.
+    """Return a command that runs Python code with this process's module path.
 
     Args:
-        code: what to run; ``sys`` is imported.
-        arguments: what it finds in ``sys.argv[1:]``.
+        code: the code; ``sys`` is imported already.
+        arguments: the code's ``sys.argv[1:]``.
     """
-    # sys is built in, so no file is looked for before the path is set.
+    # sys is built in, so Python searches for no file before the path is set.
     return [sys.executable, "-c", f"import sys; sys.path[:] = {_path()}; {code}", *arguments]
 
 
 def own_command(*arguments: str) -> list[str]:
-    """The ``distributed-pg`` command with ``arguments``, as this process's own code has it."""
+    """Return a command that runs ``distributed-pg`` with ``arguments`` from this process's code."""
     run = "runpy.run_module('distributed_pg', run_name='__main__', alter_sys=True)"
     return own_python(f"import runpy; {run}", *arguments)
 
 
 def _path() -> list[str]:
-    """Where this process looks for modules; an empty name stands for the current folder."""
+    """This process's module path as absolute folders; an empty entry is the current folder."""
     try:
-        return [os.path.abspath(folder) for folder in sys.path]  # noqa: PTH100 - may be no folder
-    except FileNotFoundError:  # the current folder is gone, and no module is in it
+        return [os.path.abspath(folder) for folder in sys.path]  # noqa: PTH100 - may be a file
+    except FileNotFoundError:  # the current folder was deleted, so it holds no modules
         return [folder for folder in sys.path if os.path.isabs(folder)]  # noqa: PTH117
 
 
 @contextmanager
 def neutral_folder() -> Iterator[None]:
-    """Be in an empty folder for the time of the ``with`` block, in all threads.
+    """Make an empty folder the current one within the ``with`` block, for all threads.
 
-    Processes of :mod:`multiprocessing` that start in the block must have ended at its end.
+    Processes of :mod:`multiprocessing` started in the block must end before it does.
     """
     try:
-        before = os.getcwd()  # noqa: PTH109 - as Path has no chdir
-    except FileNotFoundError:  # it was deleted, as the other one will be
-        before = None
+        previous = os.getcwd()  # noqa: PTH109 - Path has no chdir
+    except FileNotFoundError:  # it was deleted
+        previous = None
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         try:
             yield
         finally:
-            if before is not None:
-                os.chdir(before)
+            if previous is not None:
+                os.chdir(previous)

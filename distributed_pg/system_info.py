@@ -1,4 +1,4 @@
-"""What the bits of a run depend on besides its config."""
+"""Versions, code and hardware: what a run's bits depend on besides its config."""
 
 import hashlib
 import platform
@@ -22,13 +22,13 @@ PACKAGE = Path(__file__).resolve().parent
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """Which code a process runs."""
+    """Identifies the code that a process runs."""
 
     host: str
     folder: str
-    """Where the package is."""
+    """Folder of the package."""
     digest: str
-    """Of the package's Python files."""
+    """Digest of the package's Python files."""
 
     def __str__(self) -> str:
         return f"{self.folder} on {self.host} (digest {self.digest})"
@@ -36,18 +36,18 @@ class Code:
 
 @cache
 def own_files() -> dict[str, bytes]:
-    """The Python files of this package as they are when this process looks first."""
+    """The Python files of this package, as they were at the first call in this process."""
     return python_files(PACKAGE)
 
 
 @cache
 def own_code() -> Code:
-    """Which code this process runs."""
+    """The code that this process runs."""
     return Code(platform.node(), str(PACKAGE), code_digest(own_files()))
 
 
 def python_files(package: Path) -> dict[str, bytes]:
-    """Paths in the package and contents of its Python files, sorted by path."""
+    """Contents of a package's Python files by path within the package, sorted by path."""
     found = {path.relative_to(package).as_posix(): path for path in package.rglob("*.py")}
     return {name: found[name].read_bytes() for name in sorted(found)}
 
@@ -62,19 +62,19 @@ def code_digest(files: Mapping[str, bytes]) -> str:
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of Python, the C library and the packages that play and learn."""
-    # A job may bring the package along, beside another that is installed, or none.
+    """Versions of Python, the C library and the packages that affect a run's bits."""
+    # Not from metadata: a job may ship its own copy of this package.
     versions = {"distributed-pg": __version__}
     versions |= {name: version(name) for name in _LIBRARIES}
     versions["python"] = platform.python_version()
     versions["libc"] = " ".join(platform.libc_ver()).strip() or platform.system()
-    # x86-64 is held to SSE (see determinism.py), so its generation does not matter.
+    # x86-64 is restricted to SSE (see determinism.py), so the CPU generation does not matter.
     versions["instruction set"] = "x86-64 SSE" if on_x86() else platform.machine()
     return versions
 
 
 def changed_versions(before: dict[str, str]) -> list[str]:
-    """What differs between ``before`` and :func:`library_versions`, a line each."""
+    """Describe how :func:`library_versions` differs from ``before``, one line per difference."""
     now = library_versions()
     return [
         f"{name} was {before.get(name)} and is {now.get(name)} now"
@@ -84,7 +84,7 @@ def changed_versions(before: dict[str, str]) -> list[str]:
 
 
 def cpu_model() -> str:
-    """The processor's name as the system gives it."""
+    """The processor's name as reported by the system."""
     try:
         with Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as lines:
             names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
@@ -94,9 +94,9 @@ def cpu_model() -> str:
 
 
 def peak_memory() -> int:
-    """The most memory this process ever had resident, bytes; shared memory it touched included."""
+    """Peak resident memory of this process in bytes, including shared memory it touched."""
     if sys.platform == "linux":
-        # Not ru_maxrss, which begins with that of the process that started this one.
+        # Not ru_maxrss, which starts at the value of the parent process.
         status = Path("/proc/self/status").read_text()
         return int(re.findall(r"VmHWM:\s*(\d+) kB", status)[0]) * 1024
     if sys.platform == "win32":

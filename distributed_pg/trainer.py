@@ -1,4 +1,4 @@
-"""Train: the run's folder, Ray, its workers and the learner put together."""
+"""Trains: combines the run's folder, Ray, the workers and the learner."""
 
 import logging
 import sys
@@ -28,7 +28,7 @@ from distributed_pg.training.resuming import check_same_run, held_conditions, no
 _LOG = logging.getLogger(__name__)
 
 MOST_RAY_DEATHS = 3
-"""How often our own Ray may die without an update in between before the run gives up."""
+"""Deaths of the local Ray without an update in between after which the run gives up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +37,12 @@ class TrainResult:
 
     run_dir: Path
     checkpoint: Path
-    """The checkpoint written at the end."""
+    """The final checkpoint."""
     weights_checksum: str
     progress: Progress
     """Updates, episodes, frames and rewards of the whole run."""
     interrupted: bool
-    """Whether it was asked to stop before a stop condition held."""
+    """Whether the run was stopped before a stop condition held."""
 
 
 def train(
@@ -51,29 +51,29 @@ def train(
     stop_asked: Callable[[], bool] = lambda: False,
     callbacks: Sequence[Callback] = (),
 ) -> TrainResult:
-    """Train a policy until a stop condition holds, a callback or ``stop_asked()`` says so.
+    """Train a policy until a stop condition holds, or a callback or ``stop_asked`` stops the run.
 
-    A KeyboardInterrupt, as of a notebook's stop button, ends the run as well: it is saved, and the
+    A KeyboardInterrupt, such as a notebook's stop button, also stops the run: it is saved, and the
     result is returned.
 
     Args:
-        config: the settings. With ``resume`` the run there goes on; see :func:`resume_config`.
-        reporter: shows the run. ``"auto"``: a table in a notebook, and elsewhere lines on standard
-            output; None: nothing is shown.
-        stop_asked: asked at least twice a second. The last update is kept, later episodes are
-            played again when the run is resumed.
+        config: the settings. With ``resume``, that run continues; see :func:`resume_config`.
+        reporter: shows the run. ``"auto"`` shows a table in a notebook and lines on standard output
+            elsewhere; None shows nothing.
+        stop_asked: polled at least twice a second; returning True stops the run after the last
+            update. Episodes played since are played again when the run is resumed.
         callbacks: each is called with the :class:`~distributed_pg.storage.metrics.UpdateRecord` of
-            every update; the run ends after an update of which one of them returns True.
+            every update; the run stops after an update for which one returns True.
 
     Returns:
-        What was reached. The same config gives the same ``weights_checksum`` on any number of
-        workers, whatever was lost on the way.
+        The state of the run at its end. The same config gives the same ``weights_checksum`` on any
+        number of workers, whatever failed on the way.
 
     Raises:
-        UsageError: the run directory holds a run, a resumed run would become another one, or a
-            library that the config needs is missing.
-        RunError: files cannot be read or written, nobody answers at the address, or an episode
-            failed in a worker. What was learned until then is saved.
+        UsageError: the run directory already holds a run, the config does not match the resumed
+            run, or a library that the config needs is missing.
+        RunError: files cannot be read or written, no cluster answers at the address, or an episode
+            failed in a worker. The last update is saved.
     """
     if config.tensorboard:
         need_extra("tensorboard", "tensorboardX")
@@ -95,7 +95,7 @@ def _result(training: "_Training", *, finished: bool) -> TrainResult:
 
 @dataclass
 class _Training:
-    """A run of the learner that goes on when the Ray that we started dies."""
+    """A training run that survives the death of a Ray that it started itself."""
 
     config: TrainConfig
     run_dir: RunDir
@@ -104,19 +104,19 @@ class _Training:
     callbacks: Sequence[Callback]
     state: TrainingState
     checkpoint: Path
-    """Holds ``state``."""
+    """The checkpoint that holds ``state``."""
     deaths: int = 0
-    """How often Ray has died since there was an update in between."""
+    """Number of times Ray has died without an update in between."""
 
     def run(self) -> bool:
-        """Train until a stop condition holds (True) or it is asked to stop (False)."""
+        """Train; return True when a stop condition holds, False when asked to stop."""
         while not stop_reached(self.config, self.state.progress, self.state.progress.wall_seconds):
             try:
                 return self._run_on_ray()
             except RayStartError:
                 if not self.stop_asked():
                     raise
-                # What asked for the stop may have ended Ray as well, as a hang-up does.
+                # The cause of the stop may also have ended Ray, as a hang-up does.
                 return False
             except RayLostError as error:
                 if not error.ours or self.deaths == MOST_RAY_DEATHS:
@@ -128,7 +128,7 @@ class _Training:
         return True
 
     def _run_on_ray(self) -> bool:
-        """Train for as long as one Ray lives; whatever ends it, the last update is saved."""
+        """Train on one Ray session; whatever ends it, the last update is saved."""
         config = self.config
         with (
             ray_session(config.address, config.num_workers, config.max_workers) as session,
@@ -152,7 +152,7 @@ class _Training:
             except RayLostError as error:
                 if error.ours:
                     self.deaths = 1 if self.state.progress.update > before else self.deaths + 1
-                    self._tell(error)
+                    self._warn(error)
                     session.end_processes()
                 raise
 
@@ -160,17 +160,17 @@ class _Training:
         try:
             return learner.run(self.stop_asked)
         finally:
-            # The state is whole after each update, be this an error, an interrupt or an exit.
+            # The state is complete after each update, even after an error, interrupt or exit.
             self.state = learner.state
             self.checkpoint = learner.save()
 
-    def _tell(self, error: RayLostError) -> None:
-        """Say it before the rest of Ray ends, which may take this process along."""
-        goes_on = "" if self.deaths == MOST_RAY_DEATHS else ", and Ray is started anew"
-        _LOG.warning(f"{error}; update {self.state.progress.update} is saved{goes_on}")
+    def _warn(self, error: RayLostError) -> None:
+        """Log the loss before Ray's other processes end, which may kill this process, too."""
+        restart = "" if self.deaths == MOST_RAY_DEATHS else ", and Ray is restarted"
+        _LOG.warning(f"{error}; update {self.state.progress.update} is saved{restart}")
 
     def _sinks(self) -> dict[str, Callable[[], Sink]]:
-        """What shows the run outside of its folder and the terminal."""
+        """The sinks, which show the run outside its folder and the terminal."""
         run, progress = self.run_dir.path, self.state.progress
 
         def tensorboard() -> Sink:
@@ -183,13 +183,13 @@ class _Training:
 
 
 def _requested_cpus(config: TrainConfig, session: RaySession) -> AbstractContextManager[None]:
-    """Ask a cluster that grows on demand for the CPUs that the run can use."""
+    """Request from an autoscaling cluster the CPUs that the run can use."""
     if config.address is None:
         return nullcontext()
     if config.num_workers != "auto":
         return session.requested_cpus(config.num_workers)
-    most = config.max_workers or sys.maxsize
-    return session.requested_cpus(min(config.episodes_at_a_time, most))
+    limit = config.max_workers or sys.maxsize
+    return session.requested_cpus(min(config.episodes_at_a_time, limit))
 
 
 def resume(
@@ -199,47 +199,53 @@ def resume(
     callbacks: Sequence[Callback] = (),
     **changes: Any,
 ) -> TrainResult:
-    """Go on with the run in a folder or at a URI; see :func:`train` and :func:`resume_config`.
+    """Resume a run; see :func:`train` and :func:`resume_config`.
 
     Args:
-        location: the run.
+        location: the run's folder or URI.
         reporter: as for :func:`train`.
         stop_asked: as for :func:`train`.
         callbacks: as for :func:`train`.
-        changes: settings that are to be others from now on, such as ``stop_episodes``.
+        changes: settings to change from now on, such as ``stop_episodes``.
 
     Returns:
-        What was reached.
+        The state of the run at its end.
 
     Raises:
-        UsageError: there is no run, or a setting cannot be changed.
+        UsageError: there is no run, or a setting is out of range or cannot be changed.
         RunError: as for :func:`train`.
     """
     return train(resume_config(location, **changes), reporter, stop_asked, callbacks)
 
 
 def resume_config(location: str | Path, **changes: Any) -> TrainConfig:
-    """The settings of the run in a folder or at a URI, to go on with it.
+    """Return the settings with which to resume a run.
 
-    ``address``, ``num_workers`` and ``max_workers`` belong to the place where a run trains; they
-    stand at their defaults unless they are given. A stop condition that is given takes the place of
-    all that were saved.
+    ``address``, ``num_workers`` and ``max_workers`` describe where a run trains. They have their
+    defaults unless given. Giving a stop condition replaces all saved ones.
+
+    Args:
+        location: the run's folder or URI.
+        changes: settings to change.
+
+    Returns:
+        The settings, with ``resume`` set.
 
     Raises:
-        UsageError: there is no run.
-        RunError: it cannot be read, or none of its checkpoints is good.
+        UsageError: there is no run, or a setting is out of range.
+        RunError: the run cannot be read, or none of its checkpoints is intact.
     """
     return saved_config(location).to_go_on(location, **changes)
 
 
 def _start(config: TrainConfig, run_dir: RunDir) -> tuple[TrainingState, Path]:
-    """The state to go on from, and the checkpoint that holds it.
+    """The state to start from, and the checkpoint that holds it.
 
-    A run that is refused, or has nothing left to do, is left as it is.
+    A run that is refused, or that has nothing left to do, stays unchanged.
     """
     if config.resume is None:
         state = TrainingState.initial(config)
-        # So that a run can be resumed whenever it is stopped, and however early.
+        # Saved so that the run can be resumed even if it stops before the first update.
         return state, run_dir.save(config, state, best=False)
     path, checkpoint = run_dir.load_newest()
     check_same_run(config, checkpoint.config)
@@ -248,7 +254,7 @@ def _start(config: TrainConfig, run_dir: RunDir) -> tuple[TrainingState, Path]:
         _LOG.info(nothing_left(config, state.progress, held))
         return state, path
     for change in changed_versions(checkpoint.versions):
-        _LOG.warning(f"{change}: the run may not go on with the same bits")
+        _LOG.warning(f"{change}: the resumed run may not be bit-identical")
     for repair in repairs(run_dir.path, config, checkpoint):
         _LOG.warning(repair)
     path, aside = run_dir.rewind(config, state.progress.update, path)

@@ -69,7 +69,7 @@ def test_a_run_outlives_each_of_its_own_rays_processes(tmp_path: Path) -> None:
     process.send_signal(signal.SIGUSR1)
     said, _ = process.communicate(timeout=DEADLINE)
     assert process.returncode == 0, said
-    assert said.count("is saved, and Ray is started anew") == 2
+    assert said.count("is saved, and Ray is restarted") == 2
     check_nothing_of_rays(said)
     assert not (tmp_path / "run/scrape_target.yml").exists()
     made = metrics(tmp_path / "run")
