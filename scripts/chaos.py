@@ -1,15 +1,16 @@
-"""Break real training runs, on real Ray, in every way we know, and check their bits.
+"""Injects every known kind of fault into real training runs on Ray and checks the weights.
 
-Starts a Ray cluster of several nodes on this machine, trains on it with the ``distributed-pg``
-command, and meanwhile kills and stops its workers, kills whole nodes with the results they hold,
-kills Ray's own processes at the cluster's head, and stops, ends and kills the command itself, also
-while it writes a checkpoint, and resumes it. Then it runs the same settings without faults and
-compares the weights after every update:
+Starts a Ray cluster of several nodes on this machine and trains on it with the ``distributed-pg``
+command. Meanwhile it kills and stops workers, kills whole nodes with the results they hold, kills
+Ray's own processes on the head node, and stops, terminates, kills and resumes the command itself,
+also while it writes a checkpoint. Then it runs the same settings without faults and compares the
+weights after every update:
 
     python scripts/chaos.py --faults 1000 --out docs/results/chaos.json
 
-With ``--ends`` it ends many small runs with a Ray of their own, each at a random moment in a random
-way, by their terminal, log, pipe, signals or Ray, resumes them and compares them; see ``ends.py``:
+With ``--ends`` it runs many small trainings, each on a local Ray, and ends each at a random moment
+in a random way: through its terminal, log, pipe, a signal or Ray. It resumes them and compares the
+weights; see ``ends.py``:
 
     python scripts/chaos.py --ends 300 --keep-going --out docs/results/ends.json
 """
@@ -62,50 +63,50 @@ KINDS = {
     "head_raylet_killed": 2,
     "gcs_killed": 2,
 }
-"""What is done, and how often."""
+"""The kinds of faults, with their relative frequency."""
 ALONE = 3
-"""Of each kind, so many faults at first are made when all is well, and their recovery is measured:
-until another update was made and all workers play again. The next fault after another one comes as
-soon as there is another update."""
+"""The first faults of each kind, up to this number, are isolated: they start from a healthy run and
+measure full recovery, until another update is made and all workers play. All other faults only wait
+for another update."""
 ALONE_LATER = 0.02
-"""The share of the later ones that is measured too."""
+"""The fraction of later faults that are isolated, too."""
 STOPPED_SECONDS = 6.0
-"""How long the learner stands still: longer than its hang_seconds."""
+"""How long the learner is stopped: longer than its hang_seconds."""
 SAMPLE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that was broken."""
+    """An injected fault."""
 
     kind: str
     second: float
-    """Since the beginning."""
+    """Seconds since the start."""
     update: int
     """The last update before it."""
     alone: bool
-    """Whether all was well before it, and its full recovery was awaited."""
+    """Whether it was isolated: the run was healthy before, and full recovery was awaited."""
     recovery_seconds: float
-    """Until another update was made and, if it was alone, all workers played again."""
+    """Time to another update and, if isolated, until all workers played."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What the learner's process held at one moment."""
+    """Resources of the learner's process at one moment."""
 
     second: float
     learner: int
-    """Its process id: another one after each kill."""
+    """Process id; changes with each resume."""
     resident_bytes: int
     shared_bytes: int
-    """Of these, the pages of the object store that it has looked at."""
+    """The part of these that are touched pages of the object store."""
     open_files: int
     store_bytes: int | None
-    """Used in the object stores of all nodes; None: one had just gone."""
+    """Bytes used in the object stores of all nodes; None if a node had just gone."""
 
 
 class Chaos:
-    """Breaks a training run, again and again."""
+    """Injects faults into a training run."""
 
     def __init__(self, machines: Machines, training: Training, seed: int) -> None:
         self._machines = machines
@@ -118,69 +119,69 @@ class Chaos:
         self.failures: list[str] = []
 
     def worker_killed(self) -> None:
-        """SIGKILL to a worker."""
+        """Send SIGKILL to a worker."""
         send(self._victims(1)[0], signal.SIGKILL)
 
     def two_workers_killed(self) -> None:
-        """SIGKILL to two workers at once."""
+        """Send SIGKILL to two workers at once."""
         for victim in self._victims(2):
             send(victim, signal.SIGKILL)
 
     def worker_stopped(self) -> None:
-        """SIGSTOP to a worker, which hangs from then on."""
+        """Send SIGSTOP to a worker, which then hangs."""
         send(self._victims(1)[0], signal.SIGSTOP)
 
     def node_killed(self) -> None:
-        """A node goes, and another one comes."""
+        """Kill a node and add another."""
         self._machines.kill_node(self._chance.choice(list(self._machines.cluster.worker_nodes)))
         self._machines.add()
 
     def learner_stopped(self) -> None:
-        """The learner stands still for a while: Ctrl-Z, then fg."""
+        """Stop the learner for a while, like Ctrl-Z and fg."""
         self._training.process.send_signal(signal.SIGSTOP)
         time.sleep(STOPPED_SECONDS)
         self._broken_at = time.monotonic()
         self._training.process.send_signal(signal.SIGCONT)
 
     def learner_killed(self) -> None:
-        """SIGKILL to the learner at any moment, then resume."""
+        """Send SIGKILL to the learner at a random moment, then resume."""
         time.sleep(self._chance.uniform(0.0, 2.0))
         self._broken_at = time.monotonic()
         self._training.kill()
         self._training.resume(ENDLESS)
 
     def learner_killed_while_it_saves(self) -> None:
-        """SIGKILL to the learner while it writes a checkpoint, then resume."""
+        """Send SIGKILL to the learner while it writes a checkpoint, then resume."""
         until(lambda: is_saving(self._training.run), "a checkpoint to be written", poll=0.0)
         self._broken_at = time.monotonic()
         self._training.kill()
         self._training.resume(ENDLESS)
 
     def learner_terminated(self) -> None:
-        """SIGTERM to the learner, which saves and stops, then resume."""
+        """Send SIGTERM to the learner, which saves and stops, then resume."""
         self._end_learner(signal.SIGTERM)
 
     def learner_hung_up(self) -> None:
-        """SIGHUP to the learner, which saves and stops, then resume."""
+        """Send SIGHUP to the learner, which saves and stops, then resume."""
         self._end_learner(signal.SIGHUP)
 
     def learner_warned(self) -> None:
-        """SIGUSR1 to the learner, which saves and stops, then resume."""
+        """Send SIGUSR1 to the learner, which saves and stops, then resume."""
         self._end_learner(signal.SIGUSR1)
 
     def head_raylet_killed(self) -> None:
-        """SIGKILL to the raylet of the driver's node; then resume on another cluster."""
+        """Send SIGKILL to the raylet of the driver's node, then resume on another cluster."""
         self._lose_cluster(RAYLET)
 
     def gcs_killed(self) -> None:
-        """SIGKILL to the cluster's gcs_server; then resume on another cluster."""
+        """Send SIGKILL to the cluster's gcs_server, then resume on another cluster."""
         self._lose_cluster(GCS)
 
     def do(self, kind: str) -> None:
-        """Break something, and wait until the run goes on.
+        """Inject a fault and wait for the run to recover.
 
         Raises:
-            FaultError: it does not, or it did not end as it must.
+            FaultError: the run did not recover, or did not end as required.
         """
         alone = self._done[kind] < ALONE or self._chance.random() < ALONE_LATER
         self._done[kind] += 1
@@ -192,9 +193,9 @@ class Chaos:
         until(lambda: self._goes_on(before, alone), f"recovery from {kind}")
         recovery = round(time.monotonic() - at, 2)
         self.faults.append(Fault(kind, round(at - self._begin, 2), before, alone, recovery))
-        how = "recovered in" if alone else "went on after"
+        verb = "recovered in" if alone else "continued after"
         print(
-            f"{at - self._begin:7.1f} s {len(self.faults):4} {kind:30s} {how} {recovery:.1f} s",
+            f"{at - self._begin:7.1f} s {len(self.faults):4} {kind:30s} {verb} {recovery:.1f} s",
             flush=True,
         )
         if time.monotonic() - self._sampled > SAMPLE_SECONDS:
@@ -202,7 +203,7 @@ class Chaos:
         time.sleep(self._chance.uniform(0.0, 1.0 if alone else 0.3))
 
     def all(self, kinds: list[str], faults: int, minutes: float, keep_going: bool) -> None:
-        """Break something of each kind, then in turns, so many times or for so long."""
+        """Inject one fault of each kind, then random ones, up to the given number or time."""
         weights = [KINDS[kind] for kind in kinds]
         for number in range(max(faults, len(kinds)) if faults or not minutes else sys.maxsize):
             late = minutes and time.monotonic() - self._begin > 60 * minutes
@@ -212,9 +213,9 @@ class Chaos:
             try:
                 self.do(kind)
             except FaultError as error:
-                number_of_it = f"fault {len(self.faults) + len(self.failures) + 1} ({kind})"
-                self.failures.append(f"{number_of_it}: {str(error).partition(':')[0]}")
-                print(f"FAILED at {number_of_it}: {error}", flush=True)
+                fault = f"fault {len(self.faults) + len(self.failures) + 1} ({kind})"
+                self.failures.append(f"{fault}: {str(error).partition(':')[0]}")
+                print(f"FAILED at {fault}: {error}", flush=True)
                 if not keep_going:
                     return
                 self._training.kill()
@@ -222,7 +223,7 @@ class Chaos:
                 self._training.resume(ENDLESS)
 
     def sample(self) -> None:
-        """Look at the learner's process."""
+        """Record the resources of the learner's process."""
         process = psutil.Process(self._training.process.pid)
         memory = process.memory_info()
         second = round(time.monotonic() - self._begin, 1)
@@ -239,9 +240,9 @@ class Chaos:
         self._training.resume(ENDLESS)
 
     def _lose_cluster(self, name: str) -> None:
-        """Kill a process that the cluster cannot do without.
+        """Kill a process that the cluster needs.
 
-        The learner may end by itself, or go on to be stopped.
+        The learner may end by itself or continue; if it continues, it is stopped.
         """
         training, before = self._training, last_update(self._training.run)
         self._machines.kill_at_head(name)
@@ -280,18 +281,18 @@ class Chaos:
 
 
 def main() -> None:
-    """Break, compare, report."""
+    """Inject faults, compare the weights, write the record."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     add = parser.add_argument
-    add("--faults", type=int, default=0, help="how many faults (each kind once)")
-    add("--minutes", type=float, default=0.0, help="after which no more are made (no limit)")
-    add("--kinds", default=",".join(KINDS), help="of faults (all)")
-    add("--ends", type=int, default=0, help="end so many small runs instead")
-    add("--ways", default=",".join(USUAL_WAYS), help="to end them (all but agent_killed)")
-    add("--lanes", type=int, default=2, help="how many of them at a time (2)")
-    add("--folder", type=Path, help="where to leave those that failed (nowhere)")
-    add("--keep-going", action="store_true", help="after a failure")
-    add("--seed", type=int, default=0, help="of the faults, or the first run's number (0)")
+    add("--faults", type=int, default=0, help="number of faults (one of each kind)")
+    add("--minutes", type=float, default=0.0, help="stop injecting after this time (no limit)")
+    add("--kinds", default=",".join(KINDS), help="kinds of faults (all)")
+    add("--ends", type=int, default=0, help="end this many small runs instead")
+    add("--ways", default=",".join(USUAL_WAYS), help="ways to end them (all but agent_killed)")
+    add("--lanes", type=int, default=2, help="number of runs at a time (2)")
+    add("--folder", type=Path, help="where to keep failed runs (nowhere)")
+    add("--keep-going", action="store_true", help="continue after a failure")
+    add("--seed", type=int, default=0, help="seed of the faults, or number of the first run (0)")
     add("--out", type=Path, default=Path("chaos.json"), help="the record")
     arguments = parser.parse_args()
     kinds, ways = arguments.kinds.split(","), arguments.ways.split(",")
@@ -315,7 +316,7 @@ def main() -> None:
 
 
 def break_a_run(arguments: argparse.Namespace, kinds: list[str]) -> bool:
-    """Break a run on a cluster, and write the record; whether all went well."""
+    """Inject faults into a run on a cluster and write the record; return whether all went well."""
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
         machines = Machines()
         broken = Training(machines.address, Path(folder) / "broken", ENDLESS)
@@ -329,7 +330,7 @@ def break_a_run(arguments: argparse.Namespace, kinds: list[str]) -> bool:
         if chaos.failures:
             machines.replace()
         episodes = read_metrics(broken.run / METRICS)[-1]["episodes"]
-        # The last checkpoint may be older than the last line: that update is made again.
+        # The last checkpoint may be older than the last line; that update is repeated.
         broken.resume(episodes)
         broken.finish()
         whole = Training(machines.address, Path(folder) / "whole", episodes)
@@ -344,7 +345,7 @@ def break_a_run(arguments: argparse.Namespace, kinds: list[str]) -> bool:
 
 
 def summary(chaos: Chaos, broken: Training, whole: Training, seconds: float) -> dict[str, Any]:
-    """The record of a run."""
+    """The record of a run with faults."""
     found = difference(checksums(broken.run), checksums(whole.run))
     last, last_whole = (read_metrics(t.run / METRICS)[-1] for t in (broken, whole))
     rates = [line["episodes"] / line["wall_seconds"] for line in (last, last_whole)]
@@ -374,12 +375,12 @@ def summary(chaos: Chaos, broken: Training, whole: Training, seconds: float) -> 
 
 
 def recoveries(faults: list[Fault]) -> dict[str, dict[str, float]]:
-    """For each kind how many there were; of those that were alone, how long recovery took."""
+    """The number of faults of each kind, and the recovery times of the isolated ones."""
     found: dict[str, dict[str, float]] = {}
     for kind in sorted({fault.kind for fault in faults}):
-        of_it = [fault for fault in faults if fault.kind == kind]
-        times = [fault.recovery_seconds for fault in of_it if fault.alone]
-        found[kind] = {"faults": len(of_it), "measured_alone": len(times)}
+        same_kind = [fault for fault in faults if fault.kind == kind]
+        times = [fault.recovery_seconds for fault in same_kind if fault.alone]
+        found[kind] = {"faults": len(same_kind), "measured_alone": len(times)}
         found[kind] |= {"median": round(statistics.median(times), 2), "worst": max(times)}
     return found
 

@@ -1,4 +1,4 @@
-"""One training run that is ended at a random moment in a random way, resumed and compared."""
+"""Ends a training run at a random moment in a random way, resumes it and compares its weights."""
 
 import random
 import re
@@ -32,50 +32,50 @@ from distributed_pg.errors import RunError
 from distributed_pg.storage.checkpoint import load_checkpoint, weights_checksum
 
 FURTHER = 2
-"""Updates that a run must make to have gone on."""
+"""Updates that a run must make to count as having continued."""
 _TAIL = 1500
-"""Characters of a log that a failure shows."""
+"""Number of log characters printed for a failure."""
 _SHOWN_OVER = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]|[\u2800-\u28ff\r]")
-"""What a terminal shows over what was there: escape codes and a curve's dots."""
+"""Parts of a terminal's output that overwrite others: escape codes and a curve's dots."""
 _RAYS_LAST_WORDS = "Worker will terminate"
-"""What Ray says when it ends the process because its raylet died while it was connecting."""
+"""Ray's message when it ends a process whose raylet died while the process was connecting."""
 _SAVE_AND_STOP = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 @dataclass(frozen=True)
 class Ending:
-    """What was done to a run, and what came of it."""
+    """What was done to a run, and the result."""
 
     run: int
-    """Its number: the seed of all that happened to it."""
+    """The run's number: the seed of everything done to it."""
     way: str
     moment: str
     also: str
-    """What else was done to it; empty: nothing."""
+    """What else was done to it; empty if nothing."""
     update: int = 0
-    """Its last update at that moment."""
+    """The run's last update at that moment."""
     saved: int | None = None
-    """The newest checkpoint's update after the end; None: there was none yet."""
+    """Update of the newest checkpoint at the end; None if there was none."""
     lost: int = 0
-    """Updates that were made and were in no checkpoint then."""
+    """Updates made that were in no checkpoint."""
     code: int | None = None
-    """The command's exit code; negative: a signal ended it."""
+    """Exit code of the command; negative if a signal ended it."""
     outcome: str = ""
-    """What the run did: stopped, went on, gave up, finished before, had not begun."""
+    """How the run reacted: stopped, went on, gave up, finished before, had not begun."""
     seconds: float = 0.0
-    """From its start to the end of the resumed part."""
+    """From the start of the run to the end of its resumed part."""
     failure: str | None = None
-    """What it should not have done."""
+    """What the run did wrong; None if nothing."""
 
 
 class Run:
-    """One run: started, ended in some way, resumed, compared.
+    """A run that is started, ended in some way, resumed and compared.
 
     Args:
-        number: its number.
+        number: number of the run, its seed.
         ways: the ways to choose from.
-        folder: where it is kept.
-        start_seconds: how long a run takes to its first update.
+        folder: folder for its files.
+        start_seconds: time a run takes to its first update.
         expected: the checksums of all updates.
     """
 
@@ -101,20 +101,20 @@ class Run:
         self._workers = self._chance.choice((1, 2))
         self._output = self._chance.choice(self._way.outputs)
         self.left: list[psutil.Process] = []
-        """Processes that had not ended when their command had."""
+        """Processes still alive after their command ended."""
 
     def do(self) -> None:
-        """Everything; :attr:`ending` says more and more about it.
+        """Do it all, filling in :attr:`ending` on the way.
 
         Raises:
-            FaultError: something was not as it must be.
+            FaultError: the run misbehaved.
         """
         begin = time.monotonic()
         command = train_command(self._run, self._workers)
         self.session = self._output(command, self._folder, "first")
         try:
             self._wait_for_moment()
-            self._say(update=last_update(self._run))
+            self._note(update=last_update(self._run))
             self._way.act(self.session, self._chance)
             outcome = self._go_on() if self._way.goes_on else "stopped"
             code = self.session.wait(DEADLINE)
@@ -124,14 +124,14 @@ class Run:
             self._compare()
         finally:
             self._close()
-            self._say(seconds=round(time.monotonic() - begin, 1))
+            self._note(seconds=round(time.monotonic() - begin, 1))
 
     def _close(self) -> None:
         self.session.close()
         self.left += self.session.left()
 
     def _wait_for_moment(self) -> None:
-        """Wait until it is time; or until the command has ended by itself."""
+        """Wait for the moment to end the run, or until the command has ended by itself."""
         moment, chance = self.ending.moment, self._chance
         if moment == "start":
             self._sleep(chance.random() * self._start_seconds)
@@ -140,8 +140,8 @@ class Run:
             self._sleep(chance.uniform(0.0, 0.3))
         elif moment == "saving":
             self._wait_for_update(chance.randint(1, UPDATES // 2))
-            ended = self.session
-            until(lambda: is_saving(self._run) or ended.ended, "a checkpoint", poll=0.0)
+            session = self.session
+            until(lambda: is_saving(self._run) or session.ended, "a checkpoint", poll=0.0)
         else:
             self._wait_for_update(UPDATES)
             self._sleep(chance.random())
@@ -157,7 +157,7 @@ class Run:
         until(lambda: time.monotonic() > end or self.session.ended, "a moment", poll=0.01)
 
     def _go_on(self) -> str:
-        """See the run go on, unless it is to be ended at once, and end it."""
+        """Check that the run continues, unless it is to be ended at once, and end it."""
         also, at_once = self.ending.also, self.ending.also.endswith("at once")
         if at_once:
             self._sleep(self._chance.uniform(0.0, 3.0))
@@ -183,19 +183,19 @@ class Run:
         return "went on" if went_on else "stopped"
 
     def _look_at_end(self, outcome: str, code: int) -> None:
-        """Whether the command ended as it may, and saved what it had learned."""
+        """Check that the command ended as allowed and saved what it had learned."""
         before, newest = self.ending.update, newest_checkpoint(self._run)
         saved = None if newest is None else update_of(newest)
         lost = lost_updates(self._run, before)
-        self._say(code=code, saved=saved, lost=lost, outcome=outcome)
+        self._note(code=code, saved=saved, lost=lost, outcome=outcome)
         killed = self.ending.way == "sigkill" or self.ending.also == "sigkill at once"
         if saved is None and last_update(self._run) == 0 and code != 0:
-            # No signal handler yet, or no folder. There is nothing that could be lost.
-            self._say(outcome="had not begun")
+            # No signal handler or no folder yet; there is nothing to lose.
+            self._note(outcome="had not begun")
             return
         if saved == UPDATES and (code == 0 or code < 0):
-            # All is done and saved; a signal finds a command that is about to exit.
-            self._say(outcome="finished before")
+            # All is saved; the signal came when the command was about to exit.
+            self._note(outcome="finished before")
             code = 0
         if self.ending.outcome == "gave up" and code != 1:
             raise FaultError(f"it ended by itself, with {code}")
@@ -206,8 +206,8 @@ class Run:
         text = self.session.text()
         if "Traceback (most recent call last)" in text:
             raise FaultError("it printed a traceback")
-        said_why = "distributed-pg: error: " in text or _RAYS_LAST_WORDS in text
-        if code == 1 and not said_why and self._can_print():
+        explained = "distributed-pg: error: " in text or _RAYS_LAST_WORDS in text
+        if code == 1 and not explained and self._can_print():
             raise FaultError("it exited with 1 and did not say why")
         if self.ending.way in ("ctrl_z", "learner_stopped") and "is replaced" in text:
             raise FaultError("it replaced a worker though it stood still itself")
@@ -218,7 +218,7 @@ class Run:
         return not isinstance(self.session, FullDisk | Disowned)
 
     def _look_at_checkpoint(self, path: Path) -> None:
-        """Whether the newest checkpoint is whole and holds the right weights."""
+        """Check that the newest checkpoint is intact and holds the right weights."""
         try:
             checksum = weights_checksum(load_checkpoint(path).state.policy)
         except RunError as error:
@@ -228,9 +228,9 @@ class Run:
             raise FaultError(f"the checkpoint of update {made} holds {checksum}")
 
     def _resume(self) -> None:
-        """Go on to the end with another number of workers."""
+        """Resume with another number of workers and run to the end."""
         if newest_checkpoint(self._run) is None and self._run.exists():
-            shutil.rmtree(self._run)  # killed before there was anything to go on with
+            shutil.rmtree(self._run)  # killed before there was anything to resume
         workers = 3 - self._workers
         self.session = Session(train_command(self._run, workers), self._folder, "second")
         code = self.session.wait(DEADLINE)
@@ -246,7 +246,7 @@ class Run:
             raise FaultError(f"at the end the newest checkpoint is {newest}")
         self._look_at_checkpoint(newest)
 
-    def _say(self, **changes: Any) -> None:
+    def _note(self, **changes: Any) -> None:
         self.ending = replace(self.ending, **changes)
 
     def tails(self) -> str:
@@ -259,6 +259,6 @@ class Run:
 
 
 def plain(log: str) -> str:
-    """What a terminal showed, each line once."""
+    """The text that a terminal showed, each line once."""
     lines = _SHOWN_OVER.sub("", log).split("\n")
     return "\n".join(dict.fromkeys(line.rstrip() for line in lines))

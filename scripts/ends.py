@@ -1,8 +1,8 @@
-"""End training runs at random moments in random ways, resume them, and compare their bits.
+"""Ends training runs at random moments in random ways, resumes them and compares their weights.
 
-``python scripts/chaos.py --ends 300`` does it. Every run has the same settings, so that one run
-without faults says what each update of each run must give. A run's number is the seed of all that
-happens to it: ``--ends 1 --seed NUMBER`` does the same to one run again.
+Used by ``python scripts/chaos.py --ends 300``. All runs have the same settings, so one run without
+faults gives the expected weights of every update. A run's number is the seed of everything done to
+it: ``--ends 1 --seed NUMBER`` repeats a run.
 """
 
 import contextlib
@@ -38,33 +38,33 @@ from ways import SETTINGS, UPDATES, USUAL_WAYS, train_command
 from distributed_pg.system_info import library_versions
 
 GONE_SECONDS = 120.0
-"""How long a run's processes may live on: Ray's agents take more than a minute to give up."""
+"""Time for a run's processes to end: Ray's agents take more than a minute to give up."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do."""
+    """What to do with how many runs."""
 
     ends: int
-    """How many runs to end."""
+    """Number of runs to end."""
     seed: int
-    """The first run's number."""
+    """Number of the first run."""
     ways: Sequence[str]
     """The ways to choose from."""
     lanes: int
-    """How many runs at a time."""
+    """Number of runs at a time."""
     keep_going: bool
-    """Whether to go on after a run that failed."""
+    """Whether to continue after a failed run."""
     folder: Path | None
-    """Where to leave the folders of runs that failed; None: nowhere."""
+    """Where to keep the folders of failed runs; None: nowhere."""
 
 
 class Ends:
-    """Ends runs and keeps account.
+    """Ends runs and records the results.
 
     Args:
         plan: what to do.
-        folder: where the runs are while they are needed.
+        folder: temporary folder for the runs.
     """
 
     def __init__(self, plan: Plan, folder: Path) -> None:
@@ -78,10 +78,10 @@ class Ends:
         self._left: dict[psutil.Process, int] = {}
 
     def whole_run(self) -> None:
-        """Make one run without faults: what each update must give, and when the first one comes.
+        """Run once without faults, for the expected weights and the time to the first update.
 
         Raises:
-            FaultError: it failed.
+            FaultError: the run failed.
         """
         begin, folder = time.monotonic(), self._folder / "whole"
         folder.mkdir()
@@ -97,18 +97,18 @@ class Ends:
             raise FaultError(f"the run without faults failed: {code}\n{session.text()}")
 
     def all_runs(self) -> None:
-        """End one run after another, several at a time."""
+        """End all runs, several at a time."""
         numbers = range(self._plan.seed, self._plan.seed + self._plan.ends)
         with ThreadPoolExecutor(self._plan.lanes) as lanes:
-            runs = [lanes.submit(self._one, number) for number in numbers]
+            runs = [lanes.submit(self._end_run, number) for number in numbers]
             try:
                 for run in as_completed(runs):
                     run.result()
             finally:
-                # At an interrupt the runs at hand are finished, for they have processes to end.
+                # After an interrupt, current runs still finish, because they must end processes.
                 self._stop.set()
 
-    def _one(self, number: int) -> None:
+    def _end_run(self, number: int) -> None:
         if self._stop.is_set():
             return
         folder = self._folder / str(number)
@@ -119,12 +119,12 @@ class Ends:
             run.do()
         except FaultError as error:
             failure = str(error)
-        except (OSError, ValueError, LookupError, psutil.Error) as error:  # one run of many
+        except (OSError, ValueError, LookupError, psutil.Error) as error:  # the other runs continue
             failure = repr(error)
         self._left.update((process, number) for process in run.left)
         ending = replace(run.ending, failure=failure)
         self.endings.append(ending)
-        self._tell(ending, run.tails() if failure else "")
+        self._print(ending, run.tails() if failure else "")
         if failure and self._plan.folder is not None:
             sockets = shutil.ignore_patterns("sockets", "session_latest")
             to = self._plan.folder / str(number)
@@ -133,7 +133,7 @@ class Ends:
             self._stop.set()
         shutil.rmtree(folder, ignore_errors=True)
 
-    def _tell(self, ending: Ending, tails: str) -> None:
+    def _print(self, ending: Ending, tails: str) -> None:
         also = f" and {ending.also}" if ending.also else ""
         line = (
             f"{time.monotonic() - self._begin:6.0f} s {len(self.endings):4}/{self._plan.ends} "
@@ -147,7 +147,7 @@ class Ends:
         print(line, flush=True)
 
     def left_behind(self) -> list[str]:
-        """Processes that do not end though their runs have; ends them."""
+        """Kill and list the processes that outlive their runs."""
 
         def gone() -> bool:
             self._left = {p: number for p, number in self._left.items() if is_alive(p)}
@@ -161,7 +161,7 @@ class Ends:
         return left
 
     def record(self) -> dict[str, Any]:
-        """What is worth keeping."""
+        """The results of all runs."""
         left = self.left_behind()
         endings = sorted(self.endings, key=lambda ending: ending.run)
         good = [ending for ending in endings if ending.failure is None]
@@ -188,18 +188,18 @@ class Ends:
 
 
 def _account(way: str, endings: list[Ending]) -> dict[str, Any]:
-    of_it = [ending for ending in endings if ending.way == way]
+    same_way = [ending for ending in endings if ending.way == way]
     return {
-        "runs": len(of_it),
-        "failures": sum(ending.failure is not None for ending in of_it),
-        "lost_at_most": max((ending.lost for ending in of_it), default=0),
-        "outcomes": dict(sorted(Counter(ending.outcome for ending in of_it).items())),
-        "exit_codes": dict(sorted(Counter(str(ending.code) for ending in of_it).items())),
+        "runs": len(same_way),
+        "failures": sum(ending.failure is not None for ending in same_way),
+        "lost_at_most": max((ending.lost for ending in same_way), default=0),
+        "outcomes": dict(sorted(Counter(ending.outcome for ending in same_way).items())),
+        "exit_codes": dict(sorted(Counter(str(ending.code) for ending in same_way).items())),
     }
 
 
 def end_runs(plan: Plan, out: Path) -> bool:
-    """Do it, and write the record to ``out``; whether all went well."""
+    """Carry out ``plan`` and write the record to ``out``; return whether all went well."""
     with tempfile.TemporaryDirectory(prefix="ends-", ignore_cleanup_errors=True) as folder:
         ends = Ends(plan, Path(folder))
         ends.whole_run()

@@ -1,4 +1,4 @@
-"""What breaks a training run, and what tells how it stands: for ``chaos.py`` and ``ends.py``."""
+"""Helpers to break and inspect training runs, for ``chaos.py`` and ``ends.py``."""
 
 import json
 import os
@@ -16,24 +16,24 @@ from distributed_pg.storage.metrics import METRICS, read_metrics
 
 TRAIN = own_command("train")
 DEADLINE = 180.0
-"""Seconds in which a run must recover from anything."""
+"""Seconds within which a run must recover from any fault."""
 POLL = 0.02
 LOST_AT_MOST = 1
-"""Updates that an end other than SIGKILL may cost."""
+"""Maximum number of updates lost by any end except SIGKILL."""
 RAYLET, GCS, AGENT = "raylet", "gcs_server", "ray::RuntimeEnvAgent"
-"""Names of the processes that Ray starts for a run of its own."""
+"""Names of processes of a local Ray."""
 _TAIL = 50_000
-"""Bytes at the end of a metrics.jsonl that are sure to hold a whole line."""
+"""Bytes at the end of a metrics.jsonl that are certain to contain a full line."""
 
 
 class FaultError(Exception):
-    """The run did not do what it must; the text says what."""
+    """The run misbehaved; the text says how."""
 
 
 def until(
     condition: Callable[[], bool], what: str, seconds: float = DEADLINE, poll: float = POLL
 ) -> None:
-    """Wait for ``condition``.
+    """Wait for ``condition``, which the error message calls ``what``.
 
     Raises:
         FaultError: it did not hold within ``seconds``.
@@ -46,7 +46,7 @@ def until(
 
 
 def last_update(run: Path) -> int:
-    """The last update in the run's metrics; 0: none."""
+    """The last update in the run's metrics; 0 if there is none."""
     try:
         with (run / METRICS).open("rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
@@ -57,21 +57,21 @@ def last_update(run: Path) -> int:
 
 
 def newest_checkpoint(run: Path) -> Path | None:
-    """The run's newest checkpoint, if it has one."""
+    """The run's newest checkpoint; None if it has none."""
     return max((run / CHECKPOINTS).glob("update-*.safetensors"), default=None)
 
 
 def update_of(checkpoint: Path) -> int:
-    """How many updates had been made when a checkpoint was written."""
+    """The number of updates in a checkpoint."""
     return int(checkpoint.stem.partition("-")[2])
 
 
 def lost_updates(run: Path, seen: int = 0) -> int:
-    """Updates that were made and are in no checkpoint.
+    """The number of updates made that are in no checkpoint.
 
     Args:
         run: the run's folder.
-        seen: the last update that was in the metrics some time before.
+        seen: the last update seen in the metrics earlier.
     """
     newest = newest_checkpoint(run)
     made = max(last_update(run), seen)
@@ -79,27 +79,27 @@ def lost_updates(run: Path, seen: int = 0) -> int:
 
 
 def is_saving(run: Path) -> bool:
-    """Whether a checkpoint is being written at this moment."""
+    """Whether a checkpoint is being written now."""
     return any((run / CHECKPOINTS).glob(".*.tmp"))
 
 
 def checksums(run: Path) -> list[tuple[int, str]]:
-    """Each update in the run's metrics, and the checksum of the weights after it."""
+    """Each update in the run's metrics with the checksum of the weights after it."""
     return [(line["update"], line["weights_checksum"]) for line in read_metrics(run / METRICS)]
 
 
 def difference(ours: list[tuple[int, str]], expected: list[tuple[int, str]]) -> str | None:
-    """Where two lists of :func:`checksums` differ first, in one line; None: nowhere."""
-    for one, other in zip(ours, expected, strict=False):
-        if one != other:
-            return f"update {one[0]} gave {one[1]}, where update {other[0]} gives {other[1]}"
+    """Describe the first difference between two lists of :func:`checksums`; None if equal."""
+    for mine, right in zip(ours, expected, strict=False):
+        if mine != right:
+            return f"update {mine[0]} gave {mine[1]}, where update {right[0]} gives {right[1]}"
     if len(ours) != len(expected):
         return f"{len(ours)} updates, not {len(expected)}"
     return None
 
 
 def descendants(process: psutil.Process) -> list[psutil.Process]:
-    """The processes that it and they started, those left out that have ended."""
+    """All live descendants of a process."""
     try:
         return [p for p in process.children(recursive=True) if is_alive(p)]
     except psutil.Error:
@@ -107,7 +107,7 @@ def descendants(process: psutil.Process) -> list[psutil.Process]:
 
 
 def is_alive(process: psutil.Process) -> bool:
-    """Whether it has not ended; one that nobody has asked for its exit code has."""
+    """Whether a process has not ended; a zombie has."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
@@ -115,12 +115,12 @@ def is_alive(process: psutil.Process) -> bool:
 
 
 def ray_process(learner: psutil.Process, name: str) -> psutil.Process | None:
-    """One of the processes of the learner's own Ray, if it has it now."""
+    """A process of the learner's local Ray by name; None if it is not running."""
     return next((p for p in descendants(learner) if title(p).startswith(name)), None)
 
 
 def title(process: psutil.Process) -> str:
-    """What the process calls itself: Ray writes into its command line what it does."""
+    """The title of a process: Ray writes what it does into its command line."""
     try:
         return process.name() if process.name() in (RAYLET, GCS) else " ".join(process.cmdline())
     except psutil.Error:
@@ -128,7 +128,7 @@ def title(process: psutil.Process) -> str:
 
 
 def plays(process: psutil.Process) -> bool:
-    """Whether it is a worker in the middle of an episode, and not stopped."""
+    """Whether a process is a worker that is playing an episode and not stopped."""
     try:
         stopped = process.status() == psutil.STATUS_STOPPED
     except psutil.Error:
@@ -137,12 +137,12 @@ def plays(process: psutil.Process) -> bool:
 
 
 def is_worker(process: psutil.Process) -> bool:
-    """Whether it is a worker, playing or not."""
+    """Whether a process is a worker, playing or not."""
     return title(process).startswith("ray::RolloutWorker")
 
 
 def send(process: psutil.Process, number: signal.Signals) -> None:
-    """Send a signal; nothing happens if the process has ended."""
+    """Send a signal; does nothing if the process has ended."""
     try:
         process.send_signal(number)
     except psutil.NoSuchProcess:
@@ -150,7 +150,7 @@ def send(process: psutil.Process, number: signal.Signals) -> None:
 
 
 def write_record(path: Path, record: Mapping[str, Any], tables: tuple[str, ...]) -> None:
-    """Write a record as JSON; each row of ``tables`` takes one line."""
+    """Write a record as JSON with one line per row of ``tables``."""
     plain = json.dumps({k: v for k, v in record.items() if k not in tables}, indent=1)
     parts = [plain.removesuffix("\n}")]
     for name in tables:

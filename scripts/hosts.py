@@ -1,8 +1,8 @@
-"""Several hosts on one machine, to try Ray across machines for real.
+"""Runs several hosts on one machine, to test Ray across machines.
 
-A host is a set of Linux namespaces: an address of its own on a switch of its own, its own
-processes, host name, ``/tmp``, ``/run``, ``/dev/shm`` and home, and an SSH server. All else is the
-machine's file system, and with it this checkout and its Python environment. Needs root and Debian's
+A host is a set of Linux namespaces with its own address on the rig's switch, its own processes,
+host name, ``/tmp``, ``/run``, ``/dev/shm`` and home, and an SSH server. It shares the rest of the
+machine's file system, including this checkout and its Python environment. Needs root and the Debian
 packages ``iproute2``, ``openssh-server`` and ``rsync`` (which ``ray up`` uses):
 
     python scripts/hosts.py up 3
@@ -10,11 +10,10 @@ packages ``iproute2``, ``openssh-server`` and ``rsync`` (which ``ray up`` uses):
     python scripts/hosts.py partition h2     # and heal h2, kill h3, add, status
     python scripts/hosts.py down
 
-``--state DIR`` holds what belongs to the rig, and the folder's name is the rig's: rigs of different
-names can exist side by side. A host's ``/tmp`` is ``DIR/HOST/tmp`` and its home is ``/tmp/home`` in
-there, so that Ray's token (``~/.ray/auth_token``) has to be brought to each host, as on a real one.
-Every host has the private key of all, in ``~/.ssh/id_ed25519``. They reach each other and this
-machine, and nothing else.
+``--state DIR`` holds the rig's files. The folder's name is also the rig's, and rigs with different
+names can coexist. A host's ``/tmp`` is ``DIR/HOST/tmp`` and its home is its own ``/tmp/home``, so
+that Ray's token (``~/.ray/auth_token``) must be copied to each host, as on real machines. All hosts
+share a private key, ``~/.ssh/id_ed25519``. They reach each other and this machine, nothing else.
 """
 
 import argparse
@@ -37,7 +36,7 @@ from pathlib import Path
 from distributed_pg.errors import RunError, UsageError
 
 DEADLINE = 20.0
-"""Seconds in which a host must answer, or its processes must be gone."""
+"""Seconds within which a host must answer, or its processes must be gone."""
 POLL = 0.02
 PACKAGES = {
     "ip": "iproute2",
@@ -47,12 +46,12 @@ PACKAGES = {
     "rsync": "rsync",
     "unshare": "util-linux",
 }
-"""Where Debian has each program."""
+"""Debian package of each program."""
 NAME = re.compile(r"[a-z][a-z0-9]{0,10}")
-"""Of a rig: it is part of a network interface's, which has 15 characters at most."""
+"""Name of a rig: part of the name of a network interface, which has at most 15 characters."""
 CHECKOUT = Path(__file__).resolve().parent.parent
 SHARED = (CHECKOUT, Path(sys.prefix), Path(sys.base_prefix))
-"""What every host must see, even if it lies in the machine's /tmp."""
+"""Folders that every host must see, even if they lie in the machine's /tmp."""
 
 NAMESPACES = ("--mount", "--pid", "--fork", "--mount-proc", "--uts", "--ipc")
 TRIAL = """
@@ -60,7 +59,7 @@ mount -t tmpfs none /dev/shm
 ip link add name one type veth peer name two
 ip link add name three type bridge
 """
-"""What a host needs to be allowed to do, tried in namespaces that end with it."""
+"""The operations a host needs permission for, tried in temporary namespaces."""
 START = """
 state=$1 host=$2
 shift 2
@@ -76,7 +75,7 @@ mount -t tmpfs none /dev/shm
 mount --rbind "$state/$host/tmp" /tmp
 exec "$(command -v sshd)" -D -e
 """
-"""What the first process of a host does. /tmp comes last: the state may lie in the machine's."""
+"""Script of a host's first process. It mounts /tmp last, since the state may lie in it."""
 SSHD_CONFIG = """\
 HostKey /etc/ssh/host_key
 AuthorizedKeysFile /etc/ssh/authorized_keys
@@ -107,14 +106,17 @@ class Host:
     name: str
     address: str
     tmp: Path
-    """Where this machine sees the host's /tmp."""
+    """The host's /tmp as seen from this machine."""
 
 
 class Rig:
-    """Some hosts on one switch; what it knows stands in the folder ``state``.
+    """Some hosts on one switch.
+
+    Args:
+        state: folder for the rig's files; its name is the rig's.
 
     Raises:
-        UsageError: the folder's name cannot be a rig's.
+        UsageError: the folder's name is not a valid name for a rig.
     """
 
     def __init__(self, state: Path) -> None:
@@ -131,15 +133,18 @@ class Rig:
             )
 
     def up(self, count: int, subnet: str | None = None) -> list[Host]:
-        """Make the switch and ``count`` hosts, and wait until all answer.
+        """Create the switch and the hosts, and wait until all answer.
 
         Args:
-            count: how many hosts.
-            subnet: their addresses, such as ``10.77.0.0/24``; None for one that is free here.
+            count: number of hosts.
+            subnet: their subnet, such as ``10.77.0.0/24``; None selects a free one.
+
+        Returns:
+            The hosts.
 
         Raises:
-            RunError: it cannot be done on this machine, or the rig exists.
-            UsageError: the subnet is none, or is in use.
+            RunError: this machine cannot run hosts, or the rig exists.
+            UsageError: the subnet is invalid or in use, or too small for ``count``.
         """
         reason = unavailable()
         if reason is not None:
@@ -163,7 +168,7 @@ class Rig:
             raise
 
     def add(self) -> Host:
-        """Make another host and wait until it answers."""
+        """Create another host and wait until it answers."""
         subnet, addresses = self._read()
         network = ipaddress.IPv4Network(subnet)
         number = len(addresses) + 1
@@ -181,18 +186,18 @@ class Rig:
         _ip("-n", netns, "address", "add", f"{address}/{network.prefixlen}", "dev", "eth0")
         for device in ("lo", "eth0"):
             _ip("-n", netns, "link", "set", "dev", device, "up")
-        # Nothing leads on from there, but Ray takes the address on the way to the internet.
+        # The gateway forwards nothing, but Ray uses the address with a route to the internet.
         _ip("-n", netns, "route", "add", "default", "via", str(network[-2]))
         self._start(name)
         return self.host(name)
 
     def kill(self, name: str) -> None:
-        """Take a host's power away: silence, and all its processes end; it does not come back."""
-        self.partition(name)  # first, or its kernel would tell the others that connections end
+        """Power off a host for good: it falls silent and all its processes end."""
+        self.partition(name)  # first, or its kernel would close its connections to the others
         self._kill(self._netns(name))
 
     def partition(self, name: str) -> None:
-        """Cut a host off from all others; its processes go on."""
+        """Cut a host off from all others; its processes continue."""
         _ip("-n", self._switch, "link", "set", "dev", self.host(name).name, "down")
 
     def heal(self, name: str) -> None:
@@ -200,26 +205,26 @@ class Rig:
         _ip("-n", self._switch, "link", "set", "dev", self.host(name).name, "up")
 
     def run(self, name: str, command: str) -> "subprocess.CompletedProcess[str]":
-        """Run a shell command on a host and keep what it says, whatever its exit status."""
+        """Run a shell command on a host and capture its output; no exit status is an error."""
         return subprocess.run(self.ssh(name, command), capture_output=True, text=True, check=False)
 
     def ssh(self, name: str, command: str | None = None) -> list[str]:
-        """The command that logs in to a host, or runs a shell command there."""
+        """Return the command that logs in to a host, or runs a shell command there."""
         words = ["ssh", "-F", str(self.ssh_config), self.host(name).name]
         return words if command is None else [*words, "--", command]
 
     def hosts(self) -> list[Host]:
-        """All hosts that were made."""
+        """All hosts ever created, dead ones included."""
         return [
             Host(name, address, self.state / name / "tmp")
             for name, address in self._read()[1].items()
         ]
 
     def host(self, name: str) -> Host:
-        """The host of that name.
+        """Find a host by name.
 
         Raises:
-            UsageError: there is none.
+            UsageError: there is no such host.
         """
         hosts = {host.name: host for host in self.hosts()}
         if name not in hosts:
@@ -227,7 +232,7 @@ class Rig:
         return hosts[name]
 
     def pids(self, name: str) -> list[int]:
-        """The processes of a host, by their numbers on this machine."""
+        """The processes of a host, by their ids on this machine."""
         return _pids(self._netns(name))
 
     def status(self, name: str) -> str:
@@ -238,10 +243,10 @@ class Rig:
         return "up" if "UP" in link["flags"] else "cut off"
 
     def down(self) -> None:
-        """Remove whatever there is of the rig: processes, network, files.
+        """Remove the rig's processes, network and files.
 
         Raises:
-            RunError: the folder exists and holds no rig, so it stays.
+            RunError: the folder holds no rig, and is left alone.
         """
         if self.state.exists() and not self._record.exists():
             raise RunError(f"--state: {self.state} holds no rig")
@@ -249,7 +254,7 @@ class Rig:
             if netns == self._switch or re.fullmatch(self._netns(r"h\d+"), netns):
                 self._kill(netns)
                 _ip("netns", "delete", netns)
-        # The kernel removes their interfaces, and the other ends of these, a little later.
+        # The kernel removes their interfaces, and the other ends, slightly later.
         if not _until(lambda: not Path("/sys/class/net", self._interface).exists()):
             raise RunError(f"network interface {self._interface} does not go")
         if self.state.exists():
@@ -277,11 +282,11 @@ class Rig:
         etc = self.state / "etc"
         etc.mkdir(exist_ok=True)
         lines = ["127.0.0.1 localhost", *(f"{ip} {name}" for name, ip in addresses.items())]
-        # Written in place: every host has this very file.
+        # Written in place, because every host mounts this file.
         (etc / "hosts").write_text("\n".join(lines) + "\n")
 
     def _make_keys(self) -> None:
-        """The keys, and what all hosts have in /etc."""
+        """Create the keys and the files that all hosts have in /etc."""
         etc = self.state / "etc"
         ssh = etc / "ssh"
         ssh.mkdir()
@@ -294,10 +299,10 @@ class Rig:
         root = "root:x:0:0:root:/tmp/home:/bin/bash"
         (etc / "passwd").write_text(re.sub(r"^root:.*$", root, machine, flags=re.MULTILINE))
         (etc / "shadow").write_text("root:*:::::::\n")  # no password, but not locked either
-        (etc / "resolv.conf").write_text("nameserver 127.0.0.1\n")  # nobody: refused at once
+        (etc / "resolv.conf").write_text("nameserver 127.0.0.1\n")  # no server: fails at once
 
     def _make_switch(self, network: ipaddress.IPv4Network) -> None:
-        """A bridge in a namespace of its own, where the machine's firewall has no say."""
+        """Create a bridge in its own namespace, where the machine's firewall does not apply."""
         _ip("netns", "add", self._switch)
         _ip("-n", self._switch, "link", "add", "name", "switch", "type", "bridge")
         _ip("-n", self._switch, "link", "set", "dev", "switch", "up")
@@ -308,7 +313,7 @@ class Rig:
         _ip("link", "set", "dev", self._interface, "up")
 
     def _make_files(self, host: str) -> None:
-        """The /tmp of a host, and its home in there."""
+        """Create a host's /tmp with its home."""
         tmp = self.state / host / "tmp"
         for path in _shared():
             (tmp / path.relative_to("/tmp")).mkdir(parents=True, exist_ok=True)  # noqa: S108
@@ -334,11 +339,11 @@ class Rig:
                 check=True,
             )
         if not _until(lambda: _ssh_answers(host.address)):
-            said = log.read_text().strip().splitlines() or ["it said nothing"]
-            raise RunError(f"host {name} does not answer after {DEADLINE:.0f} s: {said[-1]}")
+            lines = log.read_text().strip().splitlines() or ["no output"]
+            raise RunError(f"host {name} does not answer after {DEADLINE:.0f} s: {lines[-1]}")
 
     def _kill(self, netns: str) -> None:
-        # The first process of a host takes all others with it.
+        # When a host's first process dies, all its others do.
         for pid in sorted(_pids(netns), key=_is_init, reverse=True):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -347,7 +352,7 @@ class Rig:
 
 
 def unavailable() -> str | None:
-    """Why hosts cannot be made on this machine; None if they can."""
+    """Say why this machine cannot run hosts; None if it can."""
     if not sys.platform.startswith("linux"):
         return "hosts are made of Linux namespaces"
     if os.geteuid() != 0:
@@ -364,7 +369,7 @@ def unavailable() -> str | None:
 
 
 def _path() -> str:
-    """Where programs are: not every user's path has those of root."""
+    """The search path for programs; not every user's path has the system folders."""
     return f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 
 
@@ -377,8 +382,8 @@ def _run(command: Sequence[str]) -> str:
         env={**os.environ, "PATH": _path()},
     )
     if done.returncode != 0:
-        said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-        raise RunError(f"{command[0]} failed: {said}")
+        reason = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
+        raise RunError(f"{command[0]} failed: {reason}")
     return done.stdout
 
 
@@ -395,7 +400,7 @@ def _pids(netns: str) -> list[int]:
 
 
 def _is_init(pid: int) -> bool:
-    """Whether a process is the first of its namespace."""
+    """Whether a process is the first in its namespace."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except (FileNotFoundError, ProcessLookupError):  # it ended just now
@@ -405,7 +410,7 @@ def _is_init(pid: int) -> bool:
 
 
 def _shared() -> list[Path]:
-    """What the hosts' own /tmp would hide, outermost first."""
+    """The folders that the hosts' own /tmp would hide, outermost first."""
     return sorted({path for path in SHARED if path.is_relative_to("/tmp")})  # noqa: S108
 
 
@@ -432,7 +437,7 @@ def _free_network() -> ipaddress.IPv4Network:
 
 
 def _networks() -> list[ipaddress.IPv4Network]:
-    """What this machine has routes to, but for the default one."""
+    """The networks this machine has routes to, except the default route."""
     routes = json.loads(_ip("-json", "-4", "route", "show"))
     return [ipaddress.IPv4Network(r["dst"]) for r in routes if r["dst"] != "default"]
 
@@ -455,7 +460,7 @@ def _until(condition: Callable[[], bool]) -> bool:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0 done, 1 failed, 2 wrong usage."""
+    """Run the command line; return the exit code: 0 done, 1 failed, 2 usage error."""
     arguments = _parser().parse_args(argv)
     try:
         reason = unavailable()
@@ -477,12 +482,12 @@ def _parser() -> argparse.ArgumentParser:
         made.add_argument("--state", type=Path, default=default, help=f"the rig ({default})")
         return made
 
-    up = command("up", "make hosts h1, h2 and so on, and wait until they answer")
-    up.add_argument("count", type=int, help="how many")
-    up.add_argument("--subnet", help="their addresses (a free one in 10.77.0.0/16)")
-    command("add", "make another host")
+    up = command("up", "create hosts h1, h2 and so on, and wait until they answer")
+    up.add_argument("count", type=int, help="number of hosts")
+    up.add_argument("--subnet", help="their subnet (a free one in 10.77.0.0/16)")
+    command("add", "create another host")
     for name, text in {
-        "kill": "take a host's power away: it is silent, and all its processes end",
+        "kill": "power off a host: it falls silent, and all its processes end",
         "partition": "cut a host off from the network",
         "heal": "undo partition",
     }.items():
@@ -490,7 +495,7 @@ def _parser() -> argparse.ArgumentParser:
     run = command("run", "run a shell command on a host")
     run.add_argument("host")
     run.add_argument("words", nargs=argparse.REMAINDER, metavar="command", help="as with ssh")
-    command("status", "say how the hosts are")
+    command("status", "show the state of the hosts")
     command("down", "remove everything")
     return parser
 

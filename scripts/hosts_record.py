@@ -1,9 +1,9 @@
-"""Train on several hosts, take them away and bring them back, and compare the weights.
+"""Trains on several hosts while they fail and return, and compares the weights.
 
-On the hosts of ``scripts/hosts.py``: ``ray up`` starts a cluster over SSH from a fourth host, a
-head without CPUs and two workers with one each. While ``distributed-pg train`` runs on the head, a
-worker's host is cut off briefly, another is killed, the last one is cut off until Ray gives it up
-and comes back by itself, and a new host joins. Then the same settings run in one local worker:
+Uses the hosts of ``scripts/hosts.py``. From one of them, ``ray up`` starts a cluster over SSH: a
+head without CPUs and two nodes with one CPU each. While ``distributed-pg train`` runs on the head,
+one node's host is cut off briefly and later killed, the other one is cut off until Ray gives it up
+and rejoins by itself, and a new host joins. Then the same settings run on one local worker:
 
     python scripts/hosts_record.py --out docs/results/hosts.json
 """
@@ -30,24 +30,24 @@ from distributed_pg.own_code import own_command
 from distributed_pg.storage.metrics import read_metrics
 
 DEADLINE = 120.0
-"""Seconds in which anything that is waited for must happen."""
+"""Seconds to wait for any event."""
 RAY_AGAIN = 240.0
-"""The same for the autoscaler to start Ray again on a host, over SSH."""
+"""Seconds to wait for the autoscaler to restart Ray on a host, over SSH."""
 POLL = 0.02
 SETTINGS = "--batch-size 4 --frame-limit 2000 --seed 11"
 AT_A_TIME = 2
-"""Updates after which every episode that was being played is in: with a policy lag of 1, workers
-play those of two batches."""
+"""Updates after which every episode in progress has arrived: with a policy lag of 1, workers play
+episodes of two batches."""
 BETWEEN = 5
-"""Updates without a fault between two faults."""
+"""Updates between two faults."""
 HEAD, FIRST, SECOND, DESK, NEW = "h1", "h2", "h3", "h4", "h5"
-"""The hosts; ``ray up`` is typed at the desk."""
+"""Names of the hosts; ``ray up`` runs on the desk."""
 HEALTH = (
     "RAY_health_check_period_ms=1000 RAY_health_check_timeout_ms=2000 "
     "RAY_health_check_failure_threshold=3 AUTOSCALER_HEARTBEAT_TIMEOUT_S=10 "
     "AUTOSCALER_UPDATE_INTERVAL_S=1"
 )
-"""Ray gives a silent host up in a few seconds and starts itself there again, not after a minute."""
+"""Makes Ray give up a silent host and restart there within seconds instead of a minute."""
 RAY_START = "RAY_AUTH_MODE=token ray start --object-store-memory=200000000"
 CLUSTER = """\
 cluster_name: pong
@@ -83,7 +83,7 @@ while nodes() != set(sys.argv[1:]):
         sys.exit(f"waited {DEADLINE:.0f} s, and the nodes are still {{nodes()}}")
     time.sleep({POLL})
 """
-"""Ends when the cluster has just the nodes of these addresses."""
+"""Waits until the cluster's nodes are exactly those with the given addresses."""
 
 
 @dataclass
@@ -92,17 +92,17 @@ class Cluster:
 
     rig: Rig
     seconds: dict[str, float] = field(default_factory=dict)
-    """How long everything took."""
+    """Duration of each step."""
 
     def __post_init__(self) -> None:
-        """Find the run's files."""
+        """Set the paths of the run's files."""
         folder = self.rig.host(HEAD).tmp
         self.log = self.rig.state / "train.log"
         self._metrics = folder / "run/metrics.jsonl"
         self._pid = folder / "train.pid"
 
     def start(self) -> None:
-        """Have ``ray up`` make the cluster, over SSH."""
+        """Create the cluster with ``ray up``, over SSH."""
         head, first, second = (self.rig.host(name).address for name in (HEAD, FIRST, SECOND))
         config = self.rig.host(DESK).tmp / "home/cluster.yaml"
         config.write_text(
@@ -116,7 +116,7 @@ class Cluster:
         self.took("ray up: the workers' hosts are in the cluster", begin)
 
     def train(self) -> "subprocess.Popen[bytes]":
-        """Start the run, and wait until both hosts play."""
+        """Start the run and wait until both hosts play."""
         command = f"distributed-pg train --address auto --num-workers auto {SETTINGS}"
         command = f"echo $$ > /tmp/train.pid; exec {command} --run-dir /tmp/run"
         begin = time.monotonic()
@@ -128,7 +128,7 @@ class Cluster:
         return process
 
     def cut_off_briefly(self) -> None:
-        """A host cannot be reached until the run has gone on without it."""
+        """Cut off a host until the run continues without it."""
         begin = time.monotonic()
         self.rig.partition(SECOND)
         self._until_updates(AT_A_TIME)
@@ -140,7 +140,7 @@ class Cluster:
         self._until_updates(BETWEEN)
 
     def kill(self) -> None:
-        """A host ends."""
+        """Kill a host."""
         begin = time.monotonic()
         self.rig.kill(SECOND)
         self._until_updates(AT_A_TIME)
@@ -148,7 +148,7 @@ class Cluster:
         self._until_updates(BETWEEN)
 
     def cut_off(self) -> None:
-        """The only host that is left cannot be reached until Ray has given it up."""
+        """Cut off the only remaining host until Ray gives it up."""
         begin = time.monotonic()
         self.rig.partition(FIRST)
         self._wait_for_nodes(HEAD)
@@ -160,14 +160,14 @@ class Cluster:
         self._until_updates(BETWEEN)
 
     def add(self) -> None:
-        """Another host comes and joins the cluster."""
+        """Add a host to the cluster."""
         begin = time.monotonic()
         self.rig.add()
         self.took("added: until it answered", begin)
         token = self.rig.host(HEAD).tmp / "home/.ray/auth_token"
-        theirs = self.rig.host(NEW).tmp / "home/.ray/auth_token"
-        theirs.parent.mkdir()
-        theirs.write_text(token.read_text())
+        copy = self.rig.host(NEW).tmp / "home/.ray/auth_token"
+        copy.parent.mkdir()
+        copy.write_text(token.read_text())
         begin = time.monotonic()
         self._run(NEW, f"{RAY_START} --address={self.rig.host(HEAD).address}:6379 --num-cpus=1")
         self.took("added: ray start", begin)
@@ -176,7 +176,7 @@ class Cluster:
         self._until_updates(BETWEEN)
 
     def stop(self, process: "subprocess.Popen[bytes]") -> list[dict[str, Any]]:
-        """Have the run save and stop; returns its metrics."""
+        """Make the run save and stop; return its metrics."""
         begin = time.monotonic()
         self._run(HEAD, f"kill -TERM {self._pid.read_text()}")
         if process.wait(timeout=DEADLINE) != 0:
@@ -185,7 +185,7 @@ class Cluster:
         return read_metrics(self._metrics)
 
     def _plays(self, host: str) -> bool:
-        """Whether a worker there is in the middle of an episode: Ray names its process so."""
+        """Whether a worker on the host is playing an episode, by the process title Ray sets."""
         return any("RolloutWorker.play" in _command(pid) for pid in self.rig.pids(host))
 
     def _wait_for_nodes(self, *hosts: str) -> None:
@@ -193,18 +193,18 @@ class Cluster:
         self._run(HEAD, shlex.join(["python", "-c", WAIT_FOR_NODES, *addresses]))
 
     def _until_updates(self, count: int) -> None:
-        wanted = len(read_metrics(self._metrics)) + count
-        self._until(lambda: len(read_metrics(self._metrics)) >= wanted, f"{count} more updates")
+        target = len(read_metrics(self._metrics)) + count
+        self._until(lambda: len(read_metrics(self._metrics)) >= target, f"{count} more updates")
 
     def _until(self, condition: Callable[[], bool], what: str, seconds: float = DEADLINE) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > deadline:
-                raise RunError(f"waited {seconds:.0f} s for {what}:\n{self._said()}")
+                raise RunError(f"waited {seconds:.0f} s for {what}:\n{self._tails()}")
             time.sleep(POLL)
 
-    def _said(self) -> str:
-        """The end of what the run and Ray's autoscaler said."""
+    def _tails(self) -> str:
+        """The ends of the logs of the run and of Ray's autoscaler."""
         autoscaler = self.rig.host(HEAD).tmp.glob("ray/session_2*/logs/monitor.*")
         return "\n".join(path.read_text()[-3000:] for path in (self.log, *sorted(autoscaler)))
 
@@ -214,13 +214,13 @@ class Cluster:
             raise RunError(f"{command!r} on {host}:\n{(done.stdout + done.stderr)[-3000:]}")
 
     def took(self, what: str, begin: float) -> None:
-        """Something that began then is done."""
+        """Record the duration of a step that started at ``begin``."""
         self.seconds[what] = round(time.monotonic() - begin, 2)
         print(f"{self.seconds[what]:7.2f} s  {what}", flush=True)
 
 
 def local_run(run: Path, episodes: int) -> list[dict[str, Any]]:
-    """The metrics of the same run on one worker of this machine."""
+    """Run the same settings on one local worker; return the metrics."""
     command = own_command("train", *SETTINGS.split())
     command += ["--num-workers", "1", "--run-dir", str(run), "--stop-episodes", str(episodes)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -230,7 +230,7 @@ def local_run(run: Path, episodes: int) -> list[dict[str, Any]]:
 
 
 def record(state: Path) -> dict[str, Any]:
-    """Do it all on a rig of its own."""
+    """Run everything on a new rig; return the record."""
     rig = Rig(state)
     load = os.getloadavg()[0]
     begin = time.monotonic()
@@ -268,7 +268,7 @@ def record(state: Path) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Do it, and write the record."""
+    """Run everything and write the record."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("hosts.json"), help="the record")
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""A Ray cluster of several nodes on this machine, and a training run on it, for ``chaos.py``."""
+"""Runs a Ray cluster of several nodes on this machine and a training on it, for ``chaos.py``."""
 
 import re
 import signal
@@ -28,11 +28,11 @@ SETTINGS = (
     f"--num-workers {WORKERS}"
 )
 ENDLESS = 10**9
-"""Episodes, more than there will be."""
+"""A number of episodes that is never reached."""
 
 
 class Machines:
-    """A Ray cluster of a head without workers and some nodes."""
+    """A Ray cluster with a head without workers and some worker nodes."""
 
     def __init__(self) -> None:
         self._start()
@@ -44,15 +44,15 @@ class Machines:
             self.add()
 
     def address(self) -> str:
-        """Where the cluster is at the moment."""
+        """The cluster's current address."""
         return str(self.cluster.address)
 
     def add(self) -> None:
-        """Start another node."""
+        """Add a node."""
         self.cluster.add_node(num_cpus=WORKERS // NODES, object_store_memory=200 * 2**20)
 
     def replace(self) -> None:
-        """Take down what is left of the cluster and start another one."""
+        """Shut down the rest of the cluster and start a new one."""
         for node in list(self.cluster.worker_nodes):
             self.kill_node(node)
         if self.cluster.head_node is not None:
@@ -61,45 +61,45 @@ class Machines:
         self._start()
 
     def shutdown(self) -> None:
-        """Take the cluster down."""
+        """Shut down the cluster."""
         self.cluster.shutdown()  # type: ignore[no-untyped-call]
 
     def workers(self) -> list[psutil.Process]:
-        """The workers that play at this moment."""
+        """The workers that are playing."""
         nodes = list(self.cluster.worker_nodes)
         return [p for node in nodes for p in descendants(_process(node, "raylet")) if plays(p)]
 
     def kill_node(self, node: Any) -> None:
-        """The raylet and all that it started end at once, and with them the node's store."""
+        """Kill a node's raylet, all its descendants and with them its object store."""
         raylet = _process(node, "raylet")
         for process in [raylet, *descendants(raylet)]:
             send(process, signal.SIGKILL)
         self.cluster.remove_node(node, allow_graceful=False)
 
     def kill_at_head(self, name: str) -> None:
-        """SIGKILL to the head's ``raylet``, which is the driver's own, or its ``gcs_server``."""
+        """Kill the head's ``raylet``, which is the driver's, or its ``gcs_server``."""
         send(_process(self.cluster.head_node, name), signal.SIGKILL)
 
     def store_bytes(self) -> int | None:
-        """Memory in use in all object stores; None while Ray asks a node that is gone."""
+        """Bytes used in all object stores; None while Ray still queries a dead node."""
         command = [sys.executable, "-m", "ray.scripts.scripts", "memory", "--stats-only"]
-        said = subprocess.run(
+        output = subprocess.run(
             [*command, "--address", self.cluster.address],
             capture_output=True,
             text=True,
             check=False,
         ).stdout
-        used = re.search(r"Plasma memory usage (\d+) MiB", said)
+        used = re.search(r"Plasma memory usage (\d+) MiB", output)
         return int(used.group(1)) * 2**20 if used else None
 
 
 class Training:
-    """The ``distributed-pg train`` command on the cluster: begun, or gone on with.
+    """The ``distributed-pg train`` command on the cluster, for a new or a resumed run.
 
     Args:
-        address: says where the cluster is at the moment.
+        address: returns the cluster's current address.
         run: the run's folder.
-        episodes: after which it stops.
+        episodes: number of episodes after which it stops.
     """
 
     def __init__(self, address: Callable[[], str], run: Path, episodes: int) -> None:
@@ -109,34 +109,34 @@ class Training:
         self.process = self._start(episodes)
 
     def _start(self, episodes: int) -> subprocess.Popen[bytes]:
-        here = ["--resume", str(self.run)]
+        target = ["--resume", str(self.run)]
         if not (self.run / "config.json").exists():
-            here = ["--run-dir", str(self.run), *SETTINGS.split()]
-        command = [*TRAIN, *here, "--address", self._address(), "--stop-episodes", str(episodes)]
+            target = ["--run-dir", str(self.run), *SETTINGS.split()]
+        command = [*TRAIN, *target, "--address", self._address(), "--stop-episodes", str(episodes)]
         with self.log.open("ab") as log:
             return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def resume(self, episodes: int) -> None:
-        """Go on after it has ended."""
+        """Resume the run after its command has ended."""
         self.process = self._start(episodes)
 
     def kill(self) -> None:
-        """SIGKILL to the learner."""
+        """Send SIGKILL to the learner."""
         self.process.kill()
         self.process.wait()
 
     def end_by(self, number: signal.Signals) -> None:
-        """A signal that makes the learner save and stop.
+        """Send a signal that makes the learner save and stop.
 
         Raises:
-            FaultError: it did not end, or not with 0, or lost an update.
+            FaultError: it did not end, did not exit with 0, or lost more than one update.
         """
         before = last_update(self.run)
         self.process.send_signal(number)
         self.await_end(before, {0})
 
     def await_end(self, before: int, codes: set[int]) -> None:
-        """Wait until the learner has ended by itself with its last update saved.
+        """Wait for the learner to exit with one of ``codes`` and its last update saved.
 
         Raises:
             FaultError: it did not.
@@ -148,10 +148,10 @@ class Training:
             raise FaultError(f"the learner ended and lost {lost} updates:\n{self.tail()}")
 
     def finish(self) -> None:
-        """Wait for the end of the run.
+        """Wait for the run to finish.
 
         Raises:
-            FaultError: it failed.
+            FaultError: the run failed.
         """
         if self.process.wait() != 0:
             raise FaultError(f"the training failed:\n{self.tail()}")

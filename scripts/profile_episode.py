@@ -1,6 +1,6 @@
-"""Where an episode's time goes: inside the emulator, and everything else.
+"""Measures how an episode's time divides between the emulator and everything else.
 
-Plays the same episodes with the kernels a training run uses, and times both in the same episode:
+Plays the same episodes with the kernels of a training run and times both parts of each:
 
     python scripts/profile_episode.py
     python scripts/profile_episode.py --checkpoint runs/NAME --episodes 5
@@ -23,7 +23,7 @@ from distributed_pg.storage.policy_file import load_policy  # noqa: E402
 
 
 def main() -> None:
-    """Print a line for each episode, then the medians, then the cost of a reset."""
+    """Print a line per episode, the median overhead and the time of a reset."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--episodes", type=int, default=10, help="episodes to time (10)")
     parser.add_argument("--checkpoint", type=Path, help="weights to play with (random ones)")

@@ -1,4 +1,4 @@
-"""The ``train`` command as people start it: into a file, a pipe, a disk, or in a terminal."""
+"""Starts the ``train`` command as users do: with output to a file, a pipe, a disk or a terminal."""
 
 import contextlib
 import os
@@ -19,18 +19,18 @@ from faults import FaultError, descendants, is_alive, is_worker, send, until
 
 CTRL_C, CTRL_Z = b"\x03", b"\x1a"
 _DISK = 64 * 1024
-"""Bytes of the disk that a log fills."""
+"""Size in bytes of the small disk for a log."""
 _ROWS, _COLUMNS = 50, 200
 _SHELL = ("setsid", "--ctty", "bash", "--norc", "--noprofile", "--noediting", "-i")
 
 
 class Session:
-    """A run's command whose output goes to a file.
+    """A run's command with its output in a file.
 
     Args:
-        command: what to start.
-        folder: where its output is kept, and Ray's own files.
-        name: of the output's file.
+        command: the command to start.
+        folder: folder for its output and Ray's files.
+        name: name of the output file.
     """
 
     prefix: tuple[str, ...] = ()
@@ -62,13 +62,13 @@ class Session:
         return self._process.poll() is not None
 
     def lose_output(self) -> None:
-        """Let nothing be written any more. A file does not get lost."""
+        """Make the output unwritable; does nothing, as a file stays writable."""
 
     def wait(self, seconds: float) -> int:
-        """The command's exit code, negative if a signal ended it.
+        """Wait for the command; return its exit code, negative if a signal ended it.
 
         Raises:
-            FaultError: it did not end.
+            FaultError: it did not end within ``seconds``.
         """
         self.look()
         until(lambda: self.ended, "the command to end", seconds)
@@ -78,21 +78,21 @@ class Session:
         return self._process.wait()
 
     def look(self) -> list[psutil.Process]:
-        """The processes that the run has now."""
+        """The run's current processes."""
         found = descendants(self.learner)
         self._known.update(found)
         return found
 
     def left(self) -> list[psutil.Process]:
-        """Processes of the run that :meth:`look` saw once and that have not ended."""
+        """Processes seen by :meth:`look` that are still alive."""
         return [p for p in self._known if is_alive(p)]
 
     def workers(self) -> list[psutil.Process]:
-        """Its workers."""
+        """The run's workers."""
         return [p for p in self.look() if is_worker(p)]
 
     def text(self) -> str:
-        """What it has printed."""
+        """The output so far."""
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
     def close(self) -> None:
@@ -108,13 +108,13 @@ class Session:
 
 
 class Nohup(Session):
-    """The same with the terminal's hang-up ignored."""
+    """A session that ignores the terminal's hang-up."""
 
     prefix = ("nohup",)
 
 
 class Pipe(Session):
-    """The output goes into a pipe, as in ``train | less``; what is on stderr is kept."""
+    """A session with stdout in a pipe, as in ``train | less``, and stderr in the file."""
 
     def _start(self) -> psutil.Process:
         self._reader, writer = os.pipe()
@@ -127,7 +127,7 @@ class Pipe(Session):
         return learner
 
     def lose_output(self) -> None:
-        """Whoever reads the pipe ends."""
+        """Close the pipe's reading end."""
         if not self._drain.stopped:
             self._drain.stop()
             os.close(self._reader)
@@ -139,7 +139,7 @@ class Pipe(Session):
 
 
 class FullDisk(Session):
-    """The output is added to a log on a small disk of its own, or, without root, to none at all."""
+    """A session with its output on a small disk, or, without root, on ``/dev/full``."""
 
     def _start(self) -> psutil.Process:
         self._disk = self.log.with_suffix(".disk")
@@ -152,24 +152,24 @@ class FullDisk(Session):
             return self._popen(log.fileno(), log.fileno())
 
     def lose_output(self) -> None:
-        """Fill the disk to the last byte."""
+        """Fill the disk completely."""
         if self._is_disk:
             with contextlib.suppress(OSError), (self._disk / "more").open("ab", 0) as file:
                 while True:
                     file.write(bytes(4096))
-            # The last page of the log has room.
+            # The log's last page still has room.
             with contextlib.suppress(OSError), self._file.open("ab", 0) as file:
                 while True:
                     file.write(b"\n")
 
     def text(self) -> str:
-        """What it has printed."""
+        """The output so far."""
         if self._is_disk and self._file.exists():
             self.log.write_bytes(self._file.read_bytes())
         return super().text()
 
     def close(self) -> None:
-        """End the command if it has not ended, and take the disk away."""
+        """End the command if it has not ended, and unmount the disk."""
         super().close()
         self.text()
         if self._is_disk:
@@ -178,15 +178,15 @@ class FullDisk(Session):
 
 
 class Terminal(Session):
-    """The command is typed into a shell in a terminal, and shows its live panel."""
+    """A command typed into a shell in a terminal, where it shows its live panel."""
 
     typed = "(. {job})"
 
     def _start(self) -> psutil.Process:
         self._exit = self.log.with_suffix(".exit")
         job = self.log.with_suffix(".job")
-        # The shell in between is to tell the exit code, whatever comes: it ignores nothing, so
-        # the command does not inherit it.
+        # The shell in between must survive to report the exit code. It traps the signals instead
+        # of ignoring them, because the command would inherit ignored signals.
         job.write_text(
             f"trap : HUP INT TERM\n{shlex.join(self._command)}\necho $? > {self._exit}\n"
         )
@@ -219,23 +219,23 @@ class Terminal(Session):
         return not is_alive(self.learner)
 
     def _exit_code(self) -> int:
-        told = self._exit
-        until(lambda: told.exists() and told.read_text() != "", "the shell to tell the exit code")
-        code = int(told.read_text())
+        file = self._exit
+        until(lambda: file.exists() and file.read_text() != "", "the shell to report the exit code")
+        code = int(file.read_text())
         return code if code < 128 else 128 - code
 
     def press(self, keys: bytes) -> None:
-        """Type something."""
+        """Type keys into the terminal."""
         os.write(self._master, keys)
 
     def hang_up(self) -> None:
-        """Close the terminal, as a connection does that drops."""
+        """Close the terminal, like a dropped connection."""
         if not self._drain.stopped:
             self._drain.stop()
             os.close(self._master)
 
     def stop_and_continue(self, seconds: float) -> None:
-        """Ctrl-Z, a while of nothing, and ``fg``."""
+        """Press Ctrl-Z, wait, and type ``fg``."""
         self.press(CTRL_Z)
         time.sleep(seconds)
         self.press(b"fg\n")
@@ -249,17 +249,17 @@ class Terminal(Session):
 
 
 class Disowned(Terminal):
-    """The same in the background and disowned: the terminal's end sends it no hang-up."""
+    """A terminal session in the background and disowned, so that it receives no hang-up."""
 
     typed = "(. {job}) & disown"
 
     def lose_output(self) -> None:
-        """The terminal is closed under it."""
+        """Close the terminal."""
         self.hang_up()
 
 
 class _Drain:
-    """Copies what can be read to a file, in a thread, until it is told to stop."""
+    """Copies a descriptor to a file in a thread until it is stopped."""
 
     def __init__(self, source: int, to: Path) -> None:
         self._source = source
@@ -270,11 +270,11 @@ class _Drain:
 
     @property
     def stopped(self) -> bool:
-        """Whether it was told to stop."""
+        """Whether :meth:`stop` was called."""
         return self._stop.is_set()
 
     def stop(self) -> None:
-        """Stop; nothing waits in a read after that, which would keep the source open."""
+        """Stop and wait for the thread: a pending read would keep the source open."""
         self._stop.set()
         self._thread.join()
 
@@ -285,7 +285,7 @@ class _Drain:
                     continue
                 try:
                     data = os.read(self._source, 65536)
-                except OSError:  # a terminal without anyone at its other end
+                except OSError:  # the terminal's other end is closed
                     return
                 if not data:
                     return

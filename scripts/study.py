@@ -1,10 +1,10 @@
-"""Which settings learn best: train with each of many, several seeds each, and compare.
+"""Finds the settings that learn best: trains with each of many, on several seeds, and compares.
 
     python scripts/study.py --seeds 0,1 --runs runs/study --out docs/results/study
 
-Runs side by side, one worker each, since a run is the same on any number of workers; what a run
-costs is counted in emulated frames. What was stopped goes on when the same command is given again.
-Writes study.csv (one row for each run and each hundredth of its frames), which study_plot.py draws.
+Runs are trained in parallel, with one worker each, since the number of workers does not change a
+run; their cost is measured in emulated frames. Repeating the command resumes stopped runs. Writes
+study.csv (one row per run and hundredth of its frames), which study_plot.py plots.
 """
 
 import argparse
@@ -27,44 +27,44 @@ from distributed_pg.storage.metrics import METRICS, read_metrics
 Settings = dict[str, Any]
 
 BASE: Settings = {"frame_skip": 4}
-"""What is changed in the default preset for all runs: with 4 frames a step a policy that learns
-shows it sooner, so that more settings can be tried."""
+"""Changes to the default preset for all runs. With 4 frames per step, learning shows sooner, so
+more settings can be tried."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Something to find out."""
+    """A question about settings that the study answers."""
 
     tried: tuple[Settings, ...]
-    """The settings tried instead of the base's."""
+    """The settings to compare with the base."""
     frames: int = 4_000_000
-    """Emulated frames of each run."""
+    """Emulated frames per run."""
     workers: int | None = None
-    """How many workers the settings keep busy, where that is the question."""
+    """Number of workers to keep busy, for questions about that."""
 
 
-def of(name: str, *values: Any) -> tuple[Settings, ...]:
-    """One setting with each of the values."""
+def each(name: str, *values: Any) -> tuple[Settings, ...]:
+    """One setting with each of its values."""
     return tuple({name: value} for value in values)
 
 
 LONG = 9_800_000
 QUESTIONS: dict[str, Question] = {
-    "learning rate": Question(of("learning_rate", 1e-4, 1e-3, 2e-3, 5e-3)),
-    "annealing": Question(of("anneal_episodes", None)),
+    "learning rate": Question(each("learning_rate", 1e-4, 1e-3, 2e-3, 5e-3)),
+    "annealing": Question(each("anneal_episodes", None)),
     "warm-up": Question(
         ({"warm_up": False}, {"warm_up": False, "learning_rate": 2e-3}),
     ),
     "baseline": Question(({"baseline": "mean", "learning_rate": 1e-3},)),
-    "batch size": Question(of("batch_size", 1, 2, 10, 20)),
-    "policy lag": Question(of("policy_lag", 0, 2)),
-    "discount": Question(of("gamma", 0.98, 0.995)),
-    "RMSProp decay": Question(of("decay", 0.9, 0.999)),
-    "hidden units": Question(of("hidden_units", 100, 400)),
-    "crop": Question(of("crop", (35, 195, 20, 160), (35, 195, 80, 160))),
-    "classic": Question(of("preset", "karpathy")),
-    "actions": Question(of("actions", ("UP", "DOWN", "NOOP")), LONG),
-    "frame skip": Question(of("frame_skip", 1, 2, 3), LONG),
+    "batch size": Question(each("batch_size", 1, 2, 10, 20)),
+    "policy lag": Question(each("policy_lag", 0, 2)),
+    "discount": Question(each("gamma", 0.98, 0.995)),
+    "RMSProp decay": Question(each("decay", 0.9, 0.999)),
+    "hidden units": Question(each("hidden_units", 100, 400)),
+    "crop": Question(each("crop", (35, 195, 20, 160), (35, 195, 80, 160))),
+    "classic": Question(each("preset", "karpathy")),
+    "actions": Question(each("actions", ("UP", "DOWN", "NOOP")), LONG),
+    "frame skip": Question(each("frame_skip", 1, 2, 3), LONG),
     "16 workers": Question(
         ({"policy_lag": 4}, {"batch_size": 16, "learning_rate": 6e-3}), 12_000_000, workers=16
     ),
@@ -89,29 +89,29 @@ QUESTIONS: dict[str, Question] = {
         workers=256,
     ),
 }
-"""What is asked."""
+"""All questions by name."""
 
 POINTS = 100
-"""Rows of study.csv for a whole run."""
+"""Rows of study.csv per complete run."""
 COLUMNS = ("settings", "seed", "frames", "episodes", "updates", "running_mean", "mean_100")
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One of the runs to make."""
+    """A run of the study."""
 
     settings: tuple[tuple[str, Any], ...]
-    """What differs from the default preset and :data:`BASE`."""
+    """Differences from the default preset and :data:`BASE`."""
     seed: int
 
     @property
     def label(self) -> str:
-        """The settings as text; ``base`` for none."""
+        """The settings as text; ``base`` if there are none."""
         texts = ((name, setting_text(value).replace(" ", "+")) for name, value in self.settings)
         return ", ".join(f"{name} {text}" for name, text in texts) or "base"
 
     def folder(self, runs: Path) -> Path:
-        """Where the run is kept."""
+        """The run's folder within ``runs``."""
         return runs / f"{self.label.replace(', ', '-').replace(' ', '_')}-seed_{self.seed}"
 
     def flags(self) -> list[str]:
@@ -120,7 +120,7 @@ class Run:
 
 
 def main() -> None:
-    """Make the runs that are asked for, then write what came of all that are there."""
+    """Train the requested runs, then write the results."""
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").partition("\n")[0],
         epilog=f"Questions: {', '.join(QUESTIONS)}.",
@@ -147,14 +147,14 @@ def main() -> None:
         parser.error(f"--seeds: {arguments.seeds!r} is not whole numbers with commas between")
     except KeyError as error:
         parser.error(f"--only: {error.args[0]!r} is not one of {', '.join(QUESTIONS)}")
-    wanted = planned(questions, seeds, arguments.frames)
+    frames_of = planned(questions, seeds, arguments.frames)
     with ThreadPoolExecutor(arguments.jobs) as pool:
         ended = pool.map(
-            lambda run: train(run, arguments.runs, wanted[run], arguments.give_up), wanted
+            lambda run: train(run, arguments.runs, frames_of[run], arguments.give_up), frames_of
         )
-        for run, how in zip(wanted, ended, strict=True):
-            print(f"{run.label}, seed {run.seed}: {how}", flush=True)
-    curves = {run: curve(run.folder(arguments.runs), frames) for run, frames in wanted.items()}
+        for run, outcome in zip(frames_of, ended, strict=True):
+            print(f"{run.label}, seed {run.seed}: {outcome}", flush=True)
+    curves = {run: curve(run.folder(arguments.runs), frames) for run, frames in frames_of.items()}
     arguments.out.mkdir(parents=True, exist_ok=True)
     write_csv(curves, arguments.out / "study.csv")
     print(summary(questions, curves))
@@ -163,12 +163,15 @@ def main() -> None:
 def planned(
     questions: Mapping[str, Question], seeds: Sequence[int], frames: int | None = None
 ) -> dict[Run, int]:
-    """Every run once, the base's too, first with the first seed; and the frames of each.
+    """List all distinct runs, including the base, ordered by seed.
 
     Args:
-        questions: what is asked.
-        seeds: of the runs.
-        frames: of each run; those that the questions say if not given.
+        questions: the questions to answer.
+        seeds: seeds to run each setting with.
+        frames: emulated frames per run; None: as the questions say.
+
+    Returns:
+        The emulated frames of each run.
     """
     runs: dict[Run, int] = {}
     for seed in seeds:
@@ -180,14 +183,14 @@ def planned(
 
 
 def train(run: Run, runs: Path, frames: int, give_up: float) -> str:
-    """Train until ``frames`` frames are played or the run is given up; says how it ended."""
+    """Train until ``frames`` frames are played or the run is given up; return how it ended."""
     folder = run.folder(runs)
     if not is_over(folder, frames, give_up):
         begun = (folder / "config.json").exists()
-        where = ["--resume", str(folder)] if begun else ["--run-dir", str(folder), *run.flags()]
+        target = ["--resume", str(folder)] if begun else ["--run-dir", str(folder), *run.flags()]
         folder.parent.mkdir(parents=True, exist_ok=True)
         arguments = ["--stop-frames", str(frames), "--num-workers", "1", "--quiet"]
-        command = own_command("train", *where, *arguments)
+        command = own_command("train", *target, *arguments)
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         while not _ends_within(process, 5.0):
             if is_over(folder, frames, give_up):
@@ -196,12 +199,12 @@ def train(run: Run, runs: Path, frames: int, give_up: float) -> str:
         if not is_over(folder, frames, give_up):
             return f"failed with exit code {process.returncode}"
     last = read_metrics(folder / METRICS)[-1]
-    how = "given up" if last["frames"] < frames else "done"
-    return f"{how} after {last['frames']:,} frames, running mean {last['running_mean']:+.2f}"
+    outcome = "given up" if last["frames"] < frames else "done"
+    return f"{outcome} after {last['frames']:,} frames, running mean {last['running_mean']:+.2f}"
 
 
 def curve(folder: Path, frames: int) -> list[dict[str, Any]]:
-    """The record at each hundredth of the frames, as far as the run came."""
+    """The record at each hundredth of the frames, as far as the run got."""
     points, due = [], 1
     for record in read_metrics(folder / METRICS):
         if due <= POINTS and record["frames"] >= due * frames / POINTS:
@@ -211,7 +214,7 @@ def curve(folder: Path, frames: int) -> list[dict[str, Any]]:
 
 
 def write_csv(curves: Mapping[Run, Sequence[Mapping[str, Any]]], path: Path) -> None:
-    """One row for each run and point."""
+    """Write one row per run and point."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
@@ -225,7 +228,7 @@ def write_csv(curves: Mapping[Run, Sequence[Mapping[str, Any]]], path: Path) -> 
 def summary(
     questions: Mapping[str, Question], curves: Mapping[Run, Sequence[Mapping[str, Any]]]
 ) -> str:
-    """For each question how its settings compare, best first: means over the seeds."""
+    """A table of each question's settings, best first by the mean over the seeds."""
     lines = [f"{'':40} {'Mframes to 0':>24} {'last 100':>24}"]
     for name, question in questions.items():
         rows = []
@@ -243,17 +246,17 @@ def summary(
 
 
 def within(points: Sequence[Mapping[str, Any]], frames: int) -> Sequence[Mapping[str, Any]]:
-    """The points of a run until it had played so many frames, the first at least."""
+    """The points of a run up to ``frames`` frames, and at least the first."""
     return [points[0], *(point for point in points[1:] if point["frames"] <= 1.01 * frames)]
 
 
 def frames_to(points: Sequence[Mapping[str, Any]], reward: float) -> int | None:
-    """Frames after which the mean of the last 100 episodes was ``reward``; None if it never was."""
+    """Frames until the mean of the last 100 episodes reached ``reward``; None if it never did."""
     return next((int(p["frames"]) for p in points if p["mean_100"] >= reward), None)
 
 
 def is_over(folder: Path, frames: int, give_up: float) -> bool:
-    """Whether a run has played its frames, or half of them and is to be given up."""
+    """Whether a run has played its frames, or half of them and should be given up."""
     records = read_metrics(folder / METRICS)
     if not records:
         return False

@@ -1,8 +1,8 @@
-"""Draw what scripts/study.py found: study.png, and workers.png with the time to learn by workers.
+"""Plots the results of scripts/study.py: study.png, and workers.png with learning time by workers.
 
     python scripts/study_plot.py docs/results/study --worker-speed 17500
 
-Reads study.csv in the folder and writes the pictures beside it; needs matplotlib.
+Reads study.csv in the folder and writes the plots next to it; needs matplotlib.
 """
 
 import argparse
@@ -20,15 +20,15 @@ from study import QUESTIONS, Question, Run, Settings, frames_to, within
 
 Points = list[dict[str, float]]
 Curves = dict[str, list[Points]]
-"""For each label the points of its runs."""
+"""The points of all runs by label."""
 
 COLUMNS = 3
 LEVELS = (-10.0, 0.0)
-"""Mean rewards to which the time is told."""
+"""Mean rewards to measure the time to."""
 
 
 def main() -> None:
-    """Draw the pictures."""
+    """Draw the plots."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("folder", type=Path, help="where study.csv is")
     parser.add_argument(
@@ -48,22 +48,22 @@ def main() -> None:
     draw_questions(known, curves, arguments.folder / "study.png")
     speed = arguments.worker_speed * 60
     times = {level: minutes_to(level, known, curves, speed) for level in LEVELS}
-    for level, of_level in times.items():
-        for workers, tried in of_level.items():
+    for level, by_workers in times.items():
+        for workers, tried in by_workers.items():
             for label, minutes in tried.items():
-                each = " ".join(f"{one:.2f}" for one in minutes)
-                print(f"mean {level:3g}, {workers:3} workers: {each:12} minutes  {label}")
+                numbers = " ".join(f"{number:.2f}" for number in minutes)
+                print(f"mean {level:3g}, {workers:3} workers: {numbers:12} minutes  {label}")
     if len(times[0.0]) > 1:
         draw_workers(times, arguments.folder / "workers.png")
 
 
 def label_of(settings: Settings) -> str:
-    """How the settings are called in study.csv."""
+    """The label of the settings in study.csv."""
     return Run(tuple(settings.items()), 0).label
 
 
 def read_curves(path: Path) -> Curves:
-    """The runs in study.csv by their settings."""
+    """Read the runs in study.csv, by label."""
     runs: dict[tuple[str, str], Points] = {}
     with path.open(newline="") as file:
         for row in csv.DictReader(file):
@@ -77,7 +77,7 @@ def read_curves(path: Path) -> Curves:
 
 
 def draw_questions(questions: Mapping[str, Question], curves: Curves, path: Path) -> None:
-    """A panel for each question: the mean over the seeds, and each seed faintly."""
+    """Draw a panel per question: the mean over the seeds, and each seed faintly."""
     rows = -(-len(questions) // COLUMNS)
     figure, grid = plt.subplots(
         rows, COLUMNS, figsize=(4.6 * COLUMNS, 3.3 * rows), squeeze=False, layout="constrained"
@@ -99,15 +99,16 @@ def draw_questions(questions: Mapping[str, Question], curves: Curves, path: Path
 def minutes_to(
     level: float, questions: Mapping[str, Question], curves: Curves, frames_a_minute: float
 ) -> dict[int, dict[str, list[float]]]:
-    """For each number of workers, and settings that got there, the minutes to a mean of ``level``.
-
-    Two workers have the base's settings.
+    """Compute the training time to a mean reward. Two workers have the base settings.
 
     Args:
         level: mean reward of the last 100 games.
-        questions: those about a number of workers count.
-        curves: of all that was tried.
+        questions: only those about a number of workers are used.
+        curves: curves of all settings.
         frames_a_minute: emulated frames that a worker plays in a minute.
+
+    Returns:
+        Minutes of each run by number of workers and label, for settings that always got there.
     """
     tried = {2: Question(({},))}
     tried |= {asked.workers: asked for asked in questions.values() if asked.workers is not None}
@@ -115,9 +116,9 @@ def minutes_to(
     for workers, question in tried.items():
         for label in map(label_of, question.tried):
             frames = [frames_to(points, level) for points in curves.get(label, [])]
-            known = [one for one in frames if one is not None]
+            known = [count for count in frames if count is not None]
             if known and len(known) == len(frames):
-                minutes = [one / workers / frames_a_minute for one in known]
+                minutes = [count / workers / frames_a_minute for count in known]
                 times.setdefault(workers, {})[label] = minutes
     return times
 
@@ -125,22 +126,22 @@ def minutes_to(
 def draw_workers(
     times: Mapping[float, Mapping[int, Mapping[str, Sequence[float]]]], path: Path
 ) -> None:
-    """The time to each level by the number of workers: a point for each run, a line for the best.
+    """Plot the time to each level by number of workers: a point per run, a line through the best.
 
-    Where a level has no point, nothing that was tried got there.
+    A level without a point was not reached by any settings.
     """
     figure, axis = plt.subplots(figsize=(7.0, 4.4), layout="constrained")
-    for (level, of_level), colour in zip(times.items(), ("tab:blue", "tab:orange"), strict=True):
-        points = [(w, m) for w, tried in of_level.items() for each in tried.values() for m in each]
+    for (level, runs), colour in zip(times.items(), ("tab:blue", "tab:orange"), strict=True):
+        points = [(w, m) for w, tried in runs.items() for each in tried.values() for m in each]
         axis.plot(*zip(*points, strict=True), "o", markersize=4, color=colour)
-        counts = list(of_level)
-        took = [min(map(mean, tried.values())) for tried in of_level.values()]
-        axis.plot(counts, took, color=colour, label=f"a mean of {level:g}")
-        ideal = [took[0] * counts[0] / count for count in counts]
+        counts = list(runs)
+        best = [min(map(mean, tried.values())) for tried in runs.values()]
+        axis.plot(counts, best, color=colour, label=f"a mean of {level:g}")
+        ideal = [best[0] * counts[0] / count for count in counts]
         axis.plot(counts, ideal, color=colour, linewidth=1.0, linestyle=":")
     axis.plot([], [], color="black", linewidth=1.0, linestyle=":", label="with as few games as two")
-    counts = sorted({count for of_level in times.values() for count in of_level})
-    _dress(axis, "", "workers", "minutes until the mean of the last 100 games is there")
+    counts = sorted({count for runs in times.values() for count in runs})
+    _dress(axis, "", "workers", "minutes to that mean of the last 100 games")
     axis.set_xscale("log", base=2)
     axis.set_yscale("log")
     axis.set_xticks(counts, [str(count) for count in counts])

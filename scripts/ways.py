@@ -1,4 +1,4 @@
-"""The ways in which ``ends.py`` ends a training run, and its settings."""
+"""The ways in which ``ends.py`` ends training runs, and the settings of these runs."""
 
 import random
 import signal
@@ -19,8 +19,8 @@ SETTINGS = (
     f"--hang-seconds {HANG_SECONDS:g}"
 )
 MOMENTS = {"start": 4, "playing": 9, "saving": 5, "ending": 2}
-"""When it happens, and how often: before the first update, between two, in the middle of writing a
-checkpoint, and after the last update."""
+"""When a run is ended, with relative frequencies: before the first update, between updates, while
+it writes a checkpoint, and after the last update."""
 ALSO = {
     "": 12,
     "worker_killed": 4,
@@ -29,48 +29,48 @@ ALSO = {
     "stopped at once": 3,
     "sigkill at once": 1,
 }
-"""What else happens to a run that is to go on, and how often: nothing, or something before it could
-go on."""
+"""What else is done to a run that should continue, with relative frequencies: nothing, or something
+before it can continue."""
 
 Act = Callable[[Session, random.Random], None]
 
 
 @dataclass(frozen=True)
 class Way:
-    """How a run is ended."""
+    """A way to end a run."""
 
     act: Act
     outputs: tuple[type[Session], ...] = (Session, Terminal)
-    """Where the run's output may go."""
+    """Possible outputs of the run."""
     goes_on: bool = False
-    """Whether the run is to go on by itself; it is stopped by a signal then."""
+    """Whether the run should continue by itself; a signal stops it later."""
     codes: tuple[int, ...] = (0,)
-    """What the command may exit with."""
+    """Allowed exit codes of the command."""
 
 
 def train_command(run: Path, workers: int) -> list[str]:
-    """Begin the run, or go on with it."""
-    here = ["--resume", str(run)]
+    """Return the command that starts the run, or resumes it if it exists."""
+    target = ["--resume", str(run)]
     if not (run / "config.json").exists():
-        here = ["--run-dir", str(run), *SETTINGS.split()]
+        target = ["--run-dir", str(run), *SETTINGS.split()]
     stop = str(UPDATES * BATCH)
-    return [*TRAIN, *here, "--num-workers", str(workers), "--stop-episodes", stop]
+    return [*TRAIN, *target, "--num-workers", str(workers), "--stop-episodes", stop]
 
 
 def way_of(number: int, ways: Sequence[str]) -> str:
-    """The way of a run: each of ``ways`` comes once in as many runs, in a random order."""
+    """Choose a run's way: the runs cycle through ``ways``, in a new random order each cycle."""
     deal, place = divmod(number, len(ways))
     shuffled = random.Random(deal).sample(ways, len(ways))
     return shuffled[place]
 
 
 def kill_worker(session: Session, _: random.Random) -> None:
-    """SIGKILL to one of its workers, about which there is something to print."""
+    """Send SIGKILL to a worker, which makes the run print a warning."""
     _kill(session, lambda: next(iter(session.workers()), None))
 
 
 def _kill_ray(name: str, session: Session, _: random.Random) -> None:
-    """SIGKILL to a process of its Ray, as soon as it is there."""
+    """Send SIGKILL to a process of the run's Ray as soon as it exists."""
     _kill(session, lambda: ray_process(session.learner, name))
 
 
@@ -104,12 +104,12 @@ def _hang_up(session: Session, _: random.Random) -> None:
 
 
 def _ctrl_z_and_fg(session: Session, chance: random.Random) -> None:
-    """The learner and all that it started stand still for longer than a worker may be silent."""
+    """Stop the learner and all its processes for longer than a worker may be silent."""
     cast("Terminal", session).stop_and_continue(HANG_SECONDS + chance.uniform(0.5, 1.5))
 
 
 def _stand_still(session: Session, chance: random.Random) -> None:
-    """The learner stands still for longer than a worker may be silent; its workers do not."""
+    """Stop the learner, but not its workers, for longer than a worker may be silent."""
     send(session.learner, signal.SIGSTOP)
     time.sleep(HANG_SECONDS + chance.uniform(0.5, 1.5))
     send(session.learner, signal.SIGCONT)
@@ -133,7 +133,7 @@ WAYS = {
     "gcs_killed": Way(partial(_kill_ray, GCS), goes_on=True, codes=(0, 1)),
     "agent_killed": Way(partial(_kill_ray, AGENT), goes_on=True, codes=(0, 1)),
 }
-"""Every way. A learner whose Ray dies goes on with another one, or gives up and says so."""
+"""All ways. A learner whose Ray dies continues with a new one, or gives up with a message."""
 USUAL_WAYS = [name for name in WAYS if name != "agent_killed"]
-"""Those that a run survives whatever else happens. A raylet that has lost its agent may be quicker
-than the learner, and Ray ends the learner then: see ProcessWatch."""
+"""The ways that a run always survives. A raylet that has lost its agent may be quicker than the
+learner, and then Ray ends the learner; see ProcessWatch."""
