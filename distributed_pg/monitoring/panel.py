@@ -15,7 +15,7 @@ from distributed_pg.storage.metrics import METRICS, UpdateRecord, read_metrics
 _COUNTING = "(counting)"
 _MOST = 21
 """The highest reward of a game; the lowest is its negative."""
-_CURVE_WIDTH, _CURVE_HEIGHT = 56, 7  # odd: 0 has a line of its own
+_CURVE_WIDTH, _CURVE_HEIGHT = 56, 7  # odd, so that 0 has its own line
 _CURVE_STYLE = "green"  # legible on light and on dark
 
 
@@ -109,7 +109,7 @@ class RunPanel:
         if config.stop_reward is not None:
             return f"until last 100 is {config.stop_reward:+g}"
         if config.stop_plateau is not None:
-            return f"until {config.stop_plateau} episodes bring nothing"
+            return f"until {config.stop_plateau} episodes bring no gain"
         return "no stop condition"
 
 

@@ -115,4 +115,4 @@ class TrainDisplay:
     def _live_panel(self) -> RenderableType:
         if self._panel.record is None:
             return self._panel
-        return Group(self._panel, Text("Ctrl-C saves and stops; --resume goes on", style="dim"))
+        return Group(self._panel, Text("Ctrl-C saves and stops; --resume continues", style="dim"))

@@ -69,11 +69,11 @@ class Schedule:
             self._next_new += 1
         else:
             return None
-        return self._give(episode)
+        return self._assign(episode)
 
     def backup_task(self, episode: int) -> EpisodeTask | None:
         """Duplicate the task of an episode that exactly one worker is playing; else None."""
-        return self._give(episode) if self._playing.get(episode) == 1 else None
+        return self._assign(episode) if self._playing.get(episode) == 1 else None
 
     def finish(self, episode: int) -> bool:
         """Mark an episode as finished; False if its result is a duplicate or already summed."""
@@ -140,7 +140,7 @@ class Schedule:
             raise ValueError(f"update {self._update} lacks episodes from {self._summed} on")
         self._update += 1
 
-    def _give(self, episode: int) -> EpisodeTask:
+    def _assign(self, episode: int) -> EpisodeTask:
         self._playing[episode] = self._playing.get(episode, 0) + 1
         return EpisodeTask(episode, max(0, episode // self._batch_size - self._policy_lag))
 

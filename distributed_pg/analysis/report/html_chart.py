@@ -116,7 +116,7 @@ def chart(
 
 
 def stride(count: int) -> int:
-    """How many of ``count`` points each drawn point stands for."""
+    """The step between drawn points that limits ``count`` points to :data:`MOST_POINTS`."""
     return math.ceil(count / MOST_POINTS)
 
 
