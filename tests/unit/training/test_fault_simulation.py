@@ -59,7 +59,7 @@ class LostTicket(Schedule):
     """What a lost worker played is forgotten."""
 
     def lose(self, episode: int) -> bool:
-        self._given.pop(episode, None)
+        self._playing.pop(episode, None)
         return True
 
 
