@@ -44,8 +44,9 @@ def open_run(config: TrainConfig) -> Iterator[RunDir]:
             yield run_dir
         return
     remote = RemoteRun(location)
-    run_dir = _begun(config, remote) if is_new else _fetched(config, remote)
-    with _kept(run_dir), _uploaded(run_dir, remote):
+    uploader, begun = Uploader(remote), _begun if is_new else _fetched
+    run_dir = begun(config, remote, uploader)
+    with _kept(run_dir), _uploaded(run_dir, uploader):
         yield run_dir
 
 
@@ -61,39 +62,20 @@ def _kept(run_dir: RunDir) -> Iterator[None]:
 
 
 @contextmanager
-def _uploaded(run_dir: RunDir, remote: RemoteRun) -> Iterator[None]:
-    """Upload the folder whenever a state was saved in it, and the last one at the end."""
-    uploader = Uploader(remote, run_dir.path)
-
-    def begin() -> None:
-        run_dir.when_saved = uploader.changed
-        uploader.begin()
-        _LOG.info(f"The run is kept at {remote.uri}, and meanwhile in {run_dir.path}")
-
-    run_dir.when_saved, run_dir.check_ours = begin, uploader.check
+def _uploaded(run_dir: RunDir, uploader: Uploader) -> Iterator[None]:
+    """Have all that was saved in the folder uploaded at the end; nothing of a start that fails."""
     try:
         yield
     except BaseException as error:
         # An interrupted run stays, however early: the user may go on with it.
-        if isinstance(error, Exception) and not run_dir.has_updates:
-            _withdraw(uploader, remote)
-            raise
+        is_failed_start = isinstance(error, Exception) and not run_dir.has_updates
+        finish = uploader.withdraw if is_failed_start else uploader.end
         try:
-            uploader.end()
-        except RunError as not_uploaded:  # beside the error that ended the run, not in its place
-            _LOG.error(str(not_uploaded))
+            finish()
+        except RunError as second:  # beside the error that ended the run, not in its place
+            _LOG.error(str(second))
         raise
     uploader.end()
-
-
-def _withdraw(uploader: Uploader, remote: RemoteRun) -> None:
-    """Take a run that has not begun away from its URI; one that was there before stays."""
-    uploader.stop()
-    if uploader.has_uploaded and remote.is_new:
-        try:
-            remote.remove()
-        except RunError as error:
-            _LOG.warning(str(error))
 
 
 def saved_config(location: str | Path) -> TrainConfig:
@@ -145,22 +127,22 @@ def load_newest_at(location: str | Path, load: Callable[[Path], T]) -> T:
     raise RunError(f"{location}: there is no checkpoint")
 
 
-def _begun(config: TrainConfig, remote: RemoteRun) -> RunDir:
+def _begun(config: TrainConfig, remote: RemoteRun, uploader: Uploader) -> RunDir:
     if remote.pointer() is not None:
         raise UsageError(
             f"run_dir: {remote.uri} holds a run already; --resume {remote.uri} goes on with it"
         )
-    return RunDir.create(replace(config, run_dir=None))
+    return RunDir.create(replace(config, run_dir=None), uploader)
 
 
-def _fetched(config: TrainConfig, remote: RemoteRun) -> RunDir:
+def _fetched(config: TrainConfig, remote: RemoteRun, uploader: Uploader) -> RunDir:
     """A copy of the run; the run there stays as it is."""
     remote.take_over()
     with writing(f"{RUNS}:"):
         fresh = FreshFolder.in_runs(config.preset)
     try:
         remote.fetch(fresh.path, lost=_LOG.warning)
-        return RunDir.open(fresh.path, fresh)
+        return RunDir.open(fresh.path, fresh, uploader)
     except (RunError, UsageError):
         fresh.remove()
         raise

@@ -3,9 +3,9 @@
 import errno
 import json
 import os
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 
 from distributed_pg.algo.state import TrainingState
@@ -23,6 +23,7 @@ from distributed_pg.storage.fresh_folder import RUNS, FreshFolder
 from distributed_pg.storage.metrics import METRICS, UpdateRecord, is_record_until
 from distributed_pg.storage.run_lock import locked
 from distributed_pg.storage.tensor_file import write_atomically
+from distributed_pg.storage.uploader import Uploader
 
 CONFIG = "config.json"
 
@@ -33,25 +34,23 @@ class RunDir:
     Args:
         path: the folder.
         fresh: the same, if it was made for this process to train in.
+        uploader: told of each new state of the run, if the run is kept at a URI.
     """
 
-    def __init__(self, path: Path, fresh: FreshFolder | None = None) -> None:
+    def __init__(
+        self, path: Path, fresh: FreshFolder | None = None, uploader: Uploader | None = None
+    ) -> None:
         self.path = path
-        self.when_saved: Callable[[], None] = lambda: None
-        """Called each time that the folder holds a new state of the run."""
-        self.check_ours: Callable[[], None] = lambda: None
-        """Raises RunError where another process has taken the run over."""
         self.has_updates = False
         """Whether this process has made an update."""
         self._fresh = fresh
+        self._uploader = uploader
         self._begun_at = 0
         self._metrics = path / METRICS
         self._checkpoints = path / CHECKPOINTS
-        self._best: float | None = None
-        self._best_is_read = False
 
     @classmethod
-    def create(cls, config: TrainConfig) -> "RunDir":
+    def create(cls, config: TrainConfig, uploader: Uploader | None = None) -> "RunDir":
         """A folder for a new run.
 
         Raises:
@@ -63,7 +62,7 @@ class RunDir:
                 fresh = FreshFolder.in_runs(config.preset)
             else:
                 fresh = FreshFolder(Path(config.run_dir))
-            run_dir = cls(fresh.path, fresh)
+            run_dir = cls(fresh.path, fresh, uploader)
             if any((fresh.path / name).exists() for name in (CONFIG, METRICS, CHECKPOINTS)):
                 raise run_dir._holds_a_run()
             try:
@@ -77,7 +76,9 @@ class RunDir:
         return run_dir
 
     @classmethod
-    def open(cls, path: Path, fresh: FreshFolder | None = None) -> "RunDir":
+    def open(
+        cls, path: Path, fresh: FreshFolder | None = None, uploader: Uploader | None = None
+    ) -> "RunDir":
         """The folder of an existing run.
 
         Raises:
@@ -93,7 +94,7 @@ class RunDir:
                     ) from None
             reason = f"{CONFIG}: {error.strerror}"
             raise UsageError(f"{path} holds no run ({reason})") from None
-        return cls(path, fresh)
+        return cls(path, fresh, uploader)
 
     def discard(self) -> None:
         """Remove what was made for this process, as long as it has made no update.
@@ -103,17 +104,13 @@ class RunDir:
         if self._fresh is not None and not self.has_updates:
             self._fresh.remove()
 
-    @property
+    @cached_property
     def best_mean(self) -> float | None:
         """The mean of the last 100 episodes at which the best checkpoint on the disk was made."""
-        if not self._best_is_read:
-            self._best_is_read = True
-            try:
-                best = load_checkpoint(self._checkpoints / BEST)
-            except CheckpointError:  # there is none, or it is of no use to anybody
-                return None
-            self._best = best.state.progress.mean_100
-        return self._best
+        try:
+            return load_checkpoint(self._checkpoints / BEST).state.progress.mean_100
+        except CheckpointError:  # there is none, or it is of no use to anybody
+            return None
 
     def newest_checkpoint(self) -> Path:
         """The file of the latest checkpoint.
@@ -140,6 +137,15 @@ class RunDir:
         """Keep other processes from training here, as :func:`locked` does."""
         return locked(self.path)
 
+    def check_ours(self) -> None:
+        """See to it that the run is still this process's.
+
+        Raises:
+            TakenOverError: another process has taken it over, at its URI.
+        """
+        if self._uploader is not None:
+            self._uploader.check()
+
     def save(self, config: TrainConfig, state: TrainingState, *, best: bool) -> Path:
         """Write a checkpoint and delete those no longer kept; ``best``: also as the best one.
 
@@ -156,11 +162,11 @@ class RunDir:
                     os.fsync(file.fileno())
             if best:
                 save_checkpoint(self._checkpoints / BEST, config, state)
-                self._best, self._best_is_read = state.progress.mean_100, True
+                self.best_mean = state.progress.mean_100
             save_checkpoint(path, config, state)
             checkpoint_files.prune(self._checkpoints, update, config.keep)
         self.has_updates |= update > self._begun_at
-        self.when_saved()
+        self._upload()
         return path
 
     def append(self, record: UpdateRecord) -> None:
@@ -204,9 +210,13 @@ class RunDir:
                 write_atomically(self._metrics, b"".join(kept))
             aside = checkpoint_files.set_newer_aside(self._checkpoints, update, loaded)
         self._begun_at = update
-        self.when_saved()
+        self._upload()
         own = self._checkpoints / checkpoint_files.checkpoint_name(update)
         return loaded if loaded is not None and loaded.exists() else own, aside
+
+    def _upload(self) -> None:
+        if self._uploader is not None:
+            self._uploader.upload(self.path)
 
     def _holds_a_run(self) -> UsageError:
         return UsageError(

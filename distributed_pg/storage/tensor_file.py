@@ -8,6 +8,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,8 @@ def read_tensor_file(path: Path, *formats: str) -> tuple[dict[str, str], Tensors
     """The texts and tensors of a file that has one of ``formats``.
 
     Raises:
-        CheckpointError: it is missing, of another format, or damaged.
+        CheckpointError: it is missing, of another format, or damaged. If the format is another
+            version of one of ``formats``, the message says so.
     """
     try:
         # A folder or a missing file is reported as the OSError it is.
@@ -45,7 +47,7 @@ def read_tensor_file(path: Path, *formats: str) -> tuple[dict[str, str], Tensors
         with safe_open(path, framework="np") as file:
             texts = dict(file.metadata() or {})
             if texts.get("format") not in formats:
-                raise CheckpointError(f"{path}: not a distributed_pg checkpoint")
+                raise CheckpointError(f"{path}: {_other_format(texts.get('format', ''), formats)}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from None
@@ -56,6 +58,19 @@ def read_tensor_file(path: Path, *formats: str) -> tuple[dict[str, str], Tensors
     if texts.pop("sha256", None) != _sha256(texts, tensors):
         raise CheckpointError(f"{path}: damaged, its checksum does not match")
     return texts, tensors
+
+
+def _other_format(found: str, formats: tuple[str, ...]) -> str:
+    """What is wrong with a file of the format ``found``: its version, if it is a file of ours."""
+    for ours in formats:
+        kind, _, version = ours.rpartition(" ")
+        if other := re.fullmatch(rf"{kind} (\d{{1,9}})", found):
+            reader = "a newer" if int(other[1]) > int(version) else "an older"
+            return (
+                f"has the format {found!r}, which {reader} version of distributed_pg reads; this "
+                f"one reads {ours!r}"
+            )
+    return "not a distributed_pg checkpoint"
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -1,8 +1,10 @@
 """Upload a run's folder at its URI in the background; training never waits for the store."""
 
 import logging
+import math
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from distributed_pg.errors import RunError, one_line
@@ -22,47 +24,60 @@ class NoAnswerError(RunError):
     """The store is silent; what was sent to it may arrive yet."""
 
 
+@dataclass(slots=True)
+class _State:
+    """What the thread that uploads shares with the run's."""
+
+    changes: int = 0
+    """How often the folder has changed."""
+    uploaded: int = 0
+    """How many of these changes the store has."""
+    error: RunError | None = None
+    """Why the last try failed; None: it did not."""
+    end_by: float = math.inf
+    """When to give up."""
+
+    @property
+    def is_due(self) -> bool:
+        """Whether there is something to upload."""
+        return self.uploaded < self.changes
+
+
 class Uploader:
-    """Publishes a folder each time it changed; where that fails, tries again until it works.
+    """Uploads a folder each time it changed; where that fails, tries again until it works.
 
     Args:
         remote: where to.
-        folder: the run's folder.
     """
 
-    def __init__(self, remote: RemoteRun, folder: Path) -> None:
+    def __init__(self, remote: RemoteRun) -> None:
         self._remote = remote
-        self._folder = folder
-        self._state = threading.Condition()  # guards all that follows
-        self._changes, self._uploaded = 1, 0
-        self._end_by: float | None = None  # when to give up; None: never
-        self._error: RunError | None = None
+        self._state, self._news = _State(), threading.Condition()  # which guards the state
+        self._folder = Path()
         self._thread = threading.Thread(target=self._work, name="uploader", daemon=True)
 
-    @property
-    def has_uploaded(self) -> bool:
-        """Whether the store has taken the folder at least once."""
-        return self._uploaded > 0
-
-    def begin(self) -> None:
-        """Upload the folder for the first time.
+    def upload(self, folder: Path) -> None:
+        """The folder of the run has changed. The first time, wait until it is uploaded.
 
         Raises:
             NoAnswerError: the store is silent.
             RunError: it cannot be reached, or denies.
         """
-        self._thread.start()
-        with self._state:
-            if not self._state.wait_for(lambda: self._uploaded or self._error, BEGIN_SECONDS):
-                raise NoAnswerError(f"{self._remote.uri}: no answer within {BEGIN_SECONDS:.0f} s")
-            if self._error is not None:
-                raise self._error
+        with self._news:
+            self._state.changes += 1
+            self._news.notify_all()
+        if self._thread.ident is None:
+            self._begin(folder)
 
-    def changed(self) -> None:
-        """There is something new to upload."""
-        with self._state:
-            self._changes += 1
-            self._state.notify_all()
+    def _begin(self, folder: Path) -> None:
+        state, self._folder = self._state, folder
+        self._thread.start()
+        with self._news:
+            if not self._news.wait_for(lambda: state.uploaded or state.error, BEGIN_SECONDS):
+                raise NoAnswerError(f"{self._remote.uri}: no answer within {BEGIN_SECONDS:.0f} s")
+            if state.error is not None:
+                raise state.error
+        _LOG.info(f"The run is kept at {self._remote.uri}, and meanwhile in {folder}")
 
     def check(self) -> None:
         """See to it that the run is still this process's.
@@ -70,62 +85,68 @@ class Uploader:
         Raises:
             TakenOverError: another process uploads there.
         """
-        with self._state:
-            if isinstance(self._error, TakenOverError):
-                raise self._error
+        with self._news:
+            if isinstance(self._state.error, TakenOverError):
+                raise self._state.error
 
     def end(self) -> None:
-        """Upload what is not uploaded yet, and stop. Nothing is done if nothing was begun.
+        """Upload what is not uploaded yet, and stop.
 
         Raises:
             RunError: the store fails, and what it lacks is in the folder only.
         """
         self._end_within(END_SECONDS)
-        with self._state:
-            if self._thread.ident is not None and self._uploaded < self._changes:
+        with self._news:
+            if self._state.is_due:
                 raise self._not_uploaded()
 
-    def stop(self) -> None:
-        """Stop, and leave what is not uploaded yet: the folder is about to be removed."""
-        with self._state:
-            self._uploaded, self._changes = min(self._uploaded, 1), min(self._uploaded, 1)
+    def withdraw(self) -> None:
+        """Stop, and take away what was uploaded; a run that was there before stays.
+
+        Raises:
+            RunError: the store does not answer, or denies.
+        """
+        with self._news:
+            self._state.changes = self._state.uploaded
         self._end_within(FIRST_WAIT)
+        if self._state.uploaded and self._remote.is_new:
+            self._remote.remove()
 
     def _end_within(self, seconds: float) -> None:
-        with self._state:
-            self._end_by = time.monotonic() + seconds
-            self._state.notify_all()
+        with self._news:
+            self._state.end_by = time.monotonic() + seconds
+            self._news.notify_all()
         if self._thread.ident is not None:
             self._thread.join(seconds + 1.0)
 
     def _not_uploaded(self) -> RunError:
-        if isinstance(self._error, TakenOverError):
-            return TakenOverError(f"{self._error}; what this one has made is in {self._folder}")
-        reason = self._error or f"{self._remote.uri}: no answer within {END_SECONDS:.0f} s"
+        error = self._state.error
+        if isinstance(error, TakenOverError):
+            return TakenOverError(f"{error}; what this one has made is in {self._folder}")
+        reason = error or f"{self._remote.uri}: no answer within {END_SECONDS:.0f} s"
         return RunError(
             f"{reason}; the last checkpoint is in {self._folder} only. What was uploaded "
             "before is still there, and --resume goes on from it"
         )
 
     def _work(self) -> None:
-        wait = FIRST_WAIT
+        state, wait = self._state, FIRST_WAIT
         while True:
-            with self._state:
-                self._state.wait_for(lambda: self._uploaded < self._changes or self._end_by)
-                changes = self._changes
-                if self._uploaded == changes:
+            with self._news:
+                self._news.wait_for(lambda: state.is_due or state.end_by < math.inf)
+                if not state.is_due:
                     return
-            error = self._upload()
+                changes = state.changes
+            error = self._try()
+            self._tried(changes, error)
             if error is None:
-                self._worked(changes)
                 wait = FIRST_WAIT
-                continue
-            self._failed(error)
-            if isinstance(error, TakenOverError) or not self._waited(wait):
+            elif isinstance(error, TakenOverError) or not self._waited(wait):
                 return
-            wait = min(2 * wait, LONGEST_WAIT)
+            else:
+                wait = min(2 * wait, LONGEST_WAIT)
 
-    def _upload(self) -> RunError | None:
+    def _try(self) -> RunError | None:
         try:
             self._remote.upload(self._folder)
         except RunError as error:
@@ -137,27 +158,25 @@ class Uploader:
             return RunError(f"{self._remote.uri}: cannot be written ({reason})")
         return None
 
-    def _waited(self, seconds: float) -> bool:
-        """Wait after a failure. False if there is no use in another try."""
-        with self._state:
-            if self._uploaded == 0:
-                return False
-            self._state.wait(seconds if self._end_by is None else FIRST_WAIT)
-            return self._end_by is None or time.monotonic() < self._end_by
-
-    def _failed(self, error: RunError) -> None:
-        with self._state:
-            first = self._error is None and self._uploaded > 0
-            self._error = error
-            self._state.notify_all()
+    def _tried(self, changes: int, error: RunError | None) -> None:
+        """Note how it went, and tell the user when that is news."""
+        with self._news:
+            before, self._state.error = self._state.error, error
+            if error is None:
+                self._state.uploaded = changes
+            has_begun = self._state.uploaded > 0
+            self._news.notify_all()
+        if error is None and before is not None:
+            _LOG.info(f"{self._remote.uri}: the run is uploaded again")
         # Who takes a run over is told of when it ends, which is soon.
-        if first and not isinstance(error, TakenOverError):
+        elif error and before is None and has_begun and not isinstance(error, TakenOverError):
             _LOG.warning(f"{error}; training goes on, and tries again")
 
-    def _worked(self, changes: int) -> None:
-        with self._state:
-            again, self._error = self._error is not None, None
-            self._uploaded = changes
-            self._state.notify_all()
-        if again:
-            _LOG.info(f"{self._remote.uri}: the run is uploaded again")
+    def _waited(self, seconds: float) -> bool:
+        """Wait after a failure. False if there is no use in another try."""
+        state = self._state
+        with self._news:
+            if state.uploaded == 0:
+                return False
+            self._news.wait(FIRST_WAIT if state.end_by < math.inf else seconds)
+            return time.monotonic() < state.end_by

@@ -1,161 +1,25 @@
-"""A start that fails leaves nothing behind, so that the corrected command works."""
+"""A start that fails leaves nothing behind: between processes, and with Ray."""
 
 import multiprocessing
-import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pytest
 from command import QUICK, assert_one_line_error, distributed_pg
-from disks import full_disk
-from records import record_of
+from small_runs import CONFIG, listing, state_after
 
-from distributed_pg.algo.state import Progress, TrainingState
-from distributed_pg.config import TrainConfig
 from distributed_pg.errors import RunError, UsageError
 from distributed_pg.storage.open_run import open_run
 from distributed_pg.storage.run_dir import RunDir
-from distributed_pg.storage.uploader import Uploader
 from distributed_pg.trainer import resume_config, train
-
-CONFIG = TrainConfig(hidden_units=4, batch_size=1, crop=(35, 39, 0, 160))
-
-
-NO_WORKERS = RunError("no worker can be started")
-
-
-def quiet(_: Any) -> None:
-    pass
-
-
-def listing(folder: Path) -> dict[str, bytes]:
-    """All that is in a folder."""
-    paths = sorted(folder.rglob("*"))
-    return {str(path): b"" if path.is_dir() else path.read_bytes() for path in paths}
-
-
-def start(
-    config: TrainConfig, error: BaseException = NO_WORKERS, then: Callable[[RunDir], Any] = quiet
-) -> None:
-    """What a start does before it needs Ray, which fails then."""
-    with open_run(config, quiet) as run:
-        if config.resume is None:
-            run.save(config, TrainingState.initial(config), best=False)
-        then(run)
-        raise error
-
-
-def state_after(update: int) -> TrainingState:
-    policy = TrainingState.initial(CONFIG).policy
-    versions = dict.fromkeys(range(max(0, update - 1), update + 1), policy)
-    progress = Progress(update=update, episodes=update, last_rewards=(-1.0,) * update)
-    return TrainingState(versions, policy.zeros_like(), progress)
-
-
-def nothing(folder: Path) -> None:
-    """The folder and two above it are not there."""
-
-
-def an_empty_folder(folder: Path) -> None:
-    folder.mkdir(parents=True)
-
-
-def a_folder_with_files(folder: Path) -> None:
-    (folder / "tensorboard").mkdir(parents=True)
-    (folder / "tensorboard/of-another").write_text("x")
-    (folder / "lock").write_text("of a run that was removed")
-    (folder / "notes.txt").write_text("mine")
-
-
-@pytest.mark.parametrize("before", [nothing, an_empty_folder, a_folder_with_files])
-def test_a_start_that_fails_removes_what_it_made(
-    tmp_path: Path, before: Callable[[Path], None]
-) -> None:
-    folder = tmp_path / "deep/er/run"
-    before(folder)
-    there = [path.relative_to(tmp_path) for path in sorted(tmp_path.rglob("*"))]
-    for _ in range(2):  # the second is the corrected command
-        with pytest.raises(RunError, match="no worker can be started"):
-            start(replace(CONFIG, run_dir=folder))
-        assert [path.relative_to(tmp_path) for path in sorted(tmp_path.rglob("*"))] == there
-
-
-def test_the_default_folder_goes_with_runs_if_that_is_new(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(RunError):
-        start(CONFIG)
-    assert listing(tmp_path) == {}
-    (tmp_path / "runs/other").mkdir(parents=True)
-    with pytest.raises(RunError):
-        start(CONFIG)
-    assert list((tmp_path / "runs").iterdir()) == [tmp_path / "runs/other"]
-
-
-def test_a_disk_that_is_full_at_any_stage_leaves_nothing(tmp_path: Path) -> None:
-    reached = set()
-    for room in (0, 10, 100, 500, 2000, 10_000, 1_000_000):
-        with full_disk(room), pytest.raises(RunError) as raised:
-            start(replace(CONFIG, run_dir=tmp_path / "new/run"))
-        assert listing(tmp_path) == {}
-        reached.add(str(raised.value).replace(str(tmp_path), "").split(" ")[0])
-    # The settings, the lock, the first checkpoint; and at last there was room for all.
-    assert reached == {
-        *("run_dir:", "/new/run/checkpoints/update-00000000.safetensors:", "no"),
-    }
-
-
-def test_a_folder_that_cannot_be_locked_is_left_as_it_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "lock").mkdir()  # the user's
-    with pytest.raises(RunError, match="lock: cannot be locked"):
-        start(replace(CONFIG, run_dir=tmp_path))
-    assert [path.name for path in tmp_path.iterdir()] == ["lock"]
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-def test_a_start_that_is_interrupted_can_be_gone_on_with(
-    tmp_path: Path, error: type[BaseException]
-) -> None:
-    with pytest.raises(error):
-        start(replace(CONFIG, run_dir=tmp_path / "run"), error())
-    assert resume_config(tmp_path / "run").hidden_units == CONFIG.hidden_units
-
-
-def test_a_run_that_has_made_an_update_stays(tmp_path: Path) -> None:
-    with pytest.raises(RunError):
-        start(replace(CONFIG, run_dir=tmp_path / "run"), then=lambda run: run.append(record_of(1)))
-    assert (tmp_path / "run/metrics.jsonl").exists()
-
-
-def test_a_run_that_is_gone_on_with_stays(tmp_path: Path) -> None:
-    with open_run(replace(CONFIG, run_dir=tmp_path / "run"), quiet) as run:
-        run.save(CONFIG, state_after(3), best=False)
-    before = listing(tmp_path)
-    with pytest.raises(RunError, match="no worker"):
-        start(replace(CONFIG, resume=tmp_path / "run"))
-    assert listing(tmp_path) == before
-
-
-def test_a_run_that_is_there_is_not_touched(tmp_path: Path) -> None:
-    with open_run(replace(CONFIG, run_dir=tmp_path / "run"), quiet) as run:
-        run.save(CONFIG, TrainingState.initial(CONFIG), best=False)
-    before = listing(tmp_path)
-    with pytest.raises(UsageError, match="holds a run already"):
-        start(replace(CONFIG, run_dir=tmp_path / "run"))
-    assert listing(tmp_path) == before
 
 
 def begin(folder: Path, barrier: Any, results: Any) -> None:
     barrier.wait()
     try:
-        with open_run(replace(CONFIG, run_dir=folder), quiet) as run:
-            run.save(CONFIG, TrainingState.initial(CONFIG), best=False)
+        with open_run(replace(CONFIG, run_dir=folder)) as run:
+            run.save(CONFIG, state_after(0), best=False)
             results.put("began")
             barrier.wait()  # until all have tried
     except (UsageError, RunError) as error:
@@ -177,55 +41,6 @@ def test_of_many_that_begin_in_one_folder_at_once_one_does(tmp_path: Path) -> No
     assert said[0] == "began"
     assert all(text.startswith(refused) for text in said[1:])
     assert resume_config(tmp_path / "deep/run").hidden_units == CONFIG.hidden_units
-
-
-@pytest.fixture
-def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Where nothing is yet; and an empty folder to be in."""
-    monkeypatch.chdir(tmp_path)
-    return f"memory://{tmp_path.name}/run"
-
-
-def stored(uri: str) -> dict[str, bytes]:
-    memory = fsspec.filesystem("memory")
-    root = uri.removeprefix("memory:/")
-    return {path: memory.cat_file(path) for path in memory.find(root)}
-
-
-def test_a_start_at_a_uri_that_fails_leaves_nothing_there_or_here(uri: str, tmp_path: Path) -> None:
-    for _ in range(2):
-        with pytest.raises(RunError, match="no worker can be started"):
-            start(replace(CONFIG, run_dir=uri))
-        assert stored(uri) == {}
-        assert listing(tmp_path) == {}
-
-
-def test_a_resume_at_a_uri_that_fails_leaves_the_run_there(uri: str, tmp_path: Path) -> None:
-    with open_run(replace(CONFIG, run_dir=uri), quiet) as run:
-        run.save(CONFIG, state_after(3), best=False)
-    shutil.rmtree(run.path)
-    for _ in range(2):
-        with pytest.raises(RunError, match="no worker"):
-            start(replace(CONFIG, resume=uri), then=lambda run: run.rewind(CONFIG, 3))
-        assert list((tmp_path / "runs").iterdir()) == []
-        assert resume_config(uri).hidden_units == CONFIG.hidden_units
-
-
-def test_a_start_that_fails_has_its_uploads_ended(
-    uri: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    uploaders: list[Uploader] = []
-    real = Uploader.begin
-
-    def begun(uploader: Uploader) -> None:
-        uploaders.append(uploader)
-        real(uploader)
-
-    monkeypatch.setattr(Uploader, "begin", begun)
-    with pytest.raises(RunError, match="no worker"):
-        start(replace(CONFIG, run_dir=uri))
-    (uploader,) = uploaders
-    assert not uploader._thread.is_alive()
 
 
 def test_the_corrected_command_works(tmp_path: Path) -> None:

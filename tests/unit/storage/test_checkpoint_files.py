@@ -5,22 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from small_runs import CONFIG, state_after
 
-from distributed_pg.algo.state import Progress, TrainingState
 from distributed_pg.config import TrainConfig
 from distributed_pg.errors import RunError
 from distributed_pg.storage.checkpoint import load_checkpoint
 from distributed_pg.storage.policy_file import load_policy
 from distributed_pg.storage.run_dir import RunDir
-
-CONFIG = TrainConfig(hidden_units=4, batch_size=1, crop=(35, 39, 0, 160))
-
-
-def state_after(update: int) -> TrainingState:
-    policy = TrainingState.initial(CONFIG).policy
-    versions = dict.fromkeys(range(max(0, update - 1), update + 1), policy)
-    progress = Progress(update=update, episodes=update, last_rewards=(-1.0,) * min(update, 100))
-    return TrainingState(versions, policy.zeros_like(), progress)
 
 
 def run_with(folder: Path, *updates: int, best: int | None = None) -> RunDir:
@@ -45,7 +36,7 @@ def names(run: RunDir) -> list[str]:
 
 def resume(run: RunDir, config: TrainConfig = CONFIG) -> tuple[Path, int]:
     """Go on as train() does: the checkpoint, and its update."""
-    path, checkpoint = run.load_newest(lambda _: None)
+    path, checkpoint = run.load_newest()
     update = checkpoint.state.progress.update
     return run.rewind(config, update, path)[0], update
 

@@ -11,49 +11,25 @@ import fsspec
 import pytest
 from command import until
 from records import record_of
+from small_runs import CONFIG, make_update, state_after
 
-from distributed_pg.algo.state import Progress, TrainingState
 from distributed_pg.analysis.learning_curves import local_run
 from distributed_pg.config import TrainConfig
-from distributed_pg.errors import RunError, UsageError
+from distributed_pg.errors import RunError
 from distributed_pg.storage.checkpoint import load_checkpoint
 from distributed_pg.storage.checkpoint_writer import CheckpointWriter
 from distributed_pg.storage.object_store import POINTER, RemoteRun, TakenOverError
 from distributed_pg.storage.open_run import load_newest_at, open_run
 from distributed_pg.storage.policy_file import load_policy
 from distributed_pg.storage.run_dir import RunDir
-from distributed_pg.storage.uploader import Uploader
-from distributed_pg.trainer import resume_config, train
 
-CONFIG = TrainConfig(hidden_units=4, batch_size=1, crop=(35, 39, 0, 160), checkpoint_every=1)
 SECONDS = 30.0
 """After so long what was waited for counts as missing."""
 
 
-def quiet(_: str) -> None:
-    pass
-
-
-def state_after(update: int) -> TrainingState:
-    policy = TrainingState.initial(CONFIG).policy
-    versions = dict.fromkeys(range(max(0, update - 1), update + 1), policy)
-    progress = Progress(update=update, episodes=update, last_rewards=(-1.0,) * update)
-    return TrainingState(versions, policy.zeros_like(), progress)
-
-
-def make_update(run: RunDir, update: int, config: TrainConfig = CONFIG) -> None:
-    run.append(record_of(update))
-    run.save(config, state_after(update), best=False)
-
-
-def run_at(
-    uri: str,
-    act: Callable[[RunDir], Any],
-    message: Callable[[str], None] = quiet,
-    config: TrainConfig = CONFIG,
-) -> None:
+def run_at(uri: str, act: Callable[[RunDir], Any], config: TrainConfig = CONFIG) -> None:
     """Begin a run there and have ``act`` be its training."""
-    with open_run(replace(config, run_dir=uri), message) as run:
+    with open_run(replace(config, run_dir=uri)) as run:
         act(run)
 
 
@@ -67,7 +43,7 @@ def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def update_at(uri: str) -> int:
     """The update of the newest checkpoint that is uploaded; all is good that is."""
-    return load_newest_at(uri, load_checkpoint, pytest.fail).state.progress.update
+    return load_newest_at(uri, load_checkpoint).state.progress.update
 
 
 def uploaded(run: RunDir, uri: str, update: int) -> None:
@@ -79,59 +55,30 @@ def keys(uri: str) -> list[str]:
     return sorted(fsspec.filesystem("memory").find(uri.removeprefix("memory:/")))
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"seed": 5}, "seed: the run in memory://.* has 0, not 5"),
-        ({"batch_size": 2, "gamma": 0.5}, "batch_size: .*; gamma: "),
-    ],
-)
-def test_a_resume_that_is_refused_does_not_end_the_owner(
-    uri: str, changes: dict[str, Any], said: str
-) -> None:
-    with open_run(replace(CONFIG, run_dir=uri), quiet) as run:
-        uploaded(run, uri, 1)
-        pointer = RemoteRun(uri).pointer()
-        with pytest.raises(UsageError, match=said):
-            train(resume_config(uri, **changes))
-        assert list(Path("runs").iterdir()) == [run.path]
-        assert RemoteRun(uri).pointer() == pointer
-        for update in (2, 3):
-            uploaded(run, uri, update)
-            run.check_ours()
-
-
-def test_a_resume_with_nothing_left_to_do_does_not_end_the_owner(uri: str) -> None:
-    with open_run(replace(CONFIG, run_dir=uri), quiet) as run:
-        uploaded(run, uri, 1)
-        result = train(resume_config(uri, stop_episodes=1))
-        assert result.checkpoint.exists()
-        uploaded(run, uri, 2)
-        run.check_ours()
-
-
 def test_a_resume_that_cannot_write_here_does_not_end_the_owner(
     uri: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    with open_run(replace(CONFIG, run_dir=uri), quiet) as run:
+    with open_run(replace(CONFIG, run_dir=uri)) as run:
         uploaded(run, uri, 1)
         (tmp_path / "other").mkdir()
         monkeypatch.chdir(tmp_path / "other")
         Path("runs").write_text("a file of the user's")
         with pytest.raises(RunError, match="runs: cannot be written"):
-            train(resume_config(uri))
+            open_run(replace(CONFIG, resume=uri)).__enter__()
         monkeypatch.chdir(tmp_path)
         uploaded(run, uri, 2)
         run.check_ours()
 
 
-def test_a_resume_takes_over_and_the_owner_ends_whatever_disk_errors_do(uri: str) -> None:
-    config, told = replace(CONFIG, disk_errors="warn"), list[str]()
+def test_a_resume_takes_over_and_the_owner_ends_whatever_disk_errors_do(
+    uri: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = replace(CONFIG, disk_errors="warn")
 
     def act(run: RunDir) -> None:
         saved = run.save(config, state_after(0), best=False)
-        writer = CheckpointWriter(run, config, told.append, 0, saved)
-        with open_run(replace(config, resume=uri), quiet) as second:
+        writer = CheckpointWriter(run, config, 0, saved)
+        with open_run(replace(config, resume=uri)) as second:
             second.rewind(config, 0)
             for update in range(1, 1000):
                 writer.record(record_of(update))
@@ -139,9 +86,9 @@ def test_a_resume_takes_over_and_the_owner_ends_whatever_disk_errors_do(uri: str
                 writer.wait()
 
     with pytest.raises(TakenOverError, match=f"^{uri} is in use: another process trains there$"):
-        run_at(uri, act, told.append, config)
+        run_at(uri, act, config)
     (run,) = Path("runs").iterdir()  # the second one made no update
-    assert told == [
+    assert [text for text in caplog.messages if str(run) in text] == [
         f"The run is kept at {uri}, and meanwhile in {run}",
         f"{uri} is in use: another process trains there; what this one has made is in {run}",
     ]
@@ -149,14 +96,14 @@ def test_a_resume_takes_over_and_the_owner_ends_whatever_disk_errors_do(uri: str
 
 
 def test_of_many_that_resume_at_once_one_goes_on(uri: str) -> None:
-    with open_run(replace(CONFIG, run_dir=uri), quiet) as run:
+    with open_run(replace(CONFIG, run_dir=uri)) as run:
         make_update(run, 1)
     won, lost = list[int](), list[str]()
     barrier = threading.Barrier(4, timeout=SECONDS)
 
     def resume(number: int) -> None:
         try:
-            with open_run(replace(CONFIG, resume=uri), quiet) as mine:
+            with open_run(replace(CONFIG, resume=uri)) as mine:
                 barrier.wait()
                 try:
                     mine.rewind(CONFIG, 1)
@@ -195,10 +142,9 @@ def make_and_raise(run: RunDir, error: type[BaseException]) -> None:
 
 
 def test_an_interrupt_that_meets_a_store_that_fails_is_still_an_interrupt(
-    uri: str, monkeypatch: pytest.MonkeyPatch
+    uri: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("distributed_pg.storage.uploader.END_SECONDS", 0.1)
-    told: list[str] = []
 
     def fail(*_: Any) -> None:
         raise RuntimeError("Session is closed")
@@ -209,18 +155,19 @@ def test_an_interrupt_that_meets_a_store_that_fails_is_still_an_interrupt(
         make_and_raise(run, KeyboardInterrupt)
 
     with pytest.raises(KeyboardInterrupt):
-        run_at(uri, breaks, told.append)
+        run_at(uri, breaks)
     (run,) = Path("runs").iterdir()
-    assert "RuntimeError: Session is closed" in told[-1]
-    assert f"the last checkpoint is in {run} only" in told[-1]
+    assert "RuntimeError: Session is closed" in caplog.messages[-1]
+    assert f"the last checkpoint is in {run} only" in caplog.messages[-1]
 
 
 @pytest.mark.parametrize(
     "error", [RuntimeError("Session is closed"), KeyError("Contents"), MemoryError(), ImportError()]
 )
-def test_an_error_that_nobody_foresaw_is_told_and_tried_again(uri: str, error: Exception) -> None:
-    told: list[str] = []
-    with open_run(replace(CONFIG, run_dir=uri), told.append) as run:
+def test_an_error_that_nobody_foresaw_is_told_and_tried_again(
+    uri: str, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    with open_run(replace(CONFIG, run_dir=uri)) as run:
         uploaded(run, uri, 1)
         real, left = RemoteRun._all_keys, [2]
 
@@ -233,50 +180,9 @@ def test_an_error_that_nobody_foresaw_is_told_and_tried_again(uri: str, error: E
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(RemoteRun, "_all_keys", keys_later)
             uploaded(run, uri, 2)
-    assert told[1].startswith(f"{uri}: cannot be written ({type(error).__name__}")
-    assert told[2:] == [f"{uri}: the run is uploaded again"]
-
-
-def test_the_end_says_what_it_was_at_once_if_nothing_is_tried_any_more(
-    uri: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr("distributed_pg.storage.uploader.END_SECONDS", 0.1)
-
-    class Broken(RemoteRun):
-        def upload(self, folder: Path) -> None:
-            if (folder / "config.json").read_text() == "second":
-                raise AttributeError("'NoneType' object has no attribute 'send'")
-
-    (tmp_path / "config.json").write_text("first")
-    uploader = Uploader(Broken(uri), tmp_path, quiet)
-    uploader.begin()
-    (tmp_path / "config.json").write_text("second")
-    uploader.changed()
-    with pytest.raises(RunError, match=r"AttributeError: 'NoneType' .*; the last checkpoint is in"):
-        uploader.end()
-
-
-def test_a_terminal_that_is_gone_does_not_end_the_publishing(uri: str) -> None:
-    begun = threading.Event()
-
-    def tell(_: str) -> None:
-        if begun.is_set():
-            raise BrokenPipeError(32, "Broken pipe")
-
-    with open_run(replace(CONFIG, run_dir=uri), tell) as run:
-        uploaded(run, uri, 1)
-        begun.set()
-        with pytest.MonkeyPatch.context() as patch:
-            tried = threading.Event()
-
-            def fail(_: RemoteRun) -> None:
-                tried.set()
-                raise ConnectionError
-
-            patch.setattr(RemoteRun, "_all_keys", fail)
-            make_update(run, 2)
-            assert tried.wait(SECONDS)
-        uploaded(run, uri, 3)
+    _, failed, again = caplog.messages
+    assert failed.startswith(f"{uri}: cannot be written ({type(error).__name__}")
+    assert again == f"{uri}: the run is uploaded again"
 
 
 @pytest.mark.parametrize("harm", [shutil.rmtree, lambda path: path.rename(path.parent / "moved")])
@@ -288,7 +194,7 @@ def test_a_folder_that_is_removed_does_not_take_what_is_published_along(
     def act(run: RunDir) -> None:
         uploaded(run, uri, 1)
         harm(run.path)
-        run.when_saved()
+        run._upload()
 
     with pytest.raises(RunError, match=r"cannot be written \(there is no run in runs/\S+ any more"):
         run_at(uri, act)
@@ -329,7 +235,7 @@ def a_checkpoint(uri: str) -> list[str]:
 def test_what_the_store_loses_is_published_again(
     uri: str, lost: Callable[[str], list[str]], tmp_path: Path
 ) -> None:
-    with open_run(replace(CONFIG, run_dir=uri), quiet) as run:
+    with open_run(replace(CONFIG, run_dir=uri)) as run:
         uploaded(run, uri, 1)
         uploaded(run, uri, 2)
         for key in lost(uri):
@@ -337,53 +243,46 @@ def test_what_the_store_loses_is_published_again(
         make_update(run, 3)
     RemoteRun(uri).fetch(tmp_path / "fetched")  # all that it names is there, and good
     assert len(list((tmp_path / "fetched/checkpoints").iterdir())) == 3
-    with open_run(replace(CONFIG, resume=uri), quiet) as again:
-        assert again.load_newest(pytest.fail)[1].state.progress.update == 3
+    with open_run(replace(CONFIG, resume=uri)) as again:
+        assert again.load_newest()[1].state.progress.update == 3
 
 
-def test_a_store_that_was_lost_while_it_failed_gets_everything(uri: str) -> None:
-    memory, told = fsspec.filesystem("memory"), list[str]()
-    with open_run(replace(CONFIG, run_dir=uri), told.append) as run:
+def test_a_store_that_was_lost_while_it_failed_gets_everything(
+    uri: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    memory = fsspec.filesystem("memory")
+    with open_run(replace(CONFIG, run_dir=uri)) as run:
         uploaded(run, uri, 1)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(RemoteRun, "_all_keys", lambda _: 1 / 0)
             make_update(run, 2)
-            until(lambda: len(told) == 2)
+            until(lambda: len(caplog.messages) == 2, seconds=SECONDS)
             memory.rm(f"/{uri.removeprefix('memory://')}", recursive=True)
         make_update(run, 3)
-    assert told[-1] == f"{uri}: the run is uploaded again"
+    assert caplog.messages[-1] == f"{uri}: the run is uploaded again"
     assert update_at(uri) == 3
 
 
-def test_a_newest_checkpoint_that_is_lost_or_damaged_there_is_left_out(uri: str) -> None:
-    with open_run(replace(CONFIG, run_dir=uri), quiet) as run:
+def test_a_newest_checkpoint_that_is_lost_or_damaged_there_is_left_out(
+    uri: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with open_run(replace(CONFIG, run_dir=uri)) as run:
         for update in (1, 2, 3):
             make_update(run, update)
     memory = fsspec.filesystem("memory")
     second, third = (key for n in (2, 3) for key in keys(uri) if f"update-0000000{n}" in key)
     memory.rm_file(third)
     memory.pipe_file(second, b"damaged")
-    told: list[str] = []
-    config = resume_config(uri)
-    assert load_policy(uri, told.append).progress.update == 1
-    with local_run(uri, lost=quiet) as copy:
-        assert RunDir.open(copy).load_newest(pytest.fail)[0].name.endswith("1.safetensors")
-    with open_run(config, told.append) as again:
-        _, checkpoint = again.load_newest(pytest.fail)
-        assert checkpoint.state.progress.update == 1
     third_name, second_name = (f"checkpoints/update-0000000{n}.safetensors" for n in (3, 2))
     gone = f"{uri}: {third_name} cannot be read (it is gone)"
     damaged = f"{uri}: {second_name} is damaged, its checksum does not match"
     on = "; going on from update-00000001.safetensors"
-    assert told == [gone + on, damaged + on, damaged, gone]
-
-
-def test_a_store_without_credentials_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: Any, **__: Any) -> None:
-        raise LookupError("no credentials were found")
-
-    monkeypatch.setattr("fsspec.url_to_fs", fail)
-    with pytest.raises(
-        RunError, match=r"^gs://b/r: cannot be opened \(LookupError: no credentials were found"
-    ):
-        RemoteRun("gs://b/r")
+    caplog.clear()
+    assert load_policy(uri).progress.update == 1
+    assert caplog.messages == [gone + on, damaged + on]
+    with local_run(uri, lost=lambda _: None) as copy:
+        assert RunDir.open(copy).load_newest()[0].name.endswith("1.safetensors")
+    caplog.clear()
+    with open_run(replace(CONFIG, resume=uri)) as again:
+        assert again.load_newest()[1].state.progress.update == 1
+    assert caplog.messages == [damaged, gone]

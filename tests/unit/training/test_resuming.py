@@ -4,17 +4,17 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import fsspec
 import pytest
-from command import assert_one_line_error, distributed_pg
 from records import record_of
 
 from distributed_pg.algo.state import Progress, TrainingState
-from distributed_pg.cli.main import parse_command
-from distributed_pg.config import TrainConfig
+from distributed_pg.cli.main import main, parse_command
+from distributed_pg.config import STOP_CONDITIONS, TrainConfig
 from distributed_pg.errors import RunError, UsageError
+from distributed_pg.storage.object_store import RemoteRun
 from distributed_pg.storage.open_run import open_run
 from distributed_pg.storage.run_dir import RunDir
 from distributed_pg.storage.uploader import Uploader
@@ -46,7 +46,7 @@ def state() -> TrainingState:
 
 def saved_run(where: str | Path) -> RunDir:
     """A run of three updates that has reached its end."""
-    with open_run(replace(CONFIG, run_dir=where), lambda _: None) as run:
+    with open_run(replace(CONFIG, run_dir=where)) as run:
         for update in range(1, UPDATES + 1):
             run.append(record_of(update))
         run.save(CONFIG, state(), best=False)
@@ -55,8 +55,12 @@ def saved_run(where: str | Path) -> RunDir:
 
 @pytest.fixture(autouse=True)
 def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The Ray that other tests share is not this process's, as far as these know."""
-    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    """Have a run end where it would need Ray."""
+
+    def refused(*_: object) -> NoReturn:
+        raise RunError("no Ray")
+
+    monkeypatch.setattr("distributed_pg.trainer.ray_session", refused)
 
 
 @pytest.fixture(params=["folder", "uri"])
@@ -69,19 +73,6 @@ def place(
     return where
 
 
-class Listener:
-    """A reporter that remembers."""
-
-    def __init__(self) -> None:
-        self.told: list[str] = []
-
-    def message(self, text: str) -> None:
-        self.told.append(text)
-
-    def updated(self, record: Any) -> None:
-        pytest.fail("the run went on")
-
-
 def test_where_a_run_trained_is_not_kept_and_how_it_did_is(place: str | Path) -> None:
     expected = replace(CONFIG, resume=place, num_workers="auto", max_workers=None, address=None)
     assert resume_config(place) == expected
@@ -92,8 +83,7 @@ def test_where_a_run_trained_is_not_kept_and_how_it_did_is(place: str | Path) ->
 
 
 def stops(config: TrainConfig) -> dict[str, Any]:
-    names = ("stop_episodes", "stop_frames", "stop_minutes", "stop_reward")
-    return {name: value for name in names if (value := getattr(config, name)) is not None}
+    return {k: value for k in STOP_CONDITIONS if (value := getattr(config, k)) is not None}
 
 
 @pytest.mark.parametrize(
@@ -122,41 +112,81 @@ def test_from_python_none_lifts_all_that_were_saved(tmp_path: Path) -> None:
     assert stops(resume_config(run, stop_reward=None)) == {}
 
 
-def test_a_flag_without_its_value_is_told_as_ever(tmp_path: Path) -> None:
-    saved_run(tmp_path / "run")
-    result = distributed_pg("train", "--resume", "run", "--stop-frames", cwd=tmp_path)
-    assert_one_line_error(result, 2, "--stop-frames")
+def test_a_flag_without_its_value_is_told_as_ever(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = str(saved_run(tmp_path / "run").path)
+    assert main(["train", "--resume", run, "--stop-frames"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--stop-frames" in line
 
 
-def test_a_run_with_nothing_left_to_do_says_why_and_stays_as_it_is(place: str | Path) -> None:
+def test_a_run_with_nothing_left_to_do_says_why_and_stays_as_it_is(
+    place: str | Path, caplog: pytest.LogCaptureFixture
+) -> None:
     before = {path: path.read_bytes() for path in Path(str(place)).glob("*.*")}
-    listener = Listener()
-    result = train(resume_config(place, tensorboard=False), listener)
+    caplog.clear()
+    result = train(resume_config(place, tensorboard=False), None)
     assert (result.progress.update, result.interrupted) == (UPDATES, False)
     assert result.checkpoint.exists()
-    assert listener.told == [
+    assert caplog.messages == [
         f"Nothing is left to do in {place}: stop_episodes is 3, and it has 3 episodes. Give "
-        "another --stop-episodes, or --stop-frames, --stop-minutes or --stop-reward: those that "
-        "are given replace all saved ones"
+        "another --stop-episodes, or --stop-frames, --stop-minutes, --stop-reward or "
+        "--stop-plateau: those that are given replace all saved ones"
     ]
     assert before == {path: path.read_bytes() for path in Path(str(place)).glob("*.*")}
 
 
-def test_the_condition_that_was_given_is_the_one_that_is_told(tmp_path: Path) -> None:
-    run, listener = saved_run(tmp_path / "run").path, Listener()
-    train(resume_config(run, tensorboard=False, stop_minutes=1.0, stop_frames=5), listener)
-    (line,) = listener.told
+def test_the_condition_that_was_given_is_the_one_that_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = saved_run(tmp_path / "run").path
+    train(resume_config(run, tensorboard=False, stop_minutes=1.0, stop_frames=5), None)
+    (line,) = caplog.messages
     assert "stop_frames is 5, and it has 900 frames, stop_minutes is 1.0" in line
     assert "and it has 1.5 minutes of training. Give another --stop-frames, or --stop-min" in line
 
 
-def resumed(run: Path, **changes: Any) -> list[str]:
-    """What is told where the run is about to go on."""
-    listener = Listener()
-    changes = {"tensorboard": False, "stop_episodes": 9, "address": "127.0.0.1:1", **changes}
-    with pytest.raises(RunError, match="nobody answers"):
-        train(resume_config(run, **changes), listener)
-    return listener.told
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"seed": 5}, "seed: the run in memory://.* has 0, not 5"),
+        ({"batch_size": 2, "gamma": 0.5}, "batch_size: .*; gamma: "),
+    ],
+)
+def test_a_resume_that_is_refused_does_not_end_the_owner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    uri = f"memory://{tmp_path.name}/run"
+    with open_run(replace(CONFIG, run_dir=uri)) as run:
+        run.save(CONFIG, state(), best=False)
+        pointer = RemoteRun(uri).pointer()
+        with pytest.raises(UsageError, match=said):
+            train(resume_config(uri, tensorboard=False, **changes), None)
+        train(resume_config(uri, tensorboard=False), None)  # nothing is left to do
+        assert RemoteRun(uri).pointer() == pointer
+        run.save(CONFIG, state(), best=False)
+    assert RemoteRun(uri).pointer() is not None
+    run.check_ours()
+
+
+class Told:
+    """What is told where a run is about to go on."""
+
+    def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
+        self._caplog = caplog
+
+    def __call__(self, run: str | Path, **changes: Any) -> list[str]:
+        self._caplog.clear()
+        with pytest.raises(RunError, match="no Ray"):
+            train(resume_config(run, **{"tensorboard": False, "stop_episodes": 9, **changes}), None)
+        return self._caplog.messages
+
+
+@pytest.fixture
+def told(caplog: pytest.LogCaptureFixture) -> Told:
+    return Told(caplog)
 
 
 def cut(metrics: Path) -> None:
@@ -182,22 +212,22 @@ def garbage(metrics: Path) -> None:
     ],
 )
 def test_missing_metrics_are_told_once(
-    tmp_path: Path, harm: Callable[[Path], None], said: str
+    tmp_path: Path, harm: Callable[[Path], None], said: str, told: Told
 ) -> None:
     run = saved_run(tmp_path / "run").path
     harm(run / "metrics.jsonl")
-    (line,) = resumed(run)
+    (line,) = told(run)
     assert line.startswith(f"{run}/metrics.jsonl: {said}")
     assert line.endswith("curves have a gap there, the run has not")
 
 
-def test_of_a_run_that_is_whole_nothing_is_told(tmp_path: Path) -> None:
+def test_of_a_run_that_is_whole_nothing_is_told(tmp_path: Path, told: Told) -> None:
     run = saved_run(tmp_path / "run").path
     with (run / "metrics.jsonl").open("a") as file:  # updates made after the last checkpoint
         file.write('{"update": 4}\n{"upda')
-    assert resumed(run, stop_episodes=10, keep=2) == []
+    assert told(run, stop_episodes=10, keep=2) == []
     # It was killed before it made a checkpoint; its flags are in config.json.
-    assert resumed(run, stop_episodes=10, keep=2) == []
+    assert told(run, stop_episodes=10, keep=2) == []
 
 
 def edit(run: Path, **settings: Any) -> None:
@@ -205,30 +235,30 @@ def edit(run: Path, **settings: Any) -> None:
     (run / "config.json").write_text(json.dumps(values | settings))
 
 
-def test_settings_edited_by_hand_are_ignored_aloud(tmp_path: Path) -> None:
+def test_settings_edited_by_hand_are_ignored_aloud(tmp_path: Path, told: Told) -> None:
     run = saved_run(tmp_path / "run").path
     edit(run, keep=50, seed=8, num_workers=99, address="elsewhere:1")
-    assert resumed(run) == [
+    assert told(run) == [
         f"{run}/config.json: keep 50 is ignored, the checkpoint has 5; to change it, give --keep",
         f"{run}/config.json: seed 8 is ignored, the checkpoint has 0; to change it, begin a new "
         "run with --seed",
     ]
     assert json.loads((run / "config.json").read_text())["seed"] == 0
     edit(run, keep=50, stop_frames=5, stop_reward=3.0)
-    assert resumed(run, keep=6) == []  # flags are given in the place of all of these
+    assert told(run, keep=6) == []  # flags are given in the place of all of these
 
 
-def test_settings_that_cannot_be_read_are_written_anew(tmp_path: Path) -> None:
+def test_settings_that_cannot_be_read_are_written_anew(tmp_path: Path, told: Told) -> None:
     run = saved_run(tmp_path / "run").path
     (run / "config.json").write_text('{"seed": 0')
-    (line,) = resumed(run)
+    (line,) = told(run)
     assert line.startswith(f"{run}/config.json: cannot be used (")
     assert line.endswith("; it is written anew from the checkpoint")
-    assert resumed(run) == []
+    assert told(run) == []
 
 
 def test_settings_edited_in_a_run_at_a_uri_do_not_count_either(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: Told
 ) -> None:
     monkeypatch.chdir(tmp_path)
     uri = f"memory://{tmp_path.name}/run"
@@ -236,7 +266,7 @@ def test_settings_edited_in_a_run_at_a_uri_do_not_count_either(
 
     def edited(uploader: Uploader) -> None:
         edit(uploader._folder, keep=50, hidden_units=5)
-        uploader.changed()
+        uploader.upload(uploader._folder)
         real(uploader)
 
     with monkeypatch.context() as patch:
@@ -244,10 +274,7 @@ def test_settings_edited_in_a_run_at_a_uri_do_not_count_either(
         saved_run(uri)
     assert fsspec.filesystem("memory").exists(f"/{tmp_path.name}/run/run.json")
     assert (resume_config(uri).keep, resume_config(uri).hidden_units) == (5, 4)
-    listener = Listener()
-    with pytest.raises(RunError, match="nobody answers"):
-        train(resume_config(uri, stop_episodes=9, tensorboard=False, address="h:1"), listener)
-    ignored = [text for text in listener.told if "is ignored, the checkpoint has" in text]
+    ignored = [text for text in told(uri) if "is ignored, the checkpoint has" in text]
     assert ["hidden_units 5" in ignored[0], "keep 50" in ignored[1]] == [True, True]
 
 
