@@ -39,15 +39,14 @@ class FreshFolder:
 
     @classmethod
     def in_runs(cls, preset: str) -> "FreshFolder":
-        """A new folder in runs/; of those begun within the same second, the later get a number."""
+        """A new folder in runs/; of those begun within the same second, later ones get a number."""
         fresh = cls(RUNS)
         fresh._names = ()
         stem = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{preset}"
         try:
-            for suffix in itertools.chain([""], (f"_{number}" for number in itertools.count(2))):
-                fresh.path = RUNS / (stem + suffix)
-                if fresh._make(fresh.path):
-                    break
+            suffixes = itertools.chain([""], (f"_{number}" for number in itertools.count(2)))
+            paths = (RUNS / (stem + suffix) for suffix in suffixes)
+            fresh.path = next(path for path in paths if fresh._make(path))
             fresh._names = _OURS
         except OSError:
             fresh.remove()

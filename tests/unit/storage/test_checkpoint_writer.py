@@ -232,3 +232,18 @@ def test_a_folder_that_is_renamed_stops_the_run(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"cannot be written .No such file"):
         writer.finish(state_after(1))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_failure_that_nobody_foresaw_ends_the_run_whatever_disk_errors_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer, _ = begin(tmp_path / "run", WARN)
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("a fault of ours")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("distributed_pg.storage.run_dir.save_checkpoint", fail)
+        written(writer, state_after(1))
+    with pytest.raises(ZeroDivisionError, match="a fault of ours"):
+        writer.updated(state_after(2))

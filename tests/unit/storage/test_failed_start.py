@@ -3,7 +3,9 @@
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fsspec
@@ -172,3 +174,38 @@ def test_a_start_that_fails_has_its_uploads_ended(uri: str) -> None:
     (uploader,) = uploaders
     assert uploader is not None
     assert not uploader._thread.is_alive()
+
+
+def test_a_folder_that_cannot_be_made_leaves_none_above_it(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"cannot be written \(File name too long\)"):
+        RunDir.create(replace(CONFIG, run_dir=tmp_path / "deep/er" / ("x" * 300)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def unseen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is there has appeared since this process has looked."""
+    monkeypatch.setattr(Path, "exists", lambda _: False)
+
+
+def test_two_that_begin_within_the_same_second_get_a_folder_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=lambda: datetime(2026, 1, 2, 3, 4, 5))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("distributed_pg.storage.fresh_folder.datetime", clock)
+    first = RunDir.create(CONFIG)
+    unseen(monkeypatch)
+    names = [run.path.name for run in (first, RunDir.create(CONFIG), RunDir.create(CONFIG))]
+    stem = "2026-01-02_03-04-05_default"
+    assert names == [stem, f"{stem}_2", f"{stem}_3"]
+
+
+def test_of_two_that_begin_in_one_folder_the_second_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    RunDir.create(replace(CONFIG, run_dir=tmp_path / "run"))
+    before = listing(tmp_path)
+    unseen(monkeypatch)
+    with pytest.raises(UsageError, match="holds a run already"):
+        RunDir.create(replace(CONFIG, run_dir=tmp_path / "run"))
+    assert listing(tmp_path) == before

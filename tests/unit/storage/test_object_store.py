@@ -7,8 +7,8 @@ import fsspec
 import pytest
 from stores import CHECKPOINT, FailingStore, fetched, files_of_a_run
 
-from distributed_pg.errors import RunError
-from distributed_pg.storage.object_store import POINTER, RemoteRun
+from distributed_pg.errors import CheckpointError, RunError, UsageError
+from distributed_pg.storage.object_store import FETCH_ATTEMPTS, POINTER, RemoteRun, Stored
 
 
 @pytest.fixture
@@ -126,3 +126,61 @@ def test_a_store_without_credentials_is_one_line(monkeypatch: pytest.MonkeyPatch
         RunError, match=r"^gs://b/r: cannot be opened \(LookupError: no credentials were found"
     ):
         RemoteRun("gs://b/r")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ImportError("no s3fs"), r"run_dir: s3://b/r needs .*: pip install 'distributed-pg\[s3\]'"),
+        (ValueError("Protocol\nnot known"), "run_dir: s3://b/r: Protocol not known"),
+    ],
+)
+def test_a_store_of_no_known_kind_is_wrong_usage(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("fsspec.url_to_fs", fail)
+    with pytest.raises(UsageError, match=f"^{said}$"):
+        RemoteRun("s3://b/r")
+
+
+def test_what_another_process_has_uploaded_is_not_removed(run: Path, tmp_path: Path) -> None:
+    RemoteRun("memory://others").upload(run)
+    RemoteRun("memory://others").remove()
+    assert fetched("memory://others", tmp_path / "fetched")[CHECKPOINT] == b"one"
+
+
+def test_nothing_is_no_run_and_lacks_every_file(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"^memory://none holds no run \(run.json: there is none"):
+        RemoteRun("memory://none").fetch(tmp_path)
+    RemoteRun("memory://none").remove()
+    RemoteRun("memory://lacks").upload(run)
+    with pytest.raises(RunError, match=r"^memory://lacks: holds no notes\.txt$"):
+        RemoteRun("memory://lacks").fetch(tmp_path, lambda _: ["notes.txt"])
+
+
+@pytest.mark.parametrize("uploads_meanwhile", [1, 2, 3])
+def test_a_reader_begins_again_where_the_run_changes_while_it_reads(
+    run: Path, tmp_path: Path, uploads_meanwhile: int
+) -> None:
+    """Each time the reader has read the pointer, the writer uploads, and deletes the old files."""
+    uri = f"memory://changes-{uploads_meanwhile}"
+    writer = RemoteRun(uri)
+    writer.upload(run)
+    contents = [f"{number}".encode() for number in range(uploads_meanwhile)]
+
+    class Reader(RemoteRun):
+        def _get(self, name: str, files: dict[str, Stored]) -> bytes | CheckpointError:
+            if name == CHECKPOINT and contents:
+                (run / CHECKPOINT).write_bytes(contents.pop())
+                writer.upload(run)
+            return super()._get(name, files)
+
+    if uploads_meanwhile < FETCH_ATTEMPTS:
+        Reader(uri).fetch(tmp_path / "fetched")
+        assert (tmp_path / "fetched" / CHECKPOINT).read_bytes() == b"0"
+    else:
+        with pytest.raises(RunError, match=r"cannot be read \(it changes all the time\)"):
+            Reader(uri).fetch(tmp_path / "fetched")

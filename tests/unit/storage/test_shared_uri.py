@@ -1,5 +1,6 @@
 """Runs at a URI that others resume, whose store loses things, or whose process is interrupted."""
 
+import json
 import shutil
 import threading
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from small_runs import CONFIG, make_update, state_after
 
 from distributed_pg.analysis.learning_curves import local_run
 from distributed_pg.config import TrainConfig
-from distributed_pg.errors import RunError
+from distributed_pg.errors import RunError, UsageError
 from distributed_pg.storage.checkpoint import load_checkpoint
 from distributed_pg.storage.checkpoint_writer import CheckpointWriter
 from distributed_pg.storage.object_store import POINTER, RemoteRun, TakenOverError
@@ -88,7 +89,7 @@ def test_a_resume_takes_over_and_the_owner_ends_whatever_disk_errors_do(
     with pytest.raises(TakenOverError, match=f"^{uri} is in use: another process trains there$"):
         run_at(uri, act, config)
     (run,) = Path("runs").iterdir()  # the second one made no update
-    assert [text for text in caplog.messages if str(run) in text] == [
+    assert [text for text in caplog.messages if text.endswith(str(run))] == [
         f"The run is kept at {uri}, and meanwhile in {run}",
         f"{uri} is in use: another process trains there; what this one has made is in {run}",
     ]
@@ -286,3 +287,36 @@ def test_a_newest_checkpoint_that_is_lost_or_damaged_there_is_left_out(
     with open_run(replace(CONFIG, resume=uri)) as again:
         assert again.load_newest()[1].state.progress.update == 1
     assert caplog.messages == [damaged, gone]
+
+
+def test_a_run_of_which_no_checkpoint_is_good_is_not_gone_on_with(uri: str) -> None:
+    memory = fsspec.filesystem("memory")
+    with open_run(replace(CONFIG, run_dir=uri)) as run:
+        make_update(run, 1)
+    (checkpoint,) = a_checkpoint(uri)
+    memory.pipe_file(checkpoint, b"damaged")
+    with pytest.raises(RunError, match=r"^no checkpoint is good; the newest: memory://.*00001"):
+        load_policy(uri)
+    pointer = json.loads(memory.cat_file(the_pointer(uri)[0]))
+    pointer["files"] = {"config.json": pointer["files"]["config.json"]}
+    memory.pipe_file(the_pointer(uri)[0], json.dumps(pointer).encode())
+    with pytest.raises(RunError, match=f"^{uri}: there is no checkpoint$"):
+        load_policy(uri)
+
+
+def test_a_run_without_good_settings_leaves_no_folder_here(uri: str) -> None:
+    with open_run(replace(CONFIG, run_dir=uri)) as run:
+        make_update(run, 1)
+    (settings,) = what_never_changes(uri)
+    fsspec.filesystem("memory").pipe_file(settings, b"{}")
+    with pytest.raises(RunError, match=r"config\.json is damaged"):
+        open_run(replace(CONFIG, resume=uri)).__enter__()
+    assert list(Path("runs").iterdir()) == [run.path]
+
+
+def test_a_uri_that_holds_a_run_is_not_begun_at(uri: str) -> None:
+    with open_run(replace(CONFIG, run_dir=uri)) as run:
+        make_update(run, 1)
+    with pytest.raises(UsageError, match=f"^run_dir: {uri} holds a run already; --resume {uri}"):
+        open_run(replace(CONFIG, run_dir=uri)).__enter__()
+    assert list(Path("runs").iterdir()) == [run.path]

@@ -140,3 +140,17 @@ def test_a_store_that_is_silent_at_first_gets_no_run_when_it_wakes(
     assert tried.wait(SECONDS)
     assert RemoteRun("memory://silent").pointer() is None
     begin_at("memory://silent")  # the same command again
+
+
+def test_a_store_that_denies_at_once_gets_no_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def deny(*_: object) -> None:
+        raise PermissionError("Access Denied")
+
+    monkeypatch.setattr(RemoteRun, "_put", deny)
+    with pytest.raises(RunError, match=r"^memory://denied: cannot be written \(Access Denied\)$"):
+        begin_at("memory://denied")
+    assert list(tmp_path.iterdir()) == []

@@ -19,6 +19,7 @@ from distributed_pg.storage.open_run import open_run
 from distributed_pg.storage.run_dir import RunDir
 from distributed_pg.storage.uploader import Uploader
 from distributed_pg.trainer import resume_config, train
+from distributed_pg.training.resuming import repairs
 
 CONFIG = TrainConfig(
     hidden_units=4,
@@ -171,7 +172,7 @@ def test_a_resume_that_is_refused_does_not_end_the_owner(
     run.check_ours()
 
 
-class Told:
+class Resumed:
     """What is told where a run is about to go on."""
 
     def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
@@ -185,8 +186,8 @@ class Told:
 
 
 @pytest.fixture
-def told(caplog: pytest.LogCaptureFixture) -> Told:
-    return Told(caplog)
+def resumed(caplog: pytest.LogCaptureFixture) -> Resumed:
+    return Resumed(caplog)
 
 
 def cut(metrics: Path) -> None:
@@ -212,22 +213,22 @@ def garbage(metrics: Path) -> None:
     ],
 )
 def test_missing_metrics_are_told_once(
-    tmp_path: Path, harm: Callable[[Path], None], said: str, told: Told
+    tmp_path: Path, harm: Callable[[Path], None], said: str, resumed: Resumed
 ) -> None:
     run = saved_run(tmp_path / "run").path
     harm(run / "metrics.jsonl")
-    (line,) = told(run)
+    (line,) = resumed(run)
     assert line.startswith(f"{run}/metrics.jsonl: {said}")
     assert line.endswith("curves have a gap there, the run has not")
 
 
-def test_of_a_run_that_is_whole_nothing_is_told(tmp_path: Path, told: Told) -> None:
+def test_of_a_run_that_is_whole_nothing_is_told(tmp_path: Path, resumed: Resumed) -> None:
     run = saved_run(tmp_path / "run").path
     with (run / "metrics.jsonl").open("a") as file:  # updates made after the last checkpoint
         file.write('{"update": 4}\n{"upda')
-    assert told(run, stop_episodes=10, keep=2) == []
+    assert resumed(run, stop_episodes=10, keep=2) == []
     # It was killed before it made a checkpoint; its flags are in config.json.
-    assert told(run, stop_episodes=10, keep=2) == []
+    assert resumed(run, stop_episodes=10, keep=2) == []
 
 
 def edit(run: Path, **settings: Any) -> None:
@@ -235,30 +236,42 @@ def edit(run: Path, **settings: Any) -> None:
     (run / "config.json").write_text(json.dumps(values | settings))
 
 
-def test_settings_edited_by_hand_are_ignored_aloud(tmp_path: Path, told: Told) -> None:
+def test_settings_edited_by_hand_are_ignored_aloud(tmp_path: Path, resumed: Resumed) -> None:
     run = saved_run(tmp_path / "run").path
     edit(run, keep=50, seed=8, num_workers=99, address="elsewhere:1")
-    assert told(run) == [
+    assert resumed(run) == [
         f"{run}/config.json: keep 50 is ignored, the checkpoint has 5; to change it, give --keep",
         f"{run}/config.json: seed 8 is ignored, the checkpoint has 0; to change it, begin a new "
         "run with --seed",
     ]
     assert json.loads((run / "config.json").read_text())["seed"] == 0
     edit(run, keep=50, stop_frames=5, stop_reward=3.0)
-    assert told(run, keep=6) == []  # flags are given in the place of all of these
+    assert resumed(run, keep=6) == []  # flags are given in the place of all of these
 
 
-def test_settings_that_cannot_be_read_are_written_anew(tmp_path: Path, told: Told) -> None:
+def test_a_stop_condition_edited_by_hand_is_ignored_aloud_where_none_is_given(
+    tmp_path: Path,
+) -> None:
+    run = saved_run(tmp_path / "run")
+    edit(run.path, stop_frames=5)
+    checkpoint = run.load_newest()[1]
+    assert list(repairs(run.path, resume_config(run.path), checkpoint)) == [
+        f"{run.path}/config.json: stop_frames 5 is ignored, the checkpoint has None; to change it, "
+        "give --stop-frames"
+    ]
+
+
+def test_settings_that_cannot_be_read_are_written_anew(tmp_path: Path, resumed: Resumed) -> None:
     run = saved_run(tmp_path / "run").path
     (run / "config.json").write_text('{"seed": 0')
-    (line,) = told(run)
+    (line,) = resumed(run)
     assert line.startswith(f"{run}/config.json: cannot be used (")
     assert line.endswith("; it is written anew from the checkpoint")
-    assert told(run) == []
+    assert resumed(run) == []
 
 
 def test_settings_edited_in_a_run_at_a_uri_do_not_count_either(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: Told
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resumed: Resumed
 ) -> None:
     monkeypatch.chdir(tmp_path)
     uri = f"memory://{tmp_path.name}/run"
@@ -274,7 +287,7 @@ def test_settings_edited_in_a_run_at_a_uri_do_not_count_either(
         saved_run(uri)
     assert fsspec.filesystem("memory").exists(f"/{tmp_path.name}/run/run.json")
     assert (resume_config(uri).keep, resume_config(uri).hidden_units) == (5, 4)
-    ignored = [text for text in told(uri) if "is ignored, the checkpoint has" in text]
+    ignored = [text for text in resumed(uri) if "is ignored, the checkpoint has" in text]
     assert ["hidden_units 5" in ignored[0], "keep 50" in ignored[1]] == [True, True]
 
 
