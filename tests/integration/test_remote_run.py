@@ -1,7 +1,6 @@
 """Runs kept at a URI, on a real S3 protocol server."""
 
 import json
-import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -18,6 +17,7 @@ from distributed_pg.cli.main import main
 from distributed_pg.config import TrainConfig
 from distributed_pg.errors import RunError, UsageError
 from distributed_pg.evaluation import evaluate
+from distributed_pg.monitoring.log import log_shown_by
 from distributed_pg.storage.object_store import RemoteRun, TakenOverError
 from distributed_pg.storage.open_run import open_run
 from distributed_pg.trainer import resume_config, train
@@ -164,10 +164,10 @@ def test_a_store_that_denies_is_one_clear_line(
 
 
 def test_a_store_that_denies_after_a_while_is_told_and_the_run_is_here(
-    bucket: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("distributed_pg.storage.uploader.END_SECONDS", 3.0)
-    caplog.set_level(logging.INFO, "distributed_pg")
+    lines: list[str] = []
 
     def deny_later() -> None:
         with open_run(replace(CONFIG, run_dir=f"{bucket}/run")) as run_dir:
@@ -176,10 +176,11 @@ def test_a_store_that_denies_after_a_while_is_told_and_the_run_is_here(
             monkeypatch.setattr("moto.settings.INITIAL_NO_AUTH_ACTION_COUNT", 0)
             run_dir.save(CONFIG, TrainingState.initial(CONFIG), best=False)
 
-    with pytest.raises(RunError, match=r"cannot be .* the last checkpoint is in runs/\S+ only"):
+    only_here = r"cannot be .* the last checkpoint is in runs/\S+ only"
+    with log_shown_by(lines.append), pytest.raises(RunError, match=only_here):
         deny_later()
     (here,) = Path("runs").iterdir()
-    kept, failed = caplog.messages
+    kept, failed = lines
     assert kept == f"The run is kept at {bucket}/run, and meanwhile in {here}"
     assert failed.startswith(f"{bucket}/run: cannot be ")
     assert failed.endswith("; training goes on, and tries again")
