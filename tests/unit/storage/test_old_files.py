@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from simulated_pool import SimulatedWorkerPool
 
-from distributed_pg.algo.policy import Gradient, Policy
+from distributed_pg.algo.gradient import Gradient
+from distributed_pg.algo.policy import Policy
 from distributed_pg.algo.rollout import EpisodeStats
 from distributed_pg.algo.state import Progress
 from distributed_pg.config import TrainConfig
