@@ -19,8 +19,10 @@ SEEN, UNSEEN = np.array([[1, 0], [0, 0]], np.int8), np.array([[-1, 0], [0, 0]], 
 
 
 def test_the_most_probable_action_is_taken() -> None:
-    assert TRAINED.predict(SEEN, deterministic=True) == (0, None)
-    assert replace(TRAINED, policy=LOSES).predict(SEEN, deterministic=True) == (1, None)
+    for policy, expected in ((WINS, 0), (LOSES, 1)):
+        action, state = replace(TRAINED, policy=policy).predict(SEEN, deterministic=True)
+        assert action == expected
+        assert state is None
 
 
 def test_actions_of_a_batch_are_sampled() -> None:
@@ -29,7 +31,8 @@ def test_actions_of_a_batch_are_sampled() -> None:
     actions, state = trained.predict(batch)
     assert state is None
     assert isinstance(actions, np.ndarray)
-    assert (actions.shape, actions.dtype) == ((4000,), np.int64)
+    assert actions.shape == (4000,)
+    assert actions.dtype == np.int64
     # 1 / (1 + e) and 1/2; four standard errors are 0.04 and 0.045.
     assert actions[::2].mean() == pytest.approx(1 / (1 + np.e), abs=0.04)
     assert actions[1::2].mean() == pytest.approx(0.5, abs=0.045)
