@@ -11,7 +11,7 @@ from distributed_pg.config import TrainConfig
 from distributed_pg.determinism import kernel_environment
 from distributed_pg.training.rollout_worker import RolloutWorker
 
-TICKETS = 2
+MOST_TASKS = 2
 """How many tasks a worker may have: one it plays, and one that waits for its turn."""
 _KEEP_MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),

@@ -8,7 +8,7 @@ from typing import Any
 
 import ray
 
-from distributed_pg.runtime.actor import TICKETS, Reference, get_all
+from distributed_pg.runtime.actor import MOST_TASKS, Reference, get_all
 from distributed_pg.runtime.worker_group import PoolWorker, WorkerState
 from distributed_pg.training.polled_clock import PolledClock
 from distributed_pg.training.schedule import EpisodeTask
@@ -53,7 +53,7 @@ class TaskRouter:
         self.calls[answer] = Call(worker, task)
         worker.tasks += 1
         del queue[worker]
-        if worker.tasks < TICKETS:
+        if worker.tasks < MOST_TASKS:
             self.playing[worker] = None
 
     def place(self, worker: PoolWorker) -> None:
@@ -63,7 +63,7 @@ class TaskRouter:
         if worker.state is _READY:
             if worker.tasks == 0:
                 self.idle[worker] = None
-            elif worker.tasks < TICKETS:
+            elif worker.tasks < MOST_TASKS:
                 self.playing[worker] = None
 
     def answers(

@@ -1,7 +1,7 @@
-"""Checkpoints: one sealed file that holds all a run needs to go on bit for bit.
+"""Checkpoints: one tensor file that holds all a run needs to go on bit for bit.
 
 Tensors: ``policy.V.w1`` and ``policy.V.w2`` for each weights version V kept, ``cache.w1`` and
-``cache.w2``. Texts: ``format``; ``config``, ``progress`` and ``versions`` in JSON; ``cpu``.
+``cache.w2``. Metadata: ``format``; ``config``, ``progress`` and ``versions`` in JSON; ``cpu``.
 """
 
 import dataclasses
@@ -57,8 +57,8 @@ def save_checkpoint(path: Path, config: TrainConfig, state: TrainingState) -> No
     for version, policy in state.policies.items():
         tensors[f"policy.{version}.w1"] = policy.w1
         tensors[f"policy.{version}.w2"] = policy.w2
-    texts = {"format": FORMAT, **run_texts(config, state.progress), "cpu": cpu_model()}
-    write_tensor_file(path, texts, tensors)
+    metadata = {"format": FORMAT, **run_metadata(config, state.progress), "cpu": cpu_model()}
+    write_tensor_file(path, metadata, tensors)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -78,7 +78,7 @@ def parse_checkpoint(path: Path, metadata: dict[str, str], tensors: Tensors) -> 
         CheckpointError: what was read does not fit together.
     """
     try:
-        config, progress, versions = parse_texts(metadata)
+        config, progress, versions = parse_metadata(metadata)
         state = _state(config, progress, tensors)
     except DECODE_ERRORS as error:
         raise CheckpointError(
@@ -87,8 +87,8 @@ def parse_checkpoint(path: Path, metadata: dict[str, str], tensors: Tensors) -> 
     return Checkpoint(config, state, versions)
 
 
-def run_texts(config: TrainConfig, progress: Progress) -> dict[str, str]:
-    """What a file of ours says of the run it comes from; :func:`parse_texts` reads it."""
+def run_metadata(config: TrainConfig, progress: Progress) -> dict[str, str]:
+    """The metadata that describe a run in a file; :func:`parse_metadata` reads them."""
     return {
         "config": json.dumps(config.to_json()),
         "progress": json.dumps(dataclasses.asdict(progress)),
@@ -96,11 +96,11 @@ def run_texts(config: TrainConfig, progress: Progress) -> dict[str, str]:
     }
 
 
-def parse_texts(texts: dict[str, str]) -> tuple[TrainConfig, Progress, dict[str, str]]:
+def parse_metadata(metadata: dict[str, str]) -> tuple[TrainConfig, Progress, dict[str, str]]:
     """Config, progress and library versions; raises one of :data:`DECODE_ERRORS`."""
-    config = TrainConfig.from_json(json.loads(texts["config"]))
-    progress = _progress(json.loads(texts["progress"]))
-    return config, progress, {str(k): str(v) for k, v in json.loads(texts["versions"]).items()}
+    config = TrainConfig.from_json(json.loads(metadata["config"]))
+    progress = _progress(json.loads(metadata["progress"]))
+    return config, progress, {str(k): str(v) for k, v in json.loads(metadata["versions"]).items()}
 
 
 def _progress(values: dict[str, Any]) -> Progress:

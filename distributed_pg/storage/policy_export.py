@@ -9,7 +9,7 @@ import numpy as np
 
 from distributed_pg.algo.policy import Policy
 from distributed_pg.errors import CheckpointError, UsageError, writing
-from distributed_pg.storage.checkpoint import load_checkpoint, run_texts, weights_checksum
+from distributed_pg.storage.checkpoint import load_checkpoint, run_metadata, weights_checksum
 from distributed_pg.storage.policy_file import TrainedPolicy, load_policy, save_policy
 from distributed_pg.storage.tensor_file import write_atomically
 
@@ -61,7 +61,7 @@ def _is_checkpoint(path: Path) -> bool:
 
 def _write_npz(path: Path, trained: TrainedPolicy) -> None:
     """Write ``w1`` and ``w2`` and, as JSON in a text of no dimension, ``metadata``."""
-    texts = run_texts(trained.config, trained.progress)
+    texts = run_metadata(trained.config, trained.progress)
     metadata = {name: json.loads(text) for name, text in texts.items()}
     metadata["weights_checksum"] = weights_checksum(trained.policy)
     content = io.BytesIO()

@@ -1,6 +1,6 @@
 """A trained policy without what training needs: from a checkpoint, or from a small file of its own.
 
-A policy file is sealed and has the tensors ``w1`` and ``w2``, which may be float16, and the texts
+A policy file is a tensor file with ``w1`` and ``w2``, which may be float16. Its metadata are
 ``format``; ``config``, ``progress`` and ``versions`` in JSON.
 """
 
@@ -91,9 +91,9 @@ def save_policy(path: Path, trained: TrainedPolicy) -> None:
     Raises:
         OSError: it cannot be written; a file that was at ``path`` is still there.
     """
-    texts = {"format": FORMAT, **checkpoint.run_texts(trained.config, trained.progress)}
+    metadata = {"format": FORMAT, **checkpoint.run_metadata(trained.config, trained.progress)}
     w1, w2 = (array.astype(np.float16) for array in trained.policy.arrays)
-    write_tensor_file(path, texts, {"w1": w1, "w2": w2})
+    write_tensor_file(path, metadata, {"w1": w1, "w2": w2})
 
 
 def load_policy(location: str | Path) -> TrainedPolicy:
@@ -119,12 +119,12 @@ def read_policy(path: Path) -> TrainedPolicy:
     Raises:
         CheckpointError: the file is neither, or damaged.
     """
-    texts, tensors = read_tensor_file(path, checkpoint.FORMAT, FORMAT)
-    if texts["format"] == checkpoint.FORMAT:
-        loaded = checkpoint.parse_checkpoint(path, texts, tensors)
+    metadata, tensors = read_tensor_file(path, checkpoint.FORMAT, FORMAT)
+    if metadata["format"] == checkpoint.FORMAT:
+        loaded = checkpoint.parse_checkpoint(path, metadata, tensors)
         return TrainedPolicy(loaded.config, loaded.state.policy, loaded.state.progress)
     try:
-        config, progress, _ = checkpoint.parse_texts(texts)
+        config, progress, _ = checkpoint.parse_metadata(metadata)
         w1, w2 = (tensors[name].astype(np.float32) for name in ("w1", "w2"))
         inputs, hidden_units, actions = policy_shape(config)
         if w1.shape != (inputs, hidden_units) or w2.shape != (hidden_units, actions):

@@ -1,4 +1,4 @@
-"""Files of tensors and texts, never half written, whose damage is noticed.
+"""Files of tensors and metadata that are never half written, and whose damage is noticed.
 
 One safetensors file; its metadata, all strings, name the ``format`` and hold ``sha256`` over
 everything else in the file.
@@ -23,18 +23,18 @@ _CANNOT_SYNC_FOLDERS = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
 """What CIFS, vboxsf and some FUSE mounts answer where a folder is to be flushed."""
 
 
-def write_tensor_file(path: Path, texts: dict[str, str], tensors: Tensors) -> None:
+def write_tensor_file(path: Path, metadata: dict[str, str], tensors: Tensors) -> None:
     """Write a file so that ``path`` is never half written, whatever happens meanwhile.
 
     Raises:
         OSError: it cannot be written; a file that was at ``path`` is still there.
     """
-    metadata = texts | {"sha256": _sha256(texts, tensors)}
-    write_atomically(path, save(tensors, metadata))
+    sealed = metadata | {"sha256": _sha256(metadata, tensors)}
+    write_atomically(path, save(tensors, sealed))
 
 
 def read_tensor_file(path: Path, *formats: str) -> tuple[dict[str, str], Tensors]:
-    """The texts and tensors of a file that has one of ``formats``.
+    """The metadata and tensors of a file that has one of ``formats``.
 
     Raises:
         CheckpointError: it is missing, of another format, or damaged. If the format is another
@@ -45,9 +45,10 @@ def read_tensor_file(path: Path, *formats: str) -> tuple[dict[str, str], Tensors
         with path.open("rb"):
             pass
         with safe_open(path, framework="np") as file:
-            texts = dict(file.metadata() or {})
-            if texts.get("format") not in formats:
-                raise CheckpointError(f"{path}: {_other_format(texts.get('format', ''), formats)}")
+            metadata = dict(file.metadata() or {})
+            found = metadata.get("format", "")
+            if found not in formats:
+                raise CheckpointError(f"{path}: {_other_format(found, formats)}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from None
@@ -55,9 +56,9 @@ def read_tensor_file(path: Path, *formats: str) -> tuple[dict[str, str], Tensors
         raise CheckpointError(
             f"{path}: not a distributed_pg checkpoint, or cut short ({one_line(error)})"
         ) from None
-    if texts.pop("sha256", None) != _sha256(texts, tensors):
+    if metadata.pop("sha256", None) != _sha256(metadata, tensors):
         raise CheckpointError(f"{path}: damaged, its checksum does not match")
-    return texts, tensors
+    return metadata, tensors
 
 
 def _other_format(found: str, formats: tuple[str, ...]) -> str:

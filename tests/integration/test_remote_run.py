@@ -60,7 +60,7 @@ def keys(uri: str) -> list[str]:
     return [entry["Key"] for entry in found.get("Contents", [])]
 
 
-def test_what_is_published_can_be_fetched(bucket: str, run: Path, tmp_path: Path) -> None:
+def test_what_is_uploaded_can_be_fetched(bucket: str, run: Path, tmp_path: Path) -> None:
     remote = RemoteRun(bucket)
     assert remote.pointer() is None
     remote.upload(run)

@@ -65,7 +65,7 @@ class Clock:
 class _Worker:
     ready: bool = False
     tasks: deque[tuple[EpisodeTask, Policy]] = field(default_factory=deque)
-    """Tickets and the weights to play them with; it plays the first."""
+    """Tasks and the weights to play them with; it plays the first."""
     silent_since: float = 0.0
     life: int = 0
     """How often it was replaced; what an earlier life had planned does not happen."""

@@ -152,13 +152,13 @@ def test_a_header_that_lies(tmp_path: Path, content: bytes) -> None:
     assert peak_memory() - before < 200 * 2**20
 
 
-def sealed(folder: Path, config: str, progress: str, versions: str) -> bytes:
+def tensor_file(folder: Path, config: str, progress: str, versions: str) -> bytes:
     """A file whose checksum is right, whatever it says."""
     tensors: Tensors = {"cache.w1": state().cache.w1, "cache.w2": state().cache.w2}
     for version, policy in state().policies.items():
         tensors[f"policy.{version}.w1"], tensors[f"policy.{version}.w2"] = policy.arrays
     metadata = {"format": FORMAT, "config": config, "progress": progress}
-    path = folder / "sealed"
+    path = folder / "tensor_file"
     write_tensor_file(path, metadata | {"versions": versions, "cpu": "none"}, tensors)
     return path.read_bytes()
 
@@ -199,7 +199,7 @@ def test_any_progress_is_taken_or_refused(
     progress = json.dumps(dataclasses.asdict(PROGRESS) | {name: value})
     folder = tmp_path_factory.getbasetemp()
     path = folder / "progress.safetensors"
-    loaded = load(path, sealed(folder, json.dumps(CONFIG.to_json()), progress, "{}"))
+    loaded = load(path, tensor_file(folder, json.dumps(CONFIG.to_json()), progress, "{}"))
     if loaded is not None:
         assert same(loaded)
         mean = loaded.state.progress.mean_100
@@ -214,5 +214,5 @@ def test_metadata_that_is_no_description(tmp_path: Path, where: str, text: str) 
         "progress": json.dumps(dataclasses.asdict(PROGRESS)),
         "versions": "{}",
     }
-    assert load(tmp_path / "good", sealed(tmp_path, **parts)) is not None
-    assert load(tmp_path / "bad", sealed(tmp_path, **(parts | {where: text}))) is None
+    assert load(tmp_path / "good", tensor_file(tmp_path, **parts)) is not None
+    assert load(tmp_path / "bad", tensor_file(tmp_path, **(parts | {where: text}))) is None

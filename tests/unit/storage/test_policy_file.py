@@ -12,7 +12,7 @@ from distributed_pg.algo.state import Progress, TrainingState, policy_shape
 from distributed_pg.config import TrainConfig
 from distributed_pg.envs.pong import PongEnv
 from distributed_pg.errors import CheckpointError, RunError
-from distributed_pg.storage.checkpoint import run_texts, save_checkpoint
+from distributed_pg.storage.checkpoint import run_metadata, save_checkpoint
 from distributed_pg.storage.policy_file import (
     FORMAT,
     PRETRAINED,
@@ -55,7 +55,9 @@ def test_weights_that_do_not_fit(
     tmp_path: Path, config: TrainConfig, w1: np.ndarray | None, complaint: str
 ) -> None:
     tensors: Tensors = {"w2": POLICY.w2} | ({} if w1 is None else {"w1": np.ascontiguousarray(w1)})
-    write_tensor_file(tmp_path / "p", {"format": FORMAT, **run_texts(config, Progress())}, tensors)
+    write_tensor_file(
+        tmp_path / "p", {"format": FORMAT, **run_metadata(config, Progress())}, tensors
+    )
     with pytest.raises(CheckpointError, match=complaint):
         load_policy(tmp_path / "p")
 

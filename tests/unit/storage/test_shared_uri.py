@@ -187,7 +187,7 @@ def test_an_error_that_nobody_foresaw_is_told_and_tried_again(
 
 
 @pytest.mark.parametrize("harm", [shutil.rmtree, lambda path: path.rename(path.parent / "moved")])
-def test_a_folder_that_is_removed_does_not_take_what_is_published_along(
+def test_a_folder_that_is_removed_does_not_take_what_is_uploaded_along(
     uri: str, monkeypatch: pytest.MonkeyPatch, harm: Callable[[Path], Any]
 ) -> None:
     monkeypatch.setattr("distributed_pg.storage.uploader.END_SECONDS", 0.1)
@@ -233,7 +233,7 @@ def a_checkpoint(uri: str) -> list[str]:
 @pytest.mark.parametrize(
     "lost", [everything, the_pointer, what_never_changes, a_checkpoint], ids=lambda f: f.__name__
 )
-def test_what_the_store_loses_is_published_again(
+def test_what_the_store_loses_is_uploaded_again(
     uri: str, lost: Callable[[str], list[str]], tmp_path: Path
 ) -> None:
     with open_run(replace(CONFIG, run_dir=uri)) as run:

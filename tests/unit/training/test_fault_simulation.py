@@ -55,7 +55,7 @@ class OutOfOrder(Schedule):
         self._summed += 1
 
 
-class LostTicket(Schedule):
+class LostTask(Schedule):
     """What a lost worker played is forgotten."""
 
     def lose(self, episode: int) -> bool:
@@ -71,7 +71,7 @@ class IgnoresHang(Dispatcher):
         super().__init__(*arguments, **settings)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("bug", [DoubleCount, WrongVersion, OutOfOrder, LostTicket, IgnoresHang])
+@pytest.mark.parametrize("bug", [DoubleCount, WrongVersion, OutOfOrder, LostTask, IgnoresHang])
 def test_a_bug_is_noticed_within_100_seeds(monkeypatch: pytest.MonkeyPatch, bug: type) -> None:
     name = "Dispatcher" if issubclass(bug, Dispatcher) else "Schedule"
     monkeypatch.setattr(f"distributed_pg.training.learner.{name}", bug)
