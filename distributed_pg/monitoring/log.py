@@ -19,7 +19,11 @@ class _LineHandler(logging.Handler):
         self._show = show
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._show(record.getMessage())
+        try:
+            self._show(record.getMessage())
+        # As all handlers do: what is logged may not end the thread that logs it.
+        except Exception:  # noqa: BLE001
+            self.handleError(record)
 
 
 @contextmanager
