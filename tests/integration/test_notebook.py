@@ -1,8 +1,5 @@
-"""The public face in a notebook whose kernel is real, and in a script."""
+"""The public face in a notebook whose kernel is real."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -54,39 +51,3 @@ def _shown(cell: Any) -> dict[str, str]:
     for output in cell.outputs:
         kinds |= output.get("data", {})
     return kinds
-
-
-SCRIPT = """
-import logging, sys
-import distributed_pg as pg
-if __name__ == "__main__":
-    if "logging" in sys.argv:
-        logging.basicConfig(level="INFO", format="%(name)s says %(message)s", stream=sys.stdout)
-    settings = dict({settings})
-    reporter = None if "None" in sys.argv else "auto"
-    pg.train(pg.TrainConfig(**settings, run_dir=sys.argv[1]), reporter=reporter)
-    print("trained")
-"""
-
-
-@pytest.mark.parametrize("how", ["auto", "logging", "None"])
-def test_a_script_shows_lines_unless_it_says_otherwise(tmp_path: Path, how: str) -> None:
-    """With two workers on one CPU there is something to warn of."""
-    script = tmp_path / "script.py"
-    settings = SETTINGS.replace("num_workers=1", f"num_workers={1 + (os.cpu_count() or 1)}")
-    script.write_text(SCRIPT.format(settings=settings))
-    done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path / "run"), how],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=DEADLINE,
-    )
-    assert done.stderr == ""
-    lines = done.stdout.splitlines()
-    assert lines[-1] == "trained"
-    warned = [line for line in lines if "more workers than CPUs" in line]
-    updates = [line for line in lines if " update 3 episodes 6 running mean " in line]
-    assert len(updates) == (how != "None")
-    assert len(warned) == (how != "None")
-    assert ("says num_workers" in "".join(warned)) == (how == "logging")

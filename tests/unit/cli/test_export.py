@@ -50,6 +50,6 @@ def test_without_the_extra_one_line_says_what_installs_it(
         "distributed_pg._extras.find_spec", lambda name: None if name == "onnx" else find_spec(name)
     )
     assert main(["export", "pretrained", "--out", str(tmp_path / "p.onnx")]) == 2
-    said = "onnx is not installed; pip install 'distributed-pg[onnx]' brings it"
+    said = "onnx is not installed; install it with pip install 'distributed-pg[onnx]'"
     assert capsys.readouterr() == ("", f"distributed-pg: error: {said}\n")
     assert main(["export", "pretrained", "--out", str(tmp_path / "p.npz")]) == 0
