@@ -1,4 +1,4 @@
-"""Every setting of a training run, checked when it is made."""
+"""The settings of a training run, checked on construction."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -31,12 +31,12 @@ _OF_THE_PLACE = {"may_change": True, "of_the_place": True}
 
 
 def _free(default: Any) -> Any:
-    """A field that may differ when a run is resumed: it does not change what the run computes."""
+    """A field that may differ when a run is resumed, since it does not affect the result."""
     return field(default=default, metadata=_MAY_CHANGE)
 
 
 def _of_the_place(default: Any) -> Any:
-    """A free field that says where a run trains: it is not taken over when the run is resumed."""
+    """A free field that describes where a run trains; a resumed run starts from its default."""
     return field(default=default, metadata=_OF_THE_PLACE)
 
 
@@ -45,46 +45,46 @@ class TrainConfig:
     """Settings of a training run.
 
     Raises:
-        ConfigError: a value is out of range; the message names the field and what is allowed.
+        ConfigError: a value is out of range; the message names the field and the allowed values.
     """
 
     preset: Preset = "default"
-    """Where the settings not given come from. karpathy: the classic script's learning rate, batch
-    size, baseline and frame skip, without warm-up and lag. The rest is the same in both."""
+    """Source of all settings not given. karpathy: the classic script's learning rate, batch size,
+    baseline and frame skip, without warm-up and policy lag; all else as in default."""
 
     seed: Seed = 0
-    """The run's random numbers, weights and games follow from it."""
+    """Seed of the run's initial weights, games and action sampling."""
     batch_size: Annotated[int, Range(1, 100_000)] = 4
     """Episodes summed in one update."""
     learning_rate: Annotated[float, Range(0.0, 1.0, open_low=True)] = 3e-3
-    """RMSProp's step size, in the beginning."""
+    """RMSProp's initial step size."""
     anneal_episodes: Count | None = 2000
-    """After so many episodes the learning rate is a half of its first value, after twice as many a
-    third, and so on. None: it stays."""
+    """The learning rate falls to a half of its initial value after this many episodes, to a third
+    after twice as many, and so on. None: it is constant."""
     gamma: Annotated[float, Range(0.0, 1.0)] = 0.99
-    """Discount of the rewards, per step."""
+    """Discount factor of the rewards, per step."""
     decay: Annotated[float, Range(0.0, 1.0, open_high=True)] = 0.99
     """RMSProp's decay of the mean squared gradient."""
     baseline: Baseline = "learned"
-    """What is subtracted from the returns of an episode: their mean, or first what the network has
-    learned to expect at each step."""
+    """Baseline subtracted from the returns of an episode. mean: their mean; learned: the network's
+    value of each step, then the mean of what remains."""
     warm_up: bool = True
-    """Let RMSProp's mean squared gradient be the plain mean of those so far until it has seen
-    enough to decay. Without it the first steps are ten times as long as later ones."""
+    """Use the plain mean of the squared gradients so far until RMSProp has seen enough of them to
+    decay. Without it the first steps are ten times as long as later ones."""
     policy_lag: Annotated[int, Range(0, 1000)] = 1
-    """How many updates old the weights are that play an episode. 0: all workers wait for each
-    update; 1: they go on meanwhile."""
+    """Age, in updates, of the weights that play an episode. 0: all workers wait for each update; 1:
+    they keep playing meanwhile."""
     hidden_units: Annotated[int, Range(1, 100_000)] = 200
     """Units of the hidden layer."""
     actions: tuple[Action, ...] = ("UP", "DOWN")
     """Actions the policy chooses from, at least two."""
     crop: tuple[int, int, int, int] = (35, 195, 0, 160)
-    """What the policy sees of the screen, 210 rows of 160 pixels: first row and the row after the
-    last, first column and the column after the last."""
+    """Part of the screen, 210 rows by 160 columns, that the policy sees: first row, end row, first
+    column, end column. The ends are exclusive."""
     frame_skip: Annotated[int, Range(1, 60)] = 2
-    """Emulated frames in one step. The fewer, the finer the paddle can be moved."""
+    """Emulated frames per step. Fewer frames allow finer paddle control."""
     repeat_action_probability: Annotated[float, Range(0.0, 1.0, open_high=True)] = 0.25
-    """How likely an emulated frame repeats the action before (sticky actions)."""
+    """Probability that an emulated frame repeats the previous action (sticky actions)."""
     frame_limit: Annotated[int, Range(1, 10_000_000)] = 108_000
     """Emulated frames after which a game is cut off."""
 
@@ -93,39 +93,39 @@ class TrainConfig:
     stop_frames: Count | None = _free(None)
     """Stop after this many emulated frames."""
     stop_minutes: Annotated[float, Range(0.0, 1e9, open_low=True)] | None = _free(None)
-    """Stop after this many minutes of training, those before a resume included."""
+    """Stop after this many minutes of training, including those before a resume."""
     stop_reward: Annotated[float, Range(-21.0, 21.0)] | None = _free(None)
     """Stop when the mean reward of the last 100 episodes reaches this."""
     stop_plateau: Count | None = _free(None)
-    """Stop when the mean reward of the last 100 episodes has not been higher than ever before for
-    this many episodes."""
+    """Stop when the mean reward of the last 100 episodes has not reached a new high for this many
+    episodes."""
 
     num_workers: NumWorkers = _of_the_place("auto")
-    """Workers, one CPU each. auto: the CPUs of the machine, or of the cluster as it grows and
-    shrinks."""
+    """Number of workers, one CPU each. auto: one per CPU of the machine, or of the cluster as it
+    grows and shrinks."""
     max_workers: Annotated[int, WORKERS] | None = _of_the_place(None)
-    """With auto, no more workers than this."""
+    """Upper limit on the number of workers with auto."""
     address: str | None = _of_the_place(None)
-    """HOST:PORT of a running Ray cluster, or auto to find one. Without it Ray is started here."""
+    """HOST:PORT of a running Ray cluster, or auto to find one. Default: start Ray locally."""
     run_dir: str | Path | None = _of_the_place(None)
-    """Where the run is kept: a folder, or a URI such as s3://BUCKET/NAME or gs://BUCKET/NAME.
-    Default: a new folder in runs/, named by date and preset."""
+    """Folder of the run, or a URI such as s3://BUCKET/NAME or gs://BUCKET/NAME. Default: a new
+    folder in runs/, named by date and preset."""
     resume: str | Path | None = _of_the_place(None)
-    """Go on with the run in this folder or at this URI, with its settings."""
+    """Resume the run in this folder or at this URI, with its settings."""
     checkpoint_every: Count = _free(25)
     """Updates between two checkpoints."""
     keep: Count = _free(3)
-    """How many of the latest checkpoints to keep, beside the best one."""
+    """Number of latest checkpoints to keep, besides the best one."""
 
     backup_after: Annotated[float, Range(1.0, 1e9)] = _free(4.0)
-    """An episode that takes this many times as long as is usual is given to an idle worker too; the
-    first answer counts."""
+    """An episode that takes this many times the median of recent ones is also given to an idle
+    worker; the first result counts."""
     hang_seconds: Annotated[float, Range(0.0, 1e9, open_low=True)] = _free(60.0)
-    """A worker that is silent for so long, and for 20 usual episodes, is replaced."""
+    """A worker that is silent for this long, and for 20 median episodes, is replaced."""
     disk_errors: DiskErrors = _free("stop")
-    """When the run's folder cannot be written: stop, or warn and go on without."""
+    """What to do when the run's folder cannot be written: stop, or warn and continue."""
     tensorboard: bool = _free(False)
-    """Write TensorBoard's event files too, in the run's folder under tensorboard/."""
+    """Also write TensorBoard event files, to tensorboard/ in the run's folder."""
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -137,24 +137,25 @@ class TrainConfig:
             raise ConfigError("run_dir: a resumed run stays in its folder; leave it out")
 
     def to_json(self) -> dict[str, Any]:
-        """The settings as JSON values, without ``run_dir`` and ``resume``, which say where."""
+        """The settings as JSON values, without the location: ``run_dir`` and ``resume``."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         del values["run_dir"], values["resume"]
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "TrainConfig":
-        """The config that :meth:`to_json` described.
+        """The config from the values of :meth:`to_json`.
 
-        A field that may change when a run is resumed may be missing.
+        Args:
+            values: the settings; those that may change when a run is resumed may be missing.
 
         Raises:
             ConfigError: a field is unknown, missing, of the wrong type or out of range.
         """
         fields = dataclasses.fields(cls)
         known = {f.name for f in fields} - {"run_dir", "resume"}
-        needed = {f.name for f in fields if not f.metadata.get("may_change")}
-        unknown, missing = sorted(set(values) - known), sorted(needed - set(values))
+        required = {f.name for f in fields if not f.metadata.get("may_change")}
+        unknown, missing = sorted(set(values) - known), sorted(required - set(values))
         if unknown:
             raise ConfigError(f"{one_line(unknown[0])}: no such setting")
         if missing:
@@ -163,11 +164,13 @@ class TrainConfig:
         return cls(**settings)
 
     def to_go_on(self, location: str | Path, **changes: Any) -> "TrainConfig":
-        """These settings, saved at ``location``, for going on with the run there.
+        """The settings that resume the run at ``location``, where these were saved.
 
-        Workers and address belong to the place where a run trains: what ``changes`` does not say of
-        them stands at its default. If ``changes`` has a stop condition, even None, none that was
-        saved holds.
+        Args:
+            location: the run's folder or URI.
+            changes: new values. Workers and address, which depend on the machine, are reset to
+                their defaults unless given here. A stop condition given here, even None, replaces
+                all saved ones.
 
         Raises:
             ConfigError: a value is out of range.
@@ -179,12 +182,12 @@ class TrainConfig:
 
     @property
     def location(self) -> str | Path | None:
-        """Where the run is, or is to be: a folder or a URI; None: a new folder in runs/."""
+        """The run's folder or URI, existing or not; None: a new folder in runs/."""
         return self.run_dir if self.resume is None else self.resume
 
     @property
     def episodes_at_a_time(self) -> int:
-        """The most episodes that can be played at the same time: what its weights allow."""
+        """Maximum number of episodes played at the same time; the policy lag limits it."""
         return self.batch_size * (self.policy_lag + 1)
 
     def learning_rate_after(self, episodes: int) -> float:
@@ -206,7 +209,7 @@ class TrainConfig:
         return {name: getattr(self, name) for name in names}
 
     def changed_settings(self, saved: "TrainConfig") -> list[str]:
-        """Names of the fields that make this another run than ``saved`` was."""
+        """Names of the differing fields that make this a different run from ``saved``."""
         return [
             f.name
             for f in dataclasses.fields(self)
@@ -220,7 +223,7 @@ def may_change() -> set[str]:
 
 
 def of_the_place() -> set[str]:
-    """Names of those that say where a run trains, and are not kept when it is resumed."""
+    """Names of the fields that describe where a run trains; resuming resets them."""
     return {f.name for f in dataclasses.fields(TrainConfig) if f.metadata.get("of_the_place")}
 
 
@@ -236,11 +239,15 @@ PRESETS: dict[str, dict[str, Any]] = {
         "frame_skip": 4,
     },
 }
-"""Named starting points: what each sets. ``karpathy`` has the classic script's values."""
+"""The settings of each preset; ``karpathy`` has the classic script's values."""
 
 
 def preset(name: str, **changes: Any) -> TrainConfig:
-    """The preset ``name`` with some fields changed.
+    """The config of a preset with some fields changed.
+
+    Args:
+        name: a key of :data:`PRESETS`.
+        changes: values of the fields to change.
 
     Raises:
         ConfigError: there is no such preset, or a value is out of range.
@@ -251,7 +258,7 @@ def preset(name: str, **changes: Any) -> TrainConfig:
 
 
 def as_flags(settings: Mapping[str, Any]) -> list[str]:
-    """Fields of a :class:`TrainConfig` as arguments of ``distributed-pg train``."""
+    """Convert fields of a :class:`TrainConfig` to flags of ``distributed-pg train``."""
     flags = []
     for field_name, value in settings.items():
         name = field_name.replace("_", "-")
@@ -278,8 +285,8 @@ def _check_actions(actions: tuple[Any, ...]) -> None:
 
 
 def _check_crop(crop: tuple[Any, ...]) -> None:
-    whole = len(crop) == 4 and all(type(edge) is int for edge in crop)
-    if not whole or not (0 <= crop[0] < crop[1] <= 210 and 0 <= crop[2] < crop[3] <= 160):
+    four_ints = len(crop) == 4 and all(type(edge) is int for edge in crop)
+    if not four_ints or not (0 <= crop[0] < crop[1] <= 210 and 0 <= crop[2] < crop[3] <= 160):
         raise ConfigError(
             f"crop: {crop!r} is not two screen rows TOP < BOTTOM from 0 to 210 and two columns "
             "LEFT < RIGHT from 0 to 160"

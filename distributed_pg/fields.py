@@ -1,4 +1,4 @@
-"""What the fields of a dataclass may hold: their types say it, and one loop checks it."""
+"""Checks the fields of a dataclass against their annotated types, ranges and choices."""
 
 import typing
 from collections.abc import Iterator
@@ -11,9 +11,9 @@ from distributed_pg.errors import ConfigError, did_you_mean
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers that a field takes, as in ``Annotated[int, Range(1, 60)]``.
+    """The range of numbers a field allows, as in ``Annotated[int, Range(1, 60)]``.
 
-    An open end is itself not in the range.
+    An open end is excluded.
     """
 
     low: float
@@ -36,12 +36,12 @@ class Range:
 
 
 def check_fields(settings: Any) -> None:
-    """Check each field of a dataclass against its type, with the range and the choices in it.
+    """Check each field of a dataclass against its type, including ranges and choices.
 
-    A tuple of a fixed length is only checked to be a tuple.
+    The items of a tuple of fixed length are not checked.
 
     Raises:
-        ConfigError: a value is not allowed; the message names the field and what is.
+        ConfigError: a value is not allowed; the message names the field and the allowed values.
     """
     for name, hint in typing.get_type_hints(type(settings), include_extras=True).items():
         check_value(name, getattr(settings, name), hint)
@@ -50,37 +50,42 @@ def check_fields(settings: Any) -> None:
 def check_value(name: str, value: Any, hint: Any) -> None:
     """Check one value against a type, as :func:`check_fields` does.
 
+    Args:
+        name: the field, for the message.
+        value: the value to check.
+        hint: its type, with ``Annotated`` extras.
+
     Raises:
-        ConfigError: it is not allowed; the message begins with ``name``.
+        ConfigError: the value is not allowed; the message begins with ``name``.
     """
     members = list(_members(hint))
-    fitting = [member for member in members if member.is_type_of(value)]
-    if not fitting:
+    matching = [member for member in members if member.is_type_of(value)]
+    if not matching:
         names = " or ".join(
             "none" if kind is type(None) else kind.__name__
             for member in members
             for kind in member.classes
         )
         raise ConfigError(f"{name}: {value!r} is not of type {names}")
-    if not any(member.allows(value) for member in fitting):
+    if not any(member.allows(value) for member in matching):
         allowed = ", or ".join(member.allowed for member in members if member.allowed)
         choices = [choice for member in members for choice in member.choices]
-        meant = did_you_mean(value, choices) if isinstance(value, str) else ""
-        raise ConfigError(f"{name}: {value!r} is not {allowed}{meant}")
-    for member in fitting:
+        suggestion = did_you_mean(value, choices) if isinstance(value, str) else ""
+        raise ConfigError(f"{name}: {value!r} is not {allowed}{suggestion}")
+    for member in matching:
         if member.item is not None:
             for item in value:
                 check_value(name, item, member.item)
 
 
 def range_in(hint: Any) -> Range | None:
-    """The range in a type, if there is one."""
+    """The first range in a type; None if it has none."""
     return next((member.limits for member in _members(hint) if member.limits is not None), None)
 
 
 @dataclass(frozen=True)
 class _Member:
-    """A member of a union, or the one type that a field has."""
+    """A member of a union, or the whole type if it is not a union."""
 
     kind: Any
     limits: Range | None
@@ -91,7 +96,7 @@ class _Member:
 
     @property
     def item(self) -> Any:
-        """The type of each item of a tuple of any length."""
+        """The item type of a tuple of any length; else None."""
         args = typing.get_args(self.kind)
         return args[0] if typing.get_origin(self.kind) is tuple and args[1:] == (...,) else None
 
@@ -105,7 +110,7 @@ class _Member:
 
     @property
     def allowed(self) -> str:
-        """What a message says of it; nothing where all values of the type are allowed."""
+        """The allowed values, for a message; empty if all values of the type are allowed."""
         if self.choices:
             several = len(self.choices) > 1
             return f"one of {', '.join(self.choices)}" if several else f'"{self.choices[0]}"'
@@ -113,13 +118,13 @@ class _Member:
         return "" if self.limits is None else f"{number} {self.limits}"
 
     def is_type_of(self, value: Any) -> bool:
-        """Whether the value has the type; True and False are no numbers."""
+        """Whether the value has the type; booleans do not count as numbers."""
         return isinstance(value, self.classes) and (
             self.kind is bool or not isinstance(value, bool)
         )
 
     def allows(self, value: Any) -> bool:
-        """Whether a value of the type is in the range, or one of the choices."""
+        """Whether a value of the type is in the range or among the choices."""
         return (not self.choices or value in self.choices) and (
             self.limits is None or value in self.limits
         )
