@@ -1,4 +1,4 @@
-"""Looked at before a run goes on: whether it is the same, is to go on, and is whole."""
+"""Checks made before a run resumes: same settings, work left to do, no files missing."""
 
 import json
 from collections.abc import Iterator
@@ -16,10 +16,14 @@ from distributed_pg.training.learner import stop_reached
 
 
 def check_same_run(config: TrainConfig, saved: TrainConfig) -> None:
-    """Refuse settings that would make another run of the one that has the settings ``saved``.
+    """Refuse changes of settings that would turn the saved run into a different one.
+
+    Args:
+        config: the settings to resume with.
+        saved: the settings in the run's checkpoint.
 
     Raises:
-        UsageError: there are some; the message names them.
+        UsageError: there are such changes; the message names them.
     """
     changed = [
         f"{name}: the run in {config.resume} has {getattr(saved, name)}, "
@@ -31,37 +35,51 @@ def check_same_run(config: TrainConfig, saved: TrainConfig) -> None:
 
 
 def held_conditions(config: TrainConfig, progress: Progress) -> list[str]:
-    """The stop conditions that hold already."""
+    """Names of the stop conditions that already hold."""
     none: dict[str, Any] = dict.fromkeys(STOP_CONDITIONS)
     alone = {
         name: replace(config, **{**none, name: getattr(config, name)}) for name in STOP_CONDITIONS
     }
     seconds = progress.wall_seconds
-    return [name for name, one in alone.items() if stop_reached(one, progress, seconds)]
+    return [name for name, only in alone.items() if stop_reached(only, progress, seconds)]
 
 
 def nothing_left(config: TrainConfig, progress: Progress, held: list[str]) -> str:
-    """Tells that nothing is left to do because of the conditions ``held``, and what to give."""
-    now = {
+    """The message for a run that has nothing left to do, with advice on what to change.
+
+    Args:
+        config: the settings to resume with.
+        progress: the run so far.
+        held: the stop conditions that hold, at least one.
+    """
+    reached = {
         "stop_episodes": f"{progress.episodes} episodes",
         "stop_frames": f"{progress.frames} frames",
         "stop_minutes": f"{progress.wall_seconds / 60:.3g} minutes of training",
         "stop_plateau": f"{progress.episodes_since_peak} episodes without a higher mean reward",
         "stop_reward": f"a mean reward of {progress.mean_100 or 0.0:.2f}",
     }
-    why = ", ".join(f"{name} is {getattr(config, name)}, and it has {now[name]}" for name in held)
+    reasons = ", ".join(
+        f"{name} is {getattr(config, name)}, and it has {reached[name]}" for name in held
+    )
     flags = [f"--{name.replace('_', '-')}" for name in (*held, *STOP_CONDITIONS)]
     first, *others = dict.fromkeys(flags)
     return (
-        f"Nothing is left to do in {config.resume}: {why}. Give another {first}, or "
+        f"Nothing is left to do in {config.resume}: {reasons}. Give another {first}, or "
         f"{', '.join(others[:-1])} or {others[-1]}: those that are given replace all saved ones"
     )
 
 
 def repairs(folder: Path, config: TrainConfig, checkpoint: Checkpoint) -> Iterator[str]:
-    """One line for each thing in a run's folder that is not as its checkpoint says.
+    """Describe where a run's folder disagrees with its checkpoint; the checkpoint takes precedence.
 
-    The checkpoint counts. ``config`` are the settings from now on.
+    Args:
+        folder: the run's folder.
+        config: the settings to resume with.
+        checkpoint: the checkpoint to resume from.
+
+    Yields:
+        One line per disagreement.
     """
     yield from _ignored_settings(folder / CONFIG, config, checkpoint.config)
     update = checkpoint.state.progress.update
@@ -70,31 +88,31 @@ def repairs(folder: Path, config: TrainConfig, checkpoint: Checkpoint) -> Iterat
     if missing:
         yield (
             f"{folder / METRICS}: the lines of {len(missing)} of the {update} updates so far are "
-            f"missing, from update {missing[0]} on; curves have a gap there, the run has not"
+            f"missing, from update {missing[0]} on; curves have a gap there, the run does not"
         )
 
 
 def _ignored_settings(path: Path, config: TrainConfig, saved: TrainConfig) -> Iterator[str]:
-    """What config.json says that neither the checkpoint nor the command does."""
+    """One line per setting in config.json that differs from the checkpoint and was not given."""
     try:
         written = parse_config(path.read_bytes(), str(path))
     except (OSError, RunError) as error:
-        yield f"{error}; it is written anew from the checkpoint"
+        yield f"{error}; it is rewritten from the checkpoint"
         return
     names = saved.to_json().keys() - of_the_place()
     if any(getattr(config, name) != getattr(saved, name) for name in STOP_CONDITIONS):
-        names -= set(STOP_CONDITIONS)  # some were given, and replace all that were saved
+        names -= set(STOP_CONDITIONS)  # those given replace all saved ones
     for name in sorted(names):
-        here, kept, given = (getattr(one, name) for one in (written, saved, config))
+        here, kept, given = (getattr(source, name) for source in (written, saved, config))
         if here == kept or given != kept:
             continue
         flag = f"--{name.replace('_', '-')}"
-        how = f"give {flag}" if name in may_change() else f"begin a new run with {flag}"
-        yield f"{path}: {name} {here} is ignored, the checkpoint has {kept}; to change it, {how}"
+        advice = f"give {flag}" if name in may_change() else f"begin a new run with {flag}"
+        yield f"{path}: {name} {here} is ignored, the checkpoint has {kept}; to change it, {advice}"
 
 
 def _updates_in(path: Path) -> set[int]:
-    """The updates that have a whole line in metrics.jsonl."""
+    """Numbers of the updates that have a complete line in metrics.jsonl."""
     try:
         lines = path.read_bytes().split(b"\n")
     except OSError:
@@ -105,5 +123,5 @@ def _updates_in(path: Path) -> set[int]:
 def _update_in(line: bytes) -> int:
     try:
         return int(json.loads(line)["update"])
-    except (ValueError, TypeError, LookupError):  # cut, or empty
+    except (ValueError, TypeError, LookupError):  # cut off or empty
         return -1

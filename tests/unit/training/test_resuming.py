@@ -219,7 +219,7 @@ def test_missing_metrics_are_told_once(
     harm(run / "metrics.jsonl")
     (line,) = resumed(run)
     assert line.startswith(f"{run}/metrics.jsonl: {said}")
-    assert line.endswith("curves have a gap there, the run has not")
+    assert line.endswith("curves have a gap there, the run does not")
 
 
 def test_of_a_run_that_is_whole_nothing_is_told(tmp_path: Path, resumed: Resumed) -> None:
@@ -266,7 +266,7 @@ def test_settings_that_cannot_be_read_are_written_anew(tmp_path: Path, resumed: 
     (run / "config.json").write_text('{"seed": 0')
     (line,) = resumed(run)
     assert line.startswith(f"{run}/config.json: cannot be used (")
-    assert line.endswith("; it is written anew from the checkpoint")
+    assert line.endswith("; it is rewritten from the checkpoint")
     assert resumed(run) == []
 
 
