@@ -1,4 +1,5 @@
-"""The ``distributed-pg`` command: for each of its commands a file with its arguments.
+"""The ``distributed-pg`` command: one module per subcommand, with its arguments.
 
-The modules import at the top only what parsing needs; ``--help`` must not wait for numpy or Ray.
+Top-level imports are limited to what parsing needs, so that ``--help`` does not wait for numpy or
+Ray.
 """

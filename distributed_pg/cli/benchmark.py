@@ -13,7 +13,7 @@ from distributed_pg.fields import Range, check_fields
 
 
 def _powers_of_two() -> str:
-    """1, 2, 4 and so on, and the number of CPUs."""
+    """The powers of two up to the number of CPUs, and that number."""
     cpus = os.cpu_count() or 1
     powers = {2**n for n in range(cpus.bit_length()) if 2**n <= cpus}
     return ",".join(map(str, sorted(powers | {cpus})))
@@ -21,29 +21,29 @@ def _powers_of_two() -> str:
 
 @dataclass(frozen=True)
 class BenchmarkArgs:
-    """Measure training speed against the bare emulator and the usual ways to train.
+    """Compare training speed with the bare emulator and with the usual ways to train.
 
     Raises:
         ConfigError: a value is out of range.
     """
 
     num_workers: str = dataclasses.field(default_factory=_powers_of_two)
-    """Numbers of workers to measure, with commas between. Default: 1, 2, 4 and so on, up to the
+    """Numbers of workers to measure, separated by commas. Default: 1, 2, 4 and so on, up to the
     number of CPUs."""
     rounds: Annotated[int, Range(1, 1000)] = 5
-    """How often everything is measured, in turns."""
+    """Number of rounds; each round measures everything once."""
     seconds: Annotated[float, Range(0.1, 3600.0)] = 10.0
-    """How long one measurement takes, at least."""
+    """Minimum seconds per measurement."""
     simulate_workers: str = ""
-    """Numbers of simulated workers, which play nothing, to find how many one learner can serve."""
+    """Numbers of simulated workers, which play no games, to find how many one learner can serve."""
     native_kernels: bool = False
-    """Measure training also with workers that use all vector instructions of their CPU, to show
-    what holding them to SSE gains. Shown as native."""
+    """Also measure training with workers that use all vector instructions of their CPU, shown as
+    native: the effect of restricting workers to SSE."""
     checkpoint: str | None = None
-    """Whose policy plays, at its frame skip: a file, a run's folder or URI, or pretrained. Default:
-    the initial one at 4 frames a step, as the classic script; its games are short."""
+    """Policy that plays, at its frame skip: a file, a run's folder or URI, or pretrained. Default:
+    the initial policy at 4 frames per step, as in the classic script; its games are short."""
     out: Path = Path("benchmark")
-    """Folder for benchmark.json, benchmark.csv and the pictures."""
+    """Folder for benchmark.json, benchmark.csv and the figures."""
     address: str | None = None
     """HOST:PORT of a running Ray cluster, or auto to find one."""
 
@@ -56,10 +56,17 @@ class BenchmarkArgs:
 
 
 def worker_counts(name: str, text: str) -> list[int]:
-    """The numbers in ``text``, ascending.
+    """Parse numbers of workers separated by commas.
+
+    Args:
+        name: the argument, for the message.
+        text: the numbers.
+
+    Returns:
+        The distinct numbers, ascending.
 
     Raises:
-        UsageError: one of them is no number of workers; the message begins with ``name``.
+        UsageError: one is not a valid number of workers; the message begins with ``name``.
     """
     parts = [part.strip() for part in text.split(",")]
     for part in parts:
@@ -71,7 +78,7 @@ def worker_counts(name: str, text: str) -> list[int]:
 
 
 def run(args: BenchmarkArgs) -> int:
-    """Measure, print tables and write files; returns the exit code."""
+    """Measure, print the tables and write the files; return the exit code."""
     from distributed_pg.benchmark.memory import measure_memory
     from distributed_pg.benchmark.report import (
         gradient_line,
@@ -82,19 +89,19 @@ def run(args: BenchmarkArgs) -> int:
     )
     from distributed_pg.benchmark.throughput import benchmark, simulate
 
-    with writing(f"out: {args.out}"):  # minutes before there is something to write
+    with writing(f"out: {args.out}"):  # now, rather than after minutes of measuring
         args.out.mkdir(parents=True, exist_ok=True)
     errors = console(stderr=True)
-    of_policy: dict[str, Any] = {
+    common: dict[str, Any] = {
         "checkpoint": args.checkpoint,
         "address": args.address,
         "progress": errors.print,
     }
     counts = worker_counts("num_workers", args.num_workers)
-    asked = args.simulate_workers
-    simulated = worker_counts("simulate_workers", asked) if asked else []
-    rows = benchmark(counts, args.rounds, args.seconds, native=args.native_kernels, **of_policy)
-    simulations = simulate(simulated, args.seconds, **of_policy) if simulated else []
+    text = args.simulate_workers
+    simulated = worker_counts("simulate_workers", text) if text else []
+    rows = benchmark(counts, args.rounds, args.seconds, native=args.native_kernels, **common)
+    simulations = simulate(simulated, args.seconds, **common) if simulated else []
     memory = measure_memory(errors.print)
     screen = console()
     screen.print(speed_table(rows))

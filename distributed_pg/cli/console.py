@@ -1,4 +1,4 @@
-"""What the commands share in speaking to the user."""
+"""Console output shared by the commands."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -9,22 +9,34 @@ from rich.console import Console
 
 
 class _Console(Console):
-    """A console that leaves the cursor where a killed process would want it: in sight."""
+    """A console that never hides the cursor."""
 
     def show_cursor(self, show: bool = True) -> bool:
-        """Do nothing: who hides the cursor may not get to show it again."""
+        """Do nothing: a killed process could not show a hidden cursor again."""
         return show
 
 
 def console(*, stderr: bool = False, no_color: bool | None = None) -> Console:
-    """Prints text as it is: a path or an error may look like markup."""
-    # None: rich looks at NO_COLOR.
+    """A console that prints text verbatim, since a path or an error may look like markup.
+
+    Args:
+        stderr: write to stderr instead of stdout.
+        no_color: show no colours; None: rich reads NO_COLOR.
+    """
     return _Console(stderr=stderr, no_color=no_color, highlight=False, markup=False, emoji=False)
 
 
 @contextmanager
 def games_progress(screen: Console, games: int) -> Iterator[Callable[[int], None]]:
-    """Show on a terminal how many of ``games`` were played; yields whom to tell that number."""
+    """Show a progress bar of played games, on a terminal only.
+
+    Args:
+        screen: where to show it.
+        games: the total number.
+
+    Yields:
+        A function to call with the number of games played.
+    """
     from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = TextColumn("{task.description}"), MofNCompleteColumn(), TimeRemainingColumn()
@@ -35,6 +47,6 @@ def games_progress(screen: Console, games: int) -> Iterator[Callable[[int], None
 
 
 def command_name() -> str:
-    """How this command was called, for the commands it advises."""
-    called = Path(sys.argv[0])
-    return "python -m distributed_pg" if called.name == "__main__.py" else str(called)
+    """The name this command was called by, for suggested commands."""
+    program = Path(sys.argv[0])
+    return "python -m distributed_pg" if program.name == "__main__.py" else str(program)

@@ -15,7 +15,7 @@ from distributed_pg.fields import Range, check_fields
 
 @dataclass(frozen=True)
 class EvaluateArgs:
-    """Play whole games with a trained policy and report mean and spread.
+    """Play full games with a trained policy and report mean and spread.
 
     Raises:
         ConfigError: a value is out of range.
@@ -29,9 +29,9 @@ class EvaluateArgs:
     greedy: bool = False
     """Take the most probable action instead of sampling."""
     seed: Seed = 0
-    """Of the games and the sampling; never the games of a training run."""
+    """Seed of the games and the sampling; the games never coincide with training games."""
     num_workers: NumWorkers = "auto"
-    """Games at a time, one CPU each. auto: the CPUs of the machine or cluster."""
+    """Number of workers, one CPU each. auto: one per CPU of the machine or cluster."""
     address: str | None = None
     """HOST:PORT of a running Ray cluster, or auto to find one."""
     json: bool = False
@@ -44,7 +44,7 @@ class EvaluateArgs:
 
 
 def run(args: EvaluateArgs) -> int:
-    """Play the games and print the result; returns the exit code."""
+    """Play the games and print the result; return the exit code."""
     from distributed_pg.evaluation import evaluate
 
     errors = console(stderr=True)

@@ -15,18 +15,18 @@ _SUFFIXES = (".safetensors", ".npz", ".onnx")
 
 @dataclass(frozen=True)
 class ExportArgs:
-    """Write the policy of a checkpoint without what training needs.
+    """Write the policy of a checkpoint, without the training state.
 
-    Of several checkpoints of one run it takes the mean of the weights, which often plays better
-    than the last of them: RMSProp keeps moving about a good place.
+    Several checkpoints of one run are averaged. The mean of their weights often plays better than
+    the last of them, because RMSProp keeps moving around a good point.
 
     Raises:
         UsageError: a value is not allowed.
     """
 
     out: Path
-    """The file to write. .safetensors: small, with weights in float16, for all commands that take a
-    checkpoint; .npz: arrays of numpy; .onnx: a model that gives the actions' probabilities."""
+    """The file to write. .safetensors: small, with float16 weights, for all commands that take a
+    checkpoint; .npz: numpy arrays; .onnx: a model that computes action probabilities."""
     checkpoints: Annotated[
         tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PATH|URI|pretrained")
     ] = ()
@@ -42,7 +42,7 @@ class ExportArgs:
 
 
 def run(args: ExportArgs) -> int:
-    """Read, average and write; returns the exit code."""
+    """Read, average and write the policy; return the exit code."""
     if args.out.suffix.lower() == ".onnx":
         need_extra("onnx", "onnx")
     from distributed_pg.storage.policy_export import export_policy

@@ -32,9 +32,9 @@ from distributed_pg.monitoring.log import log_shown_by
 from distributed_pg.monitoring.streams import OutputError, checked_streams
 from distributed_pg.system_info import library_versions
 
-DESCRIPTION = """Learns to play Atari Pong from pixels, with policy gradients in numpy, on all CPUs
-of a machine or a Ray cluster. The same settings give the same weights, bit for bit, on any number
-of workers."""
+DESCRIPTION = """Learns Atari Pong from pixels with policy gradients in numpy, on all CPUs of a
+machine or a Ray cluster. The same settings give the same weights, bit for bit, on any number of
+workers."""
 
 COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "train": (train.TrainArgs, train.run),
@@ -47,25 +47,32 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "report": (report.ReportArgs, report.run),
     "benchmark": (benchmark.BenchmarkArgs, benchmark.run),
 }
-"""For each command the class of its arguments and what it does with them."""
+"""The argument class and the entry point of each command."""
 _DEFAULTS: dict[str, Callable[[list[str]], Any]] = {
     "train": train.defaults,
     "submit": submit.defaults,
 }
-"""For commands that have it: what the flags that are not given stand at, by those that are."""
+"""For some commands, a function that returns default values, given the command line."""
 READER_GONE = 128 + 13
-"""The exit code where nobody reads the output any more: as of a process that SIGPIPE ended."""
+"""Exit code when the reader of the output is gone, as if SIGPIPE had ended the process."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0 done, 1 failed, 2 wrong usage."""
-    # Not when this file is imported, as it is by the processes that the benchmark starts.
+    """Run the command line.
+
+    Args:
+        argv: the arguments; None: those of this process.
+
+    Returns:
+        The exit code: 0 done, 1 failed, 2 wrong usage.
+    """
+    # Not on import: the processes that the benchmark starts import this module, too.
     pin_kernels()
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     with checked_streams():
         try:
             code = _run(arguments)
-            sys.stdout.flush()  # a full disk may show only now
+            sys.stdout.flush()  # a full disk may only show now
             return code
         except OutputError as error:
             return READER_GONE if error.reader_gone else _failed(error, 1)
@@ -94,11 +101,11 @@ def _run(arguments: list[str]) -> int:
 
 
 def _versions() -> str:
-    """What a report of a fault should name."""
+    """The versions that a bug report should name."""
     versions = library_versions()
     names = ("python", "ray", "ale-py", "gymnasium", "numpy")
-    of_libraries = ", ".join(f"{name} {versions[name]}" for name in names)
-    return f"distributed-pg {versions['distributed-pg']} ({of_libraries})"
+    libraries = ", ".join(f"{name} {versions[name]}" for name in names)
+    return f"distributed-pg {versions['distributed-pg']} ({libraries})"
 
 
 def _failed(error: Exception, code: int) -> int:
@@ -107,19 +114,22 @@ def _failed(error: Exception, code: int) -> int:
 
 
 def parse_command(arguments: list[str]) -> Any:
-    """The command's arguments, one of the classes of :data:`COMMANDS`.
+    """Parse the command line.
 
     Args:
-        arguments: what stands on the command line; not empty.
+        arguments: the command line, not empty.
+
+    Returns:
+        An instance of one of the argument classes of :data:`COMMANDS`.
 
     Raises:
-        UsageError: they are no command, or a value is not allowed.
-        RunError: a run to go on with cannot be read.
-        SystemExit: they asked for help, which is printed.
+        UsageError: the arguments are no command, or a value is not allowed.
+        RunError: the run to resume cannot be read.
+        SystemExit: help was requested, and has been printed.
     """
-    complaint = io.StringIO()
+    errors = io.StringIO()
     try:
-        with contextlib.redirect_stderr(complaint):
+        with contextlib.redirect_stderr(errors):
             return tyro.cli(
                 _commands(arguments),
                 prog="distributed-pg",
@@ -131,29 +141,29 @@ def parse_command(arguments: list[str]) -> Any:
     except SystemExit as stop:
         if not stop.code:
             raise
-        said = _one_line(complaint.getvalue())
-        if said.startswith("Unrecognized"):
-            said += suggestion(arguments, {name: kind for name, (kind, _) in COMMANDS.items()})
-        raise _refusal(stop) or UsageError(said) from None
+        message = _one_line(errors.getvalue())
+        if message.startswith("Unrecognized"):
+            message += suggestion(arguments, {name: kind for name, (kind, _) in COMMANDS.items()})
+        raise _config_error(stop) or UsageError(message) from None
 
 
 def _commands(arguments: list[str]) -> Any:
-    """The union of all commands' arguments, as tyro takes it."""
+    """The union of all argument classes, as tyro expects it."""
     union: Any = None
     for name, (kind, _) in COMMANDS.items():
         description = train.description() if name == "train" else None
         if name in _DEFAULTS:
-            given = _DEFAULTS[name](arguments) if arguments[0] == name else kind()
-            how = tyro.conf.subcommand(name, default=given, description=description)
+            default = _DEFAULTS[name](arguments) if arguments[0] == name else kind()
+            subcommand = tyro.conf.subcommand(name, default=default, description=description)
         else:
-            how = tyro.conf.subcommand(name)
-        member = Annotated[kind, how]  # type: ignore[valid-type]
+            subcommand = tyro.conf.subcommand(name)
+        member = Annotated[kind, subcommand]  # type: ignore[valid-type]
         union = member if union is None else union | member
     return union
 
 
-def _refusal(stop: SystemExit) -> ConfigError | None:
-    """The error of ours for which tyro has stopped; it takes each ValueError for one of its own."""
+def _config_error(stop: SystemExit) -> ConfigError | None:
+    """The ConfigError behind tyro's exit, if any; tyro handles every ValueError as its own."""
     error: BaseException | None = stop
     while error is not None and not isinstance(error, ConfigError):
         error = error.__context__
@@ -161,12 +171,12 @@ def _refusal(stop: SystemExit) -> ConfigError | None:
 
 
 def _one_line(box: str) -> str:
-    """The first sentence of the framed text in which tyro says what it could not parse.
+    """The first sentence of tyro's framed error message.
 
-    Its hook for errors is private. A later tyro may frame them otherwise: pyproject.toml caps it.
+    Tyro's error hook is private, and a later version may change the frame; pyproject.toml caps it.
     """
     lines = [line.strip("│╭╮╰╯─ ") for line in box.splitlines()[1:]]
-    texts = [line.strip("-") and line for line in lines]  # lines, where output is not UTF-8
-    # It ends at a line or at an empty one.
+    texts = [line.strip("-") and line for line in lines]  # dashes are frame if output is not UTF-8
+    # The message ends at a frame line or an empty one.
     message = itertools.takewhile(bool, itertools.dropwhile(operator.not_, texts))
     return " ".join(message).removeprefix("Error parsing ") or box

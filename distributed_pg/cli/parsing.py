@@ -1,4 +1,4 @@
-"""What tyro lacks: numbers as people write them, ranges in the help, what a wrong word may mean."""
+"""Extensions of tyro: number formats like 2e3, ranges in the help, suggestions for typos."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -24,10 +24,10 @@ _MOST_DIGITS = 20
 
 
 def whole_number(text: str) -> int:
-    """A whole number, which may be written 2000, 2_000 or 2e3.
+    """Parse a whole number, written 2000, 2_000 or 2e3.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the text is not a whole number.
     """
     try:
         return int(text)
@@ -43,17 +43,17 @@ def whole_number(text: str) -> int:
 
 
 def rules() -> ConstructorRegistry:
-    """What has tyro read each ``int`` as :func:`whole_number` does, and show each field's range."""
+    """Tyro rules that parse each ``int`` with :func:`whole_number` and show each field's range."""
     registry = ConstructorRegistry()
-    asked = set[type]()
+    expanding = set[type]()
 
     @registry.struct_rule
     def fields(info: StructTypeInfo) -> StructConstructorSpec | None:
-        if not dataclasses.is_dataclass(info.type) or info.type in asked:
+        if not dataclasses.is_dataclass(info.type) or info.type in expanding:
             return None
-        asked.add(info.type)  # so that this asks tyro's own rule, and not itself
+        expanding.add(info.type)  # so that tyro's own rule applies next, not this one again
         spec = ConstructorRegistry.get_struct_spec(info)
-        asked.remove(info.type)
+        expanding.remove(info.type)
         if not isinstance(spec, StructConstructorSpec):
             return None
         return dataclasses.replace(spec, fields=tuple(map(_with_range, spec.fields)))
@@ -74,16 +74,16 @@ def rules() -> ConstructorRegistry:
 
 
 def _with_range(field: StructFieldSpec) -> StructFieldSpec:
-    """The field with its range before its default in the help, and its help as one paragraph."""
+    """Put the field's range before its default in the help, and join its help to one paragraph."""
     limits, text = range_in(field.type), field.helptext
 
     def paragraph() -> str | None:
-        found = text() if callable(text) else text
-        return None if found is None else " ".join(found.split())
+        help_text = text() if callable(text) else text
+        return None if help_text is None else " ".join(help_text.split())
 
     kind: Any = field.type
     if limits is not None:
-        # An upper end that nobody comes near is only noise.
+        # An upper limit that nobody reaches is noise.
         allowed = f"at least {limits.low}" if limits.high >= _ENDLESS else str(limits)
         hint = tyro.conf.arg(help_behavior_hint=lambda default: f"({allowed}; default: {default})")
         kind = Annotated[kind, hint]
@@ -91,11 +91,14 @@ def _with_range(field: StructFieldSpec) -> StructFieldSpec:
 
 
 def suggestion(arguments: list[str], commands: Mapping[str, type]) -> str:
-    """What the first unknown command or flag may have meant, as the end of a message.
+    """Suggest a correction for the first unknown command or flag.
 
     Args:
         arguments: the command line.
-        commands: for each command the dataclass of its arguments.
+        commands: the argument dataclass of each command.
+
+    Returns:
+        The end of an error message; empty if nothing is similar.
     """
     command, *rest = arguments
     if command not in commands:
@@ -107,7 +110,7 @@ def suggestion(arguments: list[str], commands: Mapping[str, type]) -> str:
 
 
 def _flags(kind: type) -> Iterator[str]:
-    """The flags of a dataclass and of those within it."""
+    """The flags of a dataclass and of its nested dataclasses."""
     for field in dataclasses.fields(kind):
         if dataclasses.is_dataclass(field.default_factory):
             yield from _flags(field.default_factory)

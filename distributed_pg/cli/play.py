@@ -12,7 +12,7 @@ from distributed_pg.fields import check_fields
 
 @dataclass(frozen=True)
 class PlayArgs:
-    """Watch the policy of a checkpoint play in a window, or play against it.
+    """Watch a checkpoint's policy play in a window, or play against it.
 
     Raises:
         ConfigError: a value is out of range.
@@ -22,12 +22,12 @@ class PlayArgs:
     """A checkpoint, a run's folder or URI for its newest one, or pretrained: the policy that comes
     with this package."""
     human: Literal["left"] | None = None
-    """The side that you play, with the up and down keys or W and S, instead of the game's own
-    player."""
+    """The side that you play, with the up and down keys or W and S, in place of the built-in
+    opponent."""
     overlay: bool = False
-    """Begin with what the network sees, the difference frame, in the picture."""
+    """Start with the network's input, the difference frame, shown over the game."""
     seed: Seed = 0
-    """Of the games and the sampling; the games are those of evaluate with this seed."""
+    """Seed of the games and the sampling; evaluate plays the same games with this seed."""
     greedy: bool = False
     """Take the most probable action instead of sampling."""
 
@@ -37,7 +37,7 @@ class PlayArgs:
 
 
 def run(args: PlayArgs) -> int:
-    """Play until the window is closed; returns the exit code."""
+    """Play until the window is closed; return the exit code."""
     need_extra("play", "pygame", "PIL")
 
     from distributed_pg.viewer.window import play

@@ -16,30 +16,31 @@ _SUFFIXES = (".png", ".svg", ".pdf")
 
 @dataclass(frozen=True)
 class PlotArgs:
-    """Draw the learning curves of runs, or what the hidden units of a policy see.
+    """Plot the learning curves of runs, or the weights of a policy's hidden units.
 
-    Runs whose settings are the same but for the seed form a group: a thin line for each, their mean
-    as a strong one, and a band from the lowest to the highest. The mean ends where the shortest run
-    does. A table says when each run reached its milestones.
+    Runs with the same settings except for the seed form a group: a thin line per run, a thick line
+    for their mean, and a band from the lowest to the highest. The mean ends with the shortest run.
+    A table lists when each run reached its milestones.
 
     Raises:
         UsageError: a value is not allowed.
     """
 
     out: Path
-    """The picture to write: .png, .svg or .pdf."""
+    """The figure to write: .png, .svg or .pdf."""
     runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")] = ()
-    """Runs' folders or URIs, or files like their metrics.jsonl."""
+    """Folders or URIs of runs, or files in the format of metrics.jsonl."""
     by: tuple[Literal["episodes", "minutes", "frames"], ...] = ("episodes", "minutes")
-    """What to draw the reward against, a panel each."""
+    """Horizontal axes to plot the reward against, one panel each."""
     label: tuple[str, ...] = ()
     """Names of the groups, in the order of their first runs. Default: the settings that differ."""
     title: str = ""
-    """Printed above the picture."""
+    """Title above the figure."""
     weights: str | None = None
-    """Draw what hidden units see instead: a checkpoint, a run's folder or URI, or pretrained."""
+    """Plot the weights of the hidden units instead, from a checkpoint, a run's folder or URI, or
+    pretrained."""
     units: Annotated[int, Range(1, 100_000)] = 40
-    """With weights, how many units: those with the largest outgoing weights."""
+    """Number of units to plot with weights: those with the largest outgoing weights."""
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -55,7 +56,7 @@ class PlotArgs:
 
 
 def run(args: PlotArgs) -> int:
-    """Draw, print the milestones and write the picture; returns the exit code."""
+    """Plot, print the milestones and write the figure; return the exit code."""
     need_extra("plot", "matplotlib")
     from distributed_pg.analysis.plot import curves_figure, weights_figure, write_figure
 
@@ -67,8 +68,8 @@ def run(args: PlotArgs) -> int:
         curves = [load_curve(location) for location in args.runs]
         groups = group_curves(curves, args.label)
         for names in repeated(groups):
-            said = f"{' and '.join(names)} have the same settings and seed; the mean counts both"
-            console(stderr=True).print(said, soft_wrap=True)
+            warning = f"{' and '.join(names)} have the same settings and seed; the mean counts both"
+            console(stderr=True).print(warning, soft_wrap=True)
         write_figure(curves_figure(groups, args.by, args.title), args.out)
         screen.print(milestones_table(curves))
     else:

@@ -15,7 +15,7 @@ from distributed_pg.fields import Range, check_fields
 
 @dataclass(frozen=True)
 class RecordArgs:
-    """Play whole games with the weights of a checkpoint and write one as a video.
+    """Play full games with a checkpoint's policy and write one as a video.
 
     Raises:
         ConfigError: a value is out of range.
@@ -25,20 +25,21 @@ class RecordArgs:
     """A checkpoint, a run's folder or URI for its newest one, or pretrained: the policy that comes
     with this package."""
     out: Path = Path("game.mp4")
-    """The video, ending in .mp4 or .gif."""
+    """The video to write, ending in .mp4 or .gif."""
     seed: Seed = 0
-    """Of the games and the sampling; the games are those of evaluate with this seed."""
+    """Seed of the games and the sampling; evaluate plays the same games with this seed."""
     greedy: bool = False
     """Take the most probable action instead of sampling."""
     best_of: Annotated[int, Range(1, 1_000_000)] = 1
-    """Play so many games and record the one with the highest reward."""
+    """Play this many games and record the one with the highest reward."""
     smooth: bool = False
-    """Show all emulated frames, 60 a second, instead of one a step. Of a GIF every second one."""
+    """Show all emulated frames, 60 per second, instead of one per step; every second one in a
+    GIF."""
     overlay: bool = False
-    """Add what the network sees, the difference frame, and its probabilities. A GIF of it, unless
-    smooth, shows every second step only, to stay small."""
+    """Add the network's input, the difference frame, and its action probabilities. A GIF with
+    overlay and without smooth shows only every second step, to stay small."""
     max_seconds: Annotated[float, Range(0.0, 1e6, open_low=True)] | None = None
-    """Cut the video off there."""
+    """Cut the video off after this many seconds."""
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -46,7 +47,7 @@ class RecordArgs:
 
 
 def run(args: RecordArgs) -> int:
-    """Play, and write the video; returns the exit code."""
+    """Play, record and write the video; return the exit code."""
     need_extra("video", "imageio_ffmpeg", "PIL")
 
     from distributed_pg.viewer.video import record

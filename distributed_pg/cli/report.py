@@ -14,7 +14,7 @@ from distributed_pg.fields import Range, check_fields
 
 @dataclass(frozen=True)
 class ReportArgs:
-    """Write one HTML page about a run, complete in itself: curves, figures, a game.
+    """Write a self-contained HTML page about a run: curves, numbers, a recorded game.
 
     Raises:
         UsageError: a value is not allowed.
@@ -25,9 +25,9 @@ class ReportArgs:
     out: Path = Path("report.html")
     """The page to write."""
     episodes: Annotated[int, Range(0, 10_000_000)] = 20
-    """Games to play with the newest checkpoint, to say how good it is; 0: none."""
+    """Games to evaluate the newest checkpoint with; 0: none."""
     no_video: bool = False
-    """Leave the recorded game out."""
+    """Leave out the recorded game."""
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -37,7 +37,7 @@ class ReportArgs:
 
 
 def run(args: ReportArgs) -> int:
-    """Play, record, and write the page; returns the exit code."""
+    """Play, record and write the page; return the exit code."""
     need_extra("report", "jinja2", "matplotlib", "imageio_ffmpeg", "PIL")
     from distributed_pg.analysis.report.page import write_report
 

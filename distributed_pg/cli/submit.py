@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SubmitArgs:
-    """Train on a running Ray cluster as a job, follow its log, and fetch the run at the end.
+    """Train as a job on a running Ray cluster, follow its log, and fetch the run at the end.
 
-    Needs nothing of the cluster but its dashboard's address, be it through a tunnel. Ctrl-C leaves
-    the job running. All flags but the first four are those of train.
+    Needs only access to the cluster's dashboard, directly or through a tunnel. Ctrl-C leaves the
+    job running. All flags except the first four are those of train.
 
     Raises:
         UsageError: a value is not allowed.
@@ -37,16 +37,16 @@ class SubmitArgs:
     out: Path | None = None
     """Folder to fetch the run to. Default: runs/JOB."""
     attach: str | None = None
-    """Follow this job and fetch its run."""
+    """Follow an existing job and fetch its run."""
     stop: str | None = None
-    """Have this job save and stop."""
+    """Tell a job to save and stop."""
 
     train: tyro.conf.OmitArgPrefixes[TrainArgs] = field(default_factory=TrainArgs)
 
     given: tyro.conf.Suppress[tyro.conf.Fixed[tuple[str, ...]]] = field(
         default=(), metadata={"flag": False}
     )
-    """The flags of train as they were given, for the job's own command line."""
+    """The flags of train as given, for the job's command line."""
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -63,8 +63,9 @@ class SubmitArgs:
             raise UsageError("--out: --stop fetches nothing; --attach does")
         config = self.train.config
         if config.address is not None:
-            said = "the job runs on the cluster of the dashboard; leave it out"
-            raise UsageError(f"--address: {said}")
+            raise UsageError(
+                "--address: the job runs on the cluster of the dashboard; leave it out"
+            )
         for name in ("run_dir", "resume"):
             path = getattr(config, name)
             if path is not None and "://" not in str(path):
@@ -75,24 +76,27 @@ class SubmitArgs:
 
 
 def defaults(arguments: list[str]) -> SubmitArgs:
-    """What the flags that are not given stand at, with those of train that are.
+    """The defaults, as :func:`train.defaults` returns them, with the given flags of train.
+
+    Args:
+        arguments: the command line.
 
     Raises:
-        UsageError: there is no such preset, or no run to go on with.
-        RunError: that run cannot be read.
+        UsageError: there is no such preset, or no run to resume.
+        RunError: the run to resume cannot be read.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for name in ("dashboard", "out", "attach", "stop"):
         parser.add_argument(f"--{name}")
     try:
         _, given = parser.parse_known_args(arguments[1:])
-    except argparse.ArgumentError:  # a flag without its value: the real parser says so
+    except argparse.ArgumentError:  # a flag without its value; the real parser reports it
         return SubmitArgs()
     return SubmitArgs(train=train.defaults(arguments), given=tuple(given))
 
 
 def run(args: SubmitArgs) -> int:
-    """Submit, follow or stop a job; returns the exit code."""
+    """Submit, follow or stop a job; return the exit code."""
     if args.stop is not None:
         return _stop(args.dashboard, args.stop)
 
@@ -105,37 +109,37 @@ def run(args: SubmitArgs) -> int:
     dashboard = _dashboard(args.dashboard)
     try:
         if args.attach is None:
-            _say(f"Submitting job {job}")
+            _print(f"Submitting job {job}")
             dashboard.submit(job, args.given, config.location)
         else:
             job = dashboard.job(job).submission_id or job
         return _follow(dashboard, job, out)
     except KeyboardInterrupt:
-        again = _how_to_go_on(args.dashboard, job, out)
-        console(stderr=True).print(f"\nJob {job} is not affected.\n{again}", soft_wrap=True)
+        commands = _next_commands(args.dashboard, job, out)
+        console(stderr=True).print(f"\nJob {job} is not affected.\n{commands}", soft_wrap=True)
         raise
 
 
 def _dashboard(url: str) -> "Dashboard":
-    logging.disable()  # what Ray's client has to tell; what fails is an exception
+    logging.disable()  # silences Ray's client; its failures are exceptions
 
     from distributed_pg.runtime.jobs import Dashboard
 
     return Dashboard(url)
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     console().print(text, soft_wrap=True)
 
 
-def _how_to_go_on(url: str, job: str, out: Path) -> str:
+def _next_commands(url: str, job: str, out: Path) -> str:
     command = f"{command_name()} submit --dashboard {shlex.quote(url)}"
     attach = f"--attach {job} --out {shlex.quote(str(out))}"
     return f"Attach: {command} {attach}\nStop:   {command} --stop {job}"
 
 
 def _checked_out(out: Path) -> Path:
-    """The folder to fetch to, found to be free."""
+    """The folder to fetch to, checked to be empty or missing; its parent is created."""
     try:
         if any(out.iterdir()):
             raise UsageError(f"--out: {out} is not empty")
@@ -154,34 +158,34 @@ def _stop(url: str, job: str) -> int:
     dashboard = _dashboard(url)
     details = dashboard.job(job)
     if details.status.is_terminal():
-        _say(f"Job {job} has ended already: {details.status}")
+        _print(f"Job {job} has ended already: {details.status}")
         return 0
     dashboard.stop(job)
-    _say(f"Job {job} is asked to save and stop.")
+    _print(f"Job {job} is asked to save and stop.")
     return 0
 
 
 def _follow(dashboard: "Dashboard", job: str, out: Path) -> int:
-    """Print the log to its end, and fetch the run."""
+    """Print the log to its end and fetch the run; return the exit code."""
     from distributed_pg.runtime.jobs import failure
 
     try:
         dashboard.follow(job, _print_log)
         details = dashboard.job(job)
-        elsewhere = (details.metadata or {})["run_dir"]
-        names = [] if elsewhere else dashboard.run_files(details)
+        kept_at = (details.metadata or {})["run_dir"]
+        names = [] if kept_at else dashboard.run_files(details)
         if names:
-            _say(f"Fetching {len(names)} files to {out}")
+            _print(f"Fetching {len(names)} files to {out}")
             dashboard.fetch(details, names, out)
     except RunError as error:
-        again = _how_to_go_on(dashboard.url, job, out)
-        raise RunError(f"{error}\nJob {job} is not affected.\n{again}") from error
+        commands = _next_commands(dashboard.url, job, out)
+        raise RunError(f"{error}\nJob {job} is not affected.\n{commands}") from error
     if names:
         _show(out)
-    elif elsewhere:
-        _say(f"The run is in {elsewhere}")
+    elif kept_at:
+        _print(f"The run is in {kept_at}")
     else:
-        _say(f"Job {job} has no run: it ended before it began")
+        _print(f"Job {job} has no run: it ended before it began")
     reason = failure(details)
     if reason is not None:
         raise RunError(reason)
@@ -193,13 +197,13 @@ def _print_log(text: str) -> None:
 
 
 def _show(run: Path) -> None:
-    """Say what was fetched, once the checksums in all checkpoints are found to be right."""
+    """Verify the checksums of all fetched checkpoints, then print the newest."""
     from distributed_pg.storage.checkpoint import load_checkpoint, weights_checksum
     from distributed_pg.storage.checkpoint_files import CHECKPOINTS
     from distributed_pg.storage.run_dir import RunDir
 
     newest = RunDir.open(run).newest_checkpoint()
     loaded = {path: load_checkpoint(path) for path in (run / CHECKPOINTS).glob("*.safetensors")}
-    _say(f"Weights checksum: {weights_checksum(loaded[newest].state.policy)}")
-    _say(f"Checkpoint: {newest}")
-    _say(f"Evaluate:   {command_name()} evaluate {shlex.quote(str(run))}")
+    _print(f"Weights checksum: {weights_checksum(loaded[newest].state.policy)}")
+    _print(f"Checkpoint: {newest}")
+    _print(f"Evaluate:   {command_name()} evaluate {shlex.quote(str(run))}")

@@ -32,23 +32,26 @@ class TrainArgs:
     config: tyro.conf.OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
 
     quiet: bool = False
-    """Print nothing but where the run is kept at the end, and warnings on stderr."""
+    """Print only the run's location at the end, and warnings on stderr."""
     no_color: bool = False
-    """Show no colours; so does the environment variable NO_COLOR."""
+    """Show no colours; the environment variable NO_COLOR has the same effect."""
 
 
 def description() -> str:
-    """The help text, with what each preset stands for."""
+    """The help text of the command, with the main settings of each preset."""
     presets = "; ".join(f"{name}: {_preset_text(name)}" for name in PRESETS)
     return f"Train a policy. Presets: {presets}."
 
 
 def defaults(arguments: list[str]) -> TrainArgs:
-    """What the flags that are not given stand at: the preset's values, or the resumed run's.
+    """The defaults of flags that are not given: the preset's values or the resumed run's.
+
+    Args:
+        arguments: the command line.
 
     Raises:
-        UsageError: there is no such preset, or no run to go on with.
-        RunError: that run cannot be read.
+        UsageError: there is no such preset, or no run to resume.
+        RunError: the run to resume cannot be read.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--preset")
@@ -57,7 +60,7 @@ def defaults(arguments: list[str]) -> TrainArgs:
         parser.add_argument(f"--{name.replace('_', '-')}", f"--{name}", dest=name)
     try:
         given, _ = parser.parse_known_args(arguments)
-    except argparse.ArgumentError:  # a flag without its value: the real parser says so
+    except argparse.ArgumentError:  # a flag without its value; the real parser reports it
         return TrainArgs()
     if given.resume not in (None, "None"):
         from distributed_pg.trainer import resume_config
@@ -68,7 +71,7 @@ def defaults(arguments: list[str]) -> TrainArgs:
 
 
 def run(args: TrainArgs) -> int:
-    """Train until a stop condition holds or the user stops it; returns the exit code."""
+    """Train until a stop condition holds or the user stops the run; return the exit code."""
     from distributed_pg.monitoring.display_thread import DisplayThread
     from distributed_pg.monitoring.log import log_shown_by
     from distributed_pg.storage.object_store import is_uri
@@ -81,13 +84,13 @@ def run(args: TrainArgs) -> int:
         DisplayThread(_display(args, screen, errors), warn) as display,
         log_shown_by(display.message),
     ):
-        from distributed_pg.trainer import train  # Ray's import takes a while: something shows
+        from distributed_pg.trainer import train  # imports Ray, slowly: the display is up by now
 
         result = train(config, display, stop.asked)
         kept_at = config.location if is_uri(config.location) else result.run_dir
         display.conclude(_last_lines(result, kept_at, config.address))
     if display.hangs:
-        os._exit(0)  # all is saved; Python itself would wait for the terminal
+        os._exit(0)  # everything is saved; a normal exit would wait for the terminal
     if args.quiet:
         screen.print(kept_at, soft_wrap=True)
     return 0
@@ -97,16 +100,16 @@ def _last_lines(
     result: "TrainResult", kept_at: str | Path, address: str | None = None
 ) -> list[str]:
     progress = result.progress
-    how = "Stopped on request" if result.interrupted else "Done"
-    where = "" if address is None else f" --address {address}"
+    outcome = "Stopped on request" if result.interrupted else "Done"
+    address_flag = "" if address is None else f" --address {address}"
     commands = (
         f"evaluate {kept_at}",
         f"record {kept_at} --out game.mp4",
         f"report {kept_at} --out report.html",
-        f"train --resume {kept_at}{where}",
+        f"train --resume {kept_at}{address_flag}",
     )
     return [
-        f"{how} after {progress.episodes} episodes, {progress.update} updates.",
+        f"{outcome} after {progress.episodes} episodes, {progress.update} updates.",
         f"Weights checksum: {result.weights_checksum}",
         f"Checkpoint: {result.checkpoint}",
         "",
@@ -135,28 +138,28 @@ def _preset_text(name: str) -> str:
 
 
 _REQUESTS = ("SIGINT", "SIGTERM", "SIGBREAK")
-"""What people and supervisors send to have a process end."""
+"""Signals by which users and supervisors ask a process to end."""
 _WARNINGS = ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
-"""What comes when the terminal is closed or the connection lost, and from batch systems before a
-time limit; maybe several times, and from several sides."""
+"""Signals sent when the terminal or connection closes, or by batch systems before a time limit.
+They may arrive several times and from several senders, so repeats never end the process."""
 AGAIN_SECONDS = 1.0
-"""A second request that comes sooner is the same one: ``timeout`` sends every one twice."""
+"""A request repeated within this time counts once: ``timeout`` sends each signal twice."""
 
 
 def _numbers(names: Iterable[str]) -> list[signal.Signals]:
-    """The signals with these names, as far as this system has them."""
+    """The signals with these names that this system has."""
     return [getattr(signal, name) for name in names if hasattr(signal, name)]
 
 
 class _StopSignals:
-    """Signals ask the run to save and stop; a second request ends the process at once.
+    """Makes signals ask the run to save and stop; a second request ends the process at once.
 
-    A signal that whoever started the process had it ignore, as nohup does SIGHUP, stays ignored.
+    A signal that the process was started with ignored, like SIGHUP under nohup, stays ignored.
     """
 
     def __init__(self) -> None:
         self._asked = False
-        self._told = False
+        self._reported = False
         self._requested_at: float | None = None
         self._requests = _numbers(_REQUESTS)
         self._before: dict[int, Any] = {}
@@ -172,19 +175,19 @@ class _StopSignals:
             signal.signal(number, handler)
 
     def asked(self) -> bool:
-        """Whether to stop; the first time it is so, the user is told."""
-        if self._asked and not self._told:
-            self._told = True
+        """Whether the run should stop; logs a message the first time it is true."""
+        if self._asked and not self._reported:
+            self._reported = True
             _LOG.info("Saving and stopping; once more to exit at once")
         return self._asked
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        # Nothing else is safe here: the display may be in the middle of a line.
+        # Only sets flags: the display may be in the middle of a line.
         self._asked = True
         if number not in self._requests:
             return
         now = time.monotonic()
         if self._requested_at is None:
             self._requested_at = now
-        elif self._told or now - self._requested_at > AGAIN_SECONDS:
+        elif self._reported or now - self._requested_at > AGAIN_SECONDS:
             os._exit(128 + number)
