@@ -1,4 +1,4 @@
-"""The method: policy, gradient, returns, an episode, RMSProp, the state of training.
+"""The algorithm: policy, rollout, returns, gradient, RMSProp and training state.
 
-Pure numpy. Nothing here knows of processes, files or screens.
+Pure numpy and SciPy; nothing here depends on processes, files or displays.
 """

@@ -1,4 +1,4 @@
-"""The gradient of an episode: only the rows of W1 that it touches, and equal ones once."""
+"""The gradient of an episode, stored as the distinct touched rows of W1."""
 
 import math
 from dataclasses import dataclass
@@ -12,35 +12,36 @@ from distributed_pg.algo.policy import Floats, Policy
 
 _BLOCK_BYTES = 2**20
 _ROWS_TOGETHER = 128
-"""Rows that are added at a time, so that they stay in the processor's cache meanwhile."""
+"""Rows added at a time, few enough to stay in the CPU cache."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gradient:
     """The gradient of one episode, without the rows of W1 whose pixel never changed.
 
-    Row d of W1 gets the sum, over the steps at which pixel d changed, of its sign times the
-    gradient of the hidden units. So pixels that changed at the same steps with the same signs, as
-    those of the ball do, have the same gradient. It is there once, so that less has to be sent.
+    The gradient of row d of W1 is the sum, over the steps at which pixel d changed, of its sign
+    times the gradient of the hidden units. So pixels that change at the same steps with the same
+    signs, like those of the ball, have equal rows. Each distinct row is stored once, which reduces
+    the bytes to send.
 
-    An ascent direction: adding a small multiple of it to the weights raises the likelihood of the
-    actions that were followed by higher returns.
+    It is an ascent direction: adding a small multiple of it to the weights makes actions with
+    higher returns more likely.
     """
 
     rows: NDArray[np.int32]
     """Indices of the touched rows of W1, ascending, (n,)."""
     row_index: NDArray[np.int32]
-    """For each of those rows, which row of ``unique_w1_rows`` is its gradient, (n,)."""
+    """Index into ``unique_w1_rows`` of the gradient of each touched row, (n,)."""
     unique_w1_rows: Floats
-    """The distinct gradients of rows of W1, (m, H) with m <= n."""
+    """Distinct gradients of rows of W1, (m, H) with m <= n."""
     w2: Floats
     """Gradient of W2, (H, A)."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle W1's rows in blocks below 1 MiB.
 
-        Ray copies a larger array with six threads, and on a machine whose cores are all busy these
-        wait for each other longer than the copy takes.
+        Ray copies larger arrays with six threads; if all cores are busy, those wait for each other
+        longer than the copy takes.
         """
         unique = self.unique_w1_rows
         rows = max(1, (_BLOCK_BYTES - 1) // (unique.itemsize * unique.shape[1]))
@@ -49,20 +50,23 @@ class Gradient:
 
     @property
     def nbytes(self) -> int:
-        """Size of the arrays, bytes."""
+        """Size of the arrays in bytes."""
         return sum(a.nbytes for a in (self.rows, self.row_index, self.unique_w1_rows, self.w2))
 
     @property
     def is_finite(self) -> bool:
-        """Whether there is no NaN or infinity in it."""
+        """Whether it contains no NaN or infinity."""
         arrays = (self.unique_w1_rows, self.w2)
         return all(math.isfinite(float(np.vdot(array, array))) for array in arrays)
 
     def add_to(self, total: Policy) -> None:
-        """Add this gradient to ``total``, a policy-shaped sum, in place.
+        """Add this gradient to a sum in place.
 
-        Float addition is not associative: the sum has the same bits only if gradients are added in
-        the same order, so the learner adds them in the order of the episodes.
+        Float addition is not associative: the bits of the sum depend on the order of the gradients,
+        so the learner adds them in the order of the episodes.
+
+        Args:
+            total: the sum, with the shapes of the policy.
         """
         for start in range(0, len(self.rows), _ROWS_TOGETHER):
             part = slice(start, start + _ROWS_TOGETHER)
@@ -89,16 +93,19 @@ def backpropagate(
 ) -> Gradient:
     """Backpropagate an episode of T steps.
 
-    The n changed pixels of all frames stand one after another; those of step t are
+    The n changed pixels of all frames are concatenated; those of step t are
     ``pixels[frame_starts[t]:frame_starts[t + 1]]``.
 
     Args:
-        policy: what played.
-        pixels: positions in the flattened frame, (n,).
-        signs: the frames at those positions, -1 or 1, (n,).
-        frame_starts: (T + 1,), from 0 to n.
-        hidden: what :meth:`Policy.forward` returned at each step, (T, H).
-        output_gradients: gradient of the objective with respect to the outputs, (T, A).
+        policy: the weights that played the episode.
+        pixels: positions of the changed pixels in the flattened frame, intp (n,).
+        signs: values of the frames at those positions, -1 or 1, float32 (n,).
+        frame_starts: offset of each step's pixels, from 0 to n, intp (T + 1,).
+        hidden: hidden activations from :meth:`Policy.forward`, float32 (T, H).
+        output_gradients: gradient of the objective with respect to the outputs, float32 (T, A).
+
+    Returns:
+        The gradient of the objective with respect to the weights.
     """
     hidden_gradients = np.dot(output_gradients, policy.w2.T)
     hidden_gradients *= hidden > 0.0
@@ -107,10 +114,10 @@ def backpropagate(
     touched[pixels] = True
     rows = touched.nonzero()[0]
     row_of_pixel = np.cumsum(touched) - 1
-    # Sparse, steps by touched pixels. SciPy adds step after step, so the order of sums is fixed.
+    # A sparse matrix (steps, touched pixels). SciPy sums step by step, so the order is fixed.
     frames = csr_array((signs, row_of_pixel[pixels], frame_starts), shape=(len(hidden), len(rows)))
     w1_rows = frames.T @ hidden_gradients
-    first, row_index = _different_columns(frames)
+    first, row_index = _unique_columns(frames)
     return Gradient(
         rows.astype(np.int32),
         row_index,
@@ -119,16 +126,18 @@ def backpropagate(
     )
 
 
-def _different_columns(frames: csr_array) -> tuple[NDArray[np.intp], NDArray[np.int32]]:
-    """One of each kind of equal columns, (m,), and of which kind each column is, (n,).
+def _unique_columns(frames: csr_array) -> tuple[NDArray[np.intp], NDArray[np.int32]]:
+    """Find equal columns; all entries are -1 or 1.
 
-    All entries are -1 or 1. A column is known by one number, its product, modulo 2^64, with a
-    vector of random numbers, the same ones every time: those of two columns that differ are equal
-    once in 2^63 times.
+    Columns are compared by a hash: the product with a fixed vector of random numbers, modulo 2^64.
+    The hashes of two different columns collide with probability 2^-63.
+
+    Returns:
+        The index of the first column of each kind, (m,), and the kind of each column, (n,).
     """
     numbers = np.random.PCG64(0).random_raw(frames.shape[0])
     signs = frames.data.astype(np.int64).view(np.uint64)
-    counted = csr_array((signs, frames.indices, frames.indptr), shape=frames.shape)
-    products = cast("NDArray[np.uint64]", counted.T @ numbers)
-    _, first, which = np.unique(products, return_index=True, return_inverse=True)
-    return first, which.astype(np.int32)
+    integers = csr_array((signs, frames.indices, frames.indptr), shape=frames.shape)
+    hashes = cast("NDArray[np.uint64]", integers.T @ numbers)
+    _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+    return first, inverse.astype(np.int32)

@@ -1,4 +1,4 @@
-"""The policy: a two-layer network that reads only the pixels that changed."""
+"""The policy: a two-layer network that reads only the changed pixels."""
 
 import math
 from dataclasses import dataclass
@@ -8,26 +8,33 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
-_ZERO = np.zeros((), np.float32)  # an array: numpy takes as long to make one as to use it
+_ZERO = np.zeros((), np.float32)  # an array, since converting a float takes as long as using it
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """pi(action | x) = softmax(logits): two layers, the last action's logit fixed at 0.
+    """pi(action | x) = softmax(logits): two layers, with the last action's logit fixed at 0.
 
-    For two actions this is the sigmoid of the classic script. In the place of the last logit stands
-    the value: the return that the network expects, which may serve as a baseline. The arrays are
-    all there is, so a sum of gradients or a cache, which has the same shapes, is stored in one too.
+    With two actions this is the sigmoid of the classic script. The output column of the fixed logit
+    holds the value: the return that the network predicts, which can serve as a baseline. The class
+    has no state besides its arrays, so it also stores a sum of gradients or an RMSProp cache.
     """
 
     w1: Floats
-    """Pixels to hidden units, (D, H). Row d is what pixel d adds to the hidden units."""
+    """Pixels to hidden units, (D, H). Row d holds the weights of pixel d."""
     w2: Floats
     """Hidden units to outputs, (H, A) for A actions: A-1 logits and the value."""
 
     @classmethod
     def init(cls, seed: int, inputs: int, hidden_units: int, actions: int) -> "Policy":
-        """Random weights, normal / sqrt(fan-in), from ``seed`` alone; 0 for the value."""
+        """Initialize with normal random weights / sqrt(fan-in), and 0 for the value.
+
+        Args:
+            seed: determines the weights.
+            inputs: number of pixels, D.
+            hidden_units: number of hidden units, H.
+            actions: number of actions, A.
+        """
         random = np.random.default_rng(seed)
         w1 = random.standard_normal((inputs, hidden_units)) / math.sqrt(inputs)
         w2 = random.standard_normal((hidden_units, actions - 1)) / math.sqrt(hidden_units)
@@ -40,11 +47,11 @@ class Policy:
         return self.w1, self.w2
 
     def copy(self) -> "Policy":
-        """A policy with arrays of its own."""
+        """A copy that shares no arrays with this policy."""
         return Policy(self.w1.copy(), self.w2.copy())
 
     def zeros_like(self) -> "Policy":
-        """A policy of the same shapes with every weight 0."""
+        """A policy of the same shapes with all weights 0."""
         return Policy(np.zeros_like(self.w1), np.zeros_like(self.w2))
 
     def forward(
@@ -53,16 +60,20 @@ class Policy:
         signs: Floats,
         out: tuple[Floats | None, Floats | None] = (None, None),
     ) -> tuple[Floats, Floats]:
-        """Hidden activations (H,) and outputs (A,) for one difference frame.
+        """Compute the network's outputs for one difference frame.
 
-        The outputs are the logits of all actions but the last, and the value. One frame does not
-        show which way the ball flies; what changed since the last one does, and is only about 30
-        of 6400 pixels. So W1's product with the frame is a sum of 30 of its rows.
+        A single screen does not show which way the ball moves; the difference from the previous
+        one does. Only about 30 of its 6400 pixels are nonzero, so its product with W1 is a sum of
+        about 30 rows.
 
         Args:
-            pixels: positions of the changed pixels in the flattened frame, (n,); n may be 0.
-            signs: the frame at those positions, (n,).
-            out: where to write the two, (H,) and (A,).
+            pixels: positions of the changed pixels in the flattened frame, intp (n,); n may be 0.
+            signs: values of the frame at those positions, float32 (n,).
+            out: arrays for the two results, float32 (H,) and (A,).
+
+        Returns:
+            Hidden activations, float32 (H,), and outputs, float32 (A,): the logits of all actions
+            but the last, and the value.
         """
         hidden = signs.dot(self.w1.take(pixels, axis=0), out[0])
         np.maximum(hidden, _ZERO, out=hidden)
@@ -70,7 +81,7 @@ class Policy:
 
 
 def action_probabilities(outputs: Floats) -> NDArray[np.float64]:
-    """softmax(logits), float64 (..., A), from the outputs of :meth:`Policy.forward`, (..., A)."""
+    """softmax(logits), float64 (..., A), from outputs of :meth:`Policy.forward`, (..., A)."""
     logits = outputs.astype(np.float64)
     logits[..., -1] = 0.0
     weights = np.exp(logits - logits.max(axis=-1, keepdims=True))

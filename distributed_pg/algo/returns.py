@@ -1,4 +1,4 @@
-"""From an episode's rewards to the weight each action gets in its gradient."""
+"""Discounted returns, and their normalization to advantages."""
 
 from collections.abc import Sequence
 
@@ -7,10 +7,17 @@ from numpy.typing import NDArray
 
 
 def discounted_returns(rewards: Sequence[float], gamma: float) -> NDArray[np.float64]:
-    """Discounted sum of the rewards from each step to the end of its rally, float64 (T,).
+    """Discounted sum of the rewards from each step to the end of its rally.
 
-    A reward other than 0 means that a point was scored: what came after it has nothing to do with
-    what came before, so the sum starts anew there.
+    A nonzero reward means that a point was scored. What follows is unrelated to what came before,
+    so the sum is reset there.
+
+    Args:
+        rewards: the reward of each step, (T,).
+        gamma: the discount factor.
+
+    Returns:
+        The returns, float64 (T,).
     """
     returns = np.empty(len(rewards), np.float64)
     following = 0.0
@@ -22,7 +29,7 @@ def discounted_returns(rewards: Sequence[float], gamma: float) -> NDArray[np.flo
 
 
 def normalized(returns: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Subtract the mean and divide by the standard deviation; zeros where all are equal."""
+    """Subtract the mean and divide by the standard deviation; all 0 if all returns are equal."""
     if len(returns) == 0 or np.ptp(returns) == 0.0:
         return np.zeros_like(returns)
     standard: NDArray[np.float64] = (returns - returns.mean()) / returns.std()

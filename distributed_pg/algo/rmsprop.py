@@ -1,4 +1,4 @@
-"""RMSProp as the classic script has it."""
+"""RMSProp, as in the classic script."""
 
 import math
 
@@ -14,8 +14,12 @@ class RMSProp:
     """cache = decay cache + (1 - decay) g^2;  W += learning_rate g / (sqrt(cache) + 1e-5).
 
     Tieleman and Hinton, "Lecture 6.5: RMSProp", 2012; with a plus sign, since g is an ascent
-    direction. Every operation is a correctly rounded float32 one, so the result has the same bits
-    whatever instruction set numpy uses.
+    direction. All operations are correctly rounded in float32, so the result has the same bits with
+    every instruction set that numpy may use.
+
+    Args:
+        learning_rate: the step size.
+        decay: decay of the mean squared gradient.
     """
 
     def __init__(self, learning_rate: float, decay: float) -> None:
@@ -24,12 +28,18 @@ class RMSProp:
         self._scratch = np.empty(_BLOCK_BYTES // 4, np.float32)
 
     def step(self, policy: Policy, cache: Policy, gradient: Policy) -> None:
-        """Update ``policy`` and the ``cache`` of squared gradients in place from the sum."""
+        """Make one update in place.
+
+        Args:
+            policy: the weights to update.
+            cache: the mean squared gradient to update.
+            gradient: the sum of the batch's gradients.
+        """
         for weights, squares, grad in zip(
             policy.arrays, cache.arrays, gradient.arrays, strict=True
         ):
             flat = weights.reshape(-1), grad.reshape(-1), squares.reshape(-1)
-            # Block by block, so that the eight passes below stay in the CPU's cache.
+            # Block by block, so that the eight passes below stay in the CPU cache.
             for start in range(0, weights.size, self._scratch.size):
                 block = slice(start, start + self._scratch.size)
                 self._step_block(*(array[block] for array in flat))
@@ -48,5 +58,5 @@ class RMSProp:
 
 
 def norm(gradient: Policy) -> float:
-    """Euclidean length of all components together."""
+    """Euclidean norm over all components of all arrays."""
     return math.sqrt(sum(float(np.vdot(array, array)) for array in gradient.arrays))

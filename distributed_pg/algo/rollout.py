@@ -1,4 +1,4 @@
-"""Play one episode and turn it into a gradient."""
+"""Plays an episode and computes its gradient."""
 
 import itertools
 import math
@@ -17,16 +17,16 @@ from distributed_pg.config import TrainConfig
 from distributed_pg.envs.pong import PongEnv
 
 TRAINING, EVALUATION = 0, 1
-"""Streams of random numbers that never meet, whatever the seeds."""
+"""Independent streams of random numbers: no seed makes them overlap."""
 _VALUE_WEIGHT = 0.5
-"""Weight of the squared error of the values beside the policy's objective."""
+"""Weight of the values' squared error relative to the policy's objective."""
 _BLOCK = 1024
-"""Steps for which noise is drawn, and room for activations made, at a time."""
+"""Steps per block of noise and of preallocated activations."""
 
 
 @dataclass(frozen=True, slots=True)
 class EpisodeStats:
-    """What is known of an episode besides its gradient."""
+    """Statistics of an episode."""
 
     reward: float
     """Points won minus points lost."""
@@ -35,26 +35,26 @@ class EpisodeStats:
     frames: int
     """Emulated frames."""
     emulator_seconds: float
-    """Time inside the emulator."""
+    """Time spent in the emulator."""
     seconds: float
-    """Time from the reset to the last step, and to the gradient where there is one."""
+    """Time from the reset to the last step, or to the gradient if one is computed."""
     points_won: int
     """Points the policy scored."""
     points_lost: int
     """Points the opponent scored."""
     entropy: float
-    """Entropy of the policy, mean over the steps, nats."""
+    """Entropy of the policy in nats, mean over the steps."""
     gradient_bytes: int = 0
-    """Size of its gradient."""
+    """Size of the gradient."""
     waited_seconds: float = 0.0
-    """Time the worker had nothing to play before this episode."""
+    """Time the worker was idle before this episode."""
     worker_memory: int = 0
-    """The most memory the worker ever had resident, bytes."""
+    """Peak resident memory of the worker in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class EpisodeResult:
-    """One training episode."""
+    """The result of one training episode."""
 
     stats: EpisodeStats
     gradient: Gradient
@@ -62,10 +62,12 @@ class EpisodeResult:
 
 @dataclass(frozen=True, slots=True)
 class Trajectory:
-    """What happened at each of the T steps of one episode."""
+    """The T steps of one episode."""
 
     pixels: list[NDArray[np.intp]]
+    """Positions of the changed pixels at each step."""
     signs: list[Floats]
+    """Values of the difference frame at those positions."""
     hidden: Floats
     """Hidden activations, (T, H)."""
     outputs: Floats
@@ -75,12 +77,22 @@ class Trajectory:
 
     @property
     def probabilities(self) -> NDArray[np.float64]:
-        """Of each action, (T, A)."""
+        """Probability of each action, (T, A)."""
         return action_probabilities(self.outputs)
 
 
 def rollout(env: PongEnv, policy: Policy, config: TrainConfig, episode: int) -> EpisodeResult:
-    """Play episode ``episode`` of the training run ``config`` and compute its gradient."""
+    """Play one training episode and compute its gradient.
+
+    Args:
+        env: the environment.
+        policy: the weights to play with.
+        config: the settings of the run.
+        episode: index of the episode in the run.
+
+    Returns:
+        The episode's statistics and gradient.
+    """
     clock = _Clock(env)
     trajectory = play_episode(env, policy, episode_seed(config.seed, episode, TRAINING))
     gradient = episode_gradient(policy, trajectory, config)
@@ -90,23 +102,47 @@ def rollout(env: PongEnv, policy: Policy, config: TrainConfig, episode: int) -> 
 def evaluate_episode(
     env: PongEnv, policy: Policy, seed: int, episode: int, *, greedy: bool
 ) -> EpisodeStats:
-    """Play episode ``episode`` of the evaluation ``seed``."""
+    """Play one evaluation episode.
+
+    Args:
+        env: the environment.
+        policy: the weights to play with.
+        seed: seed of the evaluation.
+        episode: index of the episode in the evaluation.
+        greedy: take the most probable action instead of sampling.
+
+    Returns:
+        The episode's statistics.
+    """
     clock = _Clock(env)
     trajectory = play_episode(env, policy, episode_seed(seed, episode, EVALUATION), greedy=greedy)
     return clock.stats(trajectory)
 
 
 def episode_seed(seed: int, episode: int, stream: int) -> np.random.SeedSequence:
-    """The source of all random numbers of one episode."""
+    """The seed of all random numbers of one episode.
+
+    Args:
+        seed: seed of the run or evaluation.
+        episode: index of the episode.
+        stream: :data:`TRAINING` or :data:`EVALUATION`.
+    """
     return np.random.SeedSequence(seed, spawn_key=(stream, episode))
 
 
 def play_episode(
     env: PongEnv, policy: Policy, seed: np.random.SeedSequence, *, greedy: bool = False
 ) -> Trajectory:
-    """Play one whole game, with random numbers from ``seed`` alone.
+    """Play one full game.
 
-    ``greedy`` takes the most probable action instead of sampling.
+    Args:
+        env: the environment.
+        policy: the weights to play with.
+        seed: the only source of random numbers.
+        greedy: take the most probable action instead of sampling.
+
+    Returns:
+        The game's steps.
     """
     noise = begin_episode(env, seed, greedy=greedy)
     hidden_blocks: list[Floats] = []
@@ -116,7 +152,7 @@ def play_episode(
     all_signs: list[Floats] = []
     actions: list[int] = []
     rewards: list[float] = []
-    # Looked up once: a method of a list is otherwise looked up at every step.
+    # Methods are looked up once here instead of at every step.
     keep_pixels, keep_signs = all_pixels.append, all_signs.append
     keep_action, keep_reward = actions.append, rewards.append
     forward, step = policy.forward, env.step_sparse
@@ -144,9 +180,10 @@ def play_episode(
 def _rows(
     policy: Policy, hidden_blocks: list[Floats], output_blocks: list[Floats]
 ) -> Iterator[tuple[Floats, Floats]]:
-    """Where to write hidden activations (H,) and outputs (A,) of one step after another.
+    """Yield each step's arrays for hidden activations (H,) and outputs (A,), without end.
 
-    They lie in the blocks, which are appended to the lists: nobody knows how long the game will be.
+    The arrays are rows of blocks, which are appended to the lists as needed, since the length of a
+    game is unknown.
     """
     hidden_units, outputs = policy.w2.shape
     while True:
@@ -158,48 +195,69 @@ def _rows(
 def begin_episode(
     env: PongEnv, seed: np.random.SeedSequence, *, greedy: bool = False
 ) -> Iterator[Sequence[float]]:
-    """Reset ``env`` for the episode of ``seed``; the noise to :func:`choose` its actions with."""
-    for_env, for_actions = seed.spawn(2)
-    env.reset(seed=int(for_env.generate_state(1, np.uint64)[0]))
+    """Reset the environment for an episode.
+
+    Args:
+        env: the environment.
+        seed: seed of the episode.
+        greedy: return zero noise, which selects the most probable actions.
+
+    Returns:
+        The noise for :func:`choose`, one item per step, without end.
+    """
+    env_seed, action_seed = seed.spawn(2)
+    env.reset(seed=int(env_seed.generate_state(1, np.uint64)[0]))
     actions = int(env.action_space.n)
     if greedy:
         return itertools.repeat([0.0] * actions)
-    return _gumbel_noise(np.random.default_rng(for_actions), actions)
+    return _gumbel_noise(np.random.default_rng(action_seed), actions)
 
 
 def choose(outputs: Floats, noise: Sequence[float]) -> int:
-    """The action with the highest sum of logit and noise.
+    """Choose the action with the highest sum of logit and noise.
 
-    With independent standard Gumbel noise for each action, that is a sample of softmax(logits)
-    (the Gumbel-max trick; Maddison, Tarlow and Minka, "A* sampling", 2014); with none it is the
-    most probable action. To sample from the softmax itself would take exponentials while the game
-    waits; the noise depends on no logits and is drawn a thousand steps at a time.
+    With independent standard Gumbel noise for each action, the choice is a sample of
+    softmax(logits) (the Gumbel-max trick; Maddison, Tarlow and Minka, "A* sampling", 2014); with
+    zero noise it is the most probable action. Sampling from the softmax directly would compute
+    exponentials while the game waits; the noise does not depend on the logits and is drawn a
+    thousand steps at a time.
 
     Args:
-        outputs: of the network, (A,).
-        noise: one number for each action.
+        outputs: outputs of the network, float32 (A,).
+        noise: one number per action.
+
+    Returns:
+        The index of the action.
     """
     logits = outputs.tolist()
-    logits[-1] = 0.0  # in its place stood the value
+    logits[-1] = 0.0  # replaces the value
     scores = list(map(add, logits, noise))
     return scores.index(max(scores))
 
 
 def _gumbel_noise(random: np.random.Generator, actions: int) -> Iterator[Sequence[float]]:
-    """Endless noise for :func:`choose`, drawn in blocks."""
+    """Yield noise for :func:`choose` without end, drawn in blocks."""
     while True:
         numbers = iter(random.gumbel(size=_BLOCK * actions).tolist())
-        # Tuples made when they are asked for: a thousand lists would call the garbage collector.
+        # Tuples made on demand: a thousand lists at once would trigger the garbage collector.
         yield from zip(*[numbers] * actions, strict=True)
 
 
 def episode_gradient(policy: Policy, trajectory: Trajectory, config: TrainConfig) -> Gradient:
-    """Sum over the steps of the advantage times grad log pi(action), as REINFORCE has it.
+    """The REINFORCE gradient: sum over the steps of advantage times grad log pi(action).
 
     Williams, "Simple statistical gradient-following algorithms for connectionist reinforcement
     learning", 1992. The advantage is the return, normalized over the episode. With a learned
     baseline (Sutton and Barto, "Reinforcement learning", 2018, section 13.4) the value is
-    subtracted first, and its squared error is a second objective.
+    subtracted before normalization, and its squared error is a second objective.
+
+    Args:
+        policy: the weights that played the episode.
+        trajectory: the episode.
+        config: the settings of the run.
+
+    Returns:
+        The gradient of the episode.
     """
     steps = len(trajectory.actions)
     outputs, learned = trajectory.outputs, config.baseline == "learned"
@@ -209,7 +267,7 @@ def episode_gradient(policy: Policy, trajectory: Trajectory, config: TrainConfig
     output_gradients = -action_probabilities(outputs)
     output_gradients[np.arange(steps), trajectory.actions] += 1.0
     output_gradients *= normalized(advantages)[:, None]
-    # The last action has no logit of its own; the value has its place.
+    # The last action has no logit; its column holds the value.
     output_gradients[:, -1] = _VALUE_WEIGHT * advantages if learned else 0.0
     frame_starts = np.zeros(steps + 1, np.intp)
     np.cumsum([len(pixels) for pixels in trajectory.pixels], out=frame_starts[1:])
@@ -224,14 +282,14 @@ def episode_gradient(policy: Policy, trajectory: Trajectory, config: TrainConfig
 
 
 def entropy(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Entropies (T,), in nats, of the distributions in the rows of (T, A)."""
+    """Entropy in nats, float64 (T,), of each row of probabilities (T, A)."""
     logarithms = np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))  # 0 log 0 is 0
     entropies: NDArray[np.float64] = -(probabilities * logarithms).sum(axis=1)
     return entropies
 
 
 class _Clock:
-    """Times an episode, and the emulator's share of it."""
+    """Measures the time of an episode, and the emulator's part of it."""
 
     def __init__(self, env: PongEnv) -> None:
         self._env = env

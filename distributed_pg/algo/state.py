@@ -1,4 +1,4 @@
-"""Everything a run needs to go on: what a checkpoint holds."""
+"""The state of training: everything needed to resume a run."""
 
 from dataclasses import dataclass, replace
 
@@ -10,13 +10,13 @@ from distributed_pg.config import TrainConfig
 from distributed_pg.envs.pong import observation_shape
 
 WINDOW = 100
-"""Episodes in the mean that stop conditions and the best checkpoint go by."""
+"""Number of episodes in the mean used by stop conditions and the best checkpoint."""
 _RUNNING_WEIGHT = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Counters and means of a run after some whole number of updates."""
+    """Counters and means of a run between two updates."""
 
     update: int = 0
     """Updates made."""
@@ -25,19 +25,19 @@ class Progress:
     frames: int = 0
     """Emulated frames of these episodes."""
     wall_seconds: float = 0.0
-    """Time spent training, earlier sessions of the run included."""
+    """Time spent training, including earlier sessions of the run."""
     running_mean: float | None = None
-    """The classic script's running mean of the reward: 0.99 of itself and 0.01 of the new one."""
+    """Running mean of the reward as in the classic script: 0.99 old mean + 0.01 new reward."""
     last_rewards: tuple[float, ...] = ()
     """Rewards of the last :data:`WINDOW` episodes, oldest first."""
     best_reward: float | None = None
     """Highest reward of an episode."""
     best_mean_100: float | None = None
-    """Highest :attr:`mean_100` a checkpoint was made at."""
+    """Value of :attr:`mean_100` at the best checkpoint."""
     peak_mean_100: float | None = None
-    """Highest :attr:`mean_100` after any update, once there were 100 episodes."""
+    """Highest :attr:`mean_100` after any update, from 100 episodes on."""
     peak_episodes: int = 0
-    """Episodes when that was reached."""
+    """Number of episodes at that peak."""
 
     @property
     def mean_100(self) -> float | None:
@@ -46,11 +46,16 @@ class Progress:
 
     @property
     def episodes_since_peak(self) -> int:
-        """Episodes since :attr:`mean_100` was last higher than ever; 0 before it is known."""
+        """Episodes since the last peak of :attr:`mean_100`; 0 before the first."""
         return 0 if self.peak_mean_100 is None else self.episodes - self.peak_episodes
 
     def after_update(self, batch: list[EpisodeStats], wall_seconds: float) -> "Progress":
-        """The progress after one more update, made from ``batch``."""
+        """The progress after one more update.
+
+        Args:
+            batch: statistics of the update's episodes, in order.
+            wall_seconds: time spent training so far.
+        """
         rewards = [stats.reward for stats in batch]
         running_mean = self.running_mean
         for reward in rewards:
@@ -78,17 +83,17 @@ class Progress:
 
 @dataclass(slots=True)
 class TrainingState:
-    """The weights, the optimizer and the counters of a run between two updates."""
+    """Weights, optimizer state and counters of a run between two updates."""
 
     policies: dict[int, Policy]
-    """The last ``policy_lag + 1`` versions of the weights, or all while there are fewer."""
+    """The last ``policy_lag + 1`` versions of the weights, by version; fewer at the start."""
     cache: Policy
     """RMSProp's running mean of squared gradients."""
     progress: Progress
 
     @classmethod
     def initial(cls, config: TrainConfig) -> "TrainingState":
-        """The state before the first update, from the config alone."""
+        """The state before the first update; depends only on the config."""
         policy = Policy.init(config.seed, *policy_shape(config))
         return cls({0: policy}, policy.zeros_like(), Progress())
 
@@ -99,6 +104,6 @@ class TrainingState:
 
 
 def policy_shape(config: TrainConfig) -> tuple[int, int, int]:
-    """Inputs, hidden units and actions of the run's policy."""
+    """Numbers of inputs, hidden units and actions of the run's policy."""
     rows, columns = observation_shape(config.crop)
     return rows * columns, config.hidden_units, len(config.actions)
