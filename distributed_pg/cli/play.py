@@ -25,7 +25,7 @@ class PlayArgs:
     """The side that you play, with the up and down keys or W and S, in place of the built-in
     opponent."""
     overlay: bool = False
-    """Start with the network's input, the difference frame, shown over the game."""
+    """Start with the panel open that shows the network's input, the difference frame."""
     seed: Seed = 0
     """Seed of the games and the sampling; evaluate plays the same games with this seed."""
     greedy: bool = False
