@@ -1,4 +1,4 @@
-"""What is kept: tensor files, checkpoints, the folder of a run, its metrics, object stores.
+"""Persistence: tensor files, checkpoints, a run's folder and metrics, object stores.
 
-What belongs to a run is defined here; when it is saved is not.
+This package defines what a run consists of on disk, not when it is saved.
 """

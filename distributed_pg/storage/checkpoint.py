@@ -1,7 +1,7 @@
-"""Checkpoints: one tensor file that holds all a run needs to go on bit for bit.
+"""Checkpoints: one tensor file with everything needed to resume a run bit for bit.
 
-Tensors: ``policy.V.w1`` and ``policy.V.w2`` for each weights version V kept, ``cache.w1`` and
-``cache.w2``. Metadata: ``format``; ``config``, ``progress`` and ``versions`` in JSON; ``cpu``.
+Tensors: ``policy.V.w1`` and ``policy.V.w2`` for each kept version V of the weights, ``cache.w1``
+and ``cache.w2``. Metadata: ``format``; ``config``, ``progress`` and ``versions`` as JSON; ``cpu``.
 """
 
 import dataclasses
@@ -23,24 +23,24 @@ from distributed_pg.system_info import cpu_model, library_versions
 FORMAT = "distributed_pg checkpoint 2"
 _COUNTERS = ("update", "episodes", "frames", "peak_episodes")
 _MOST = 1e18
-"""More than any number of a run's progress can be."""
+"""A bound above any number in a run's progress."""
 
-# What reading JSON of the wrong form, or building objects from it, can raise.
+# Exceptions from parsing JSON of the wrong form, or from building objects from it.
 DECODE_ERRORS = (ConfigError, KeyError, TypeError, ValueError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What a checkpoint file says."""
+    """The contents of a checkpoint file."""
 
     config: TrainConfig
     state: TrainingState
     versions: dict[str, str]
-    """Library versions the run was made with."""
+    """Versions of the libraries that wrote the checkpoint."""
 
 
 def weights_checksum(policy: Policy) -> str:
-    """The first 16 hex digits of the weights' SHA-256: equal only if all bits are equal."""
+    """The first 16 hex digits of the SHA-256 of the weights' bits."""
     digest = hashlib.sha256()
     for array in policy.arrays:
         digest.update(np.ascontiguousarray(array).data)
@@ -48,10 +48,15 @@ def weights_checksum(policy: Policy) -> str:
 
 
 def save_checkpoint(path: Path, config: TrainConfig, state: TrainingState) -> None:
-    """Write a checkpoint so that ``path`` is never half written, whatever happens meanwhile.
+    """Write a checkpoint atomically.
+
+    Args:
+        path: the file to write or replace.
+        config: the run's settings.
+        state: the state to save.
 
     Raises:
-        OSError: the file cannot be written; a file that was at ``path`` is still there.
+        OSError: the file cannot be written; the previous file at ``path`` is intact.
     """
     tensors: Tensors = {"cache.w1": state.cache.w1, "cache.w2": state.cache.w2}
     for version, policy in state.policies.items():
@@ -65,17 +70,22 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint.
 
     Raises:
-        CheckpointError: the file is missing, is no checkpoint, is damaged, or its tensors do not
-            fit its config.
+        CheckpointError: the file is missing, not a checkpoint or damaged, or its tensors do not
+            match its config.
     """
     return parse_checkpoint(path, *read_tensor_file(path, FORMAT))
 
 
 def parse_checkpoint(path: Path, metadata: dict[str, str], tensors: Tensors) -> Checkpoint:
-    """The checkpoint that was read from ``path``.
+    """Build a checkpoint from the contents of its file.
+
+    Args:
+        path: the file, for the message.
+        metadata: the file's metadata.
+        tensors: the file's tensors; emptied.
 
     Raises:
-        CheckpointError: what was read does not fit together.
+        CheckpointError: the contents are inconsistent.
     """
     try:
         config, progress, versions = parse_metadata(metadata)
@@ -88,7 +98,7 @@ def parse_checkpoint(path: Path, metadata: dict[str, str], tensors: Tensors) -> 
 
 
 def run_metadata(config: TrainConfig, progress: Progress) -> dict[str, str]:
-    """The metadata that describe a run in a file; :func:`parse_metadata` reads them."""
+    """A file's metadata on its run, as :func:`parse_metadata` reads it."""
     return {
         "config": json.dumps(config.to_json()),
         "progress": json.dumps(dataclasses.asdict(progress)),
@@ -97,7 +107,11 @@ def run_metadata(config: TrainConfig, progress: Progress) -> dict[str, str]:
 
 
 def parse_metadata(metadata: dict[str, str]) -> tuple[TrainConfig, Progress, dict[str, str]]:
-    """Config, progress and library versions; raises one of :data:`DECODE_ERRORS`."""
+    """Parse the output of :func:`run_metadata`; invalid data raises one of :data:`DECODE_ERRORS`.
+
+    Returns:
+        Config, progress and library versions.
+    """
     config = TrainConfig.from_json(json.loads(metadata["config"]))
     progress = _progress(json.loads(metadata["progress"]))
     return config, progress, {str(k): str(v) for k, v in json.loads(metadata["versions"]).items()}
@@ -107,7 +121,7 @@ def _progress(values: dict[str, Any]) -> Progress:
     for name, value in values.items():
         numbers = value if name == "last_rewards" else [0 if value is None else value]
         kind = int if name in _COUNTERS else (int, float)
-        # "Not below" holds for a NaN as well.
+        # "not <" also rejects NaN.
         if any(type(n) is bool or not isinstance(n, kind) or not abs(n) < _MOST for n in numbers):
             raise ValueError(f"{name}: {value!r}")
     progress = Progress(**values)

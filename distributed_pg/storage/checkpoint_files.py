@@ -1,4 +1,4 @@
-"""The checkpoints in a run's folder: which is the newest that is good, and which are kept."""
+"""The checkpoint files of a run: names, the newest good one, and which to keep."""
 
 import logging
 import re
@@ -13,36 +13,43 @@ _LOG = logging.getLogger(__name__)
 CHECKPOINTS = "checkpoints"
 BEST = "best.safetensors"
 DAMAGED = ".damaged"
-"""Ends the name of a checkpoint that was found damaged and set aside."""
+"""Suffix of a checkpoint that was found damaged and set aside."""
 _NUMBERED = re.compile(r"update-(\d+)\.safetensors")
 
 T = TypeVar("T")
 
 
 def checkpoint_name(update: int) -> str:
-    """The name of the checkpoint that is made after ``update`` updates."""
+    """The name of the checkpoint after ``update`` updates."""
     return f"update-{update:08}.safetensors"
 
 
 def update_of(name: str) -> int:
-    """The update in the name of a checkpoint; -1: it has none, as the best one has not."""
+    """The update in a checkpoint's name; -1 if it has none, like the best one."""
     found = _NUMBERED.fullmatch(name)
     return int(found[1]) if found else -1
 
 
 def numbered(folder: Path) -> list[Path]:
-    """The checkpoints in ``folder`` but for the best one, the oldest first."""
+    """The checkpoints in ``folder`` except the best one, oldest first."""
     found = [path for path in folder.glob("update-*.safetensors") if update_of(path.name) >= 0]
     return sorted(found, key=lambda path: update_of(path.name))
 
 
 def newest_good(folder: Path, load: Callable[[Path], T]) -> tuple[Path, T]:
-    """The newest checkpoint in ``folder`` that can be loaded, and what ``load`` makes of it.
+    """Load the newest good checkpoint; the best one is tried last.
 
-    The best one comes last. A warning names each one tried that is not good, and why.
+    A warning names each damaged one that was tried before, with the reason.
+
+    Args:
+        folder: the folder of the checkpoints.
+        load: reads a checkpoint file; raises CheckpointError if it is not good.
+
+    Returns:
+        The file and the result of ``load``.
 
     Raises:
-        RunError: there is none.
+        RunError: there is no good checkpoint.
     """
     candidates = [*reversed(numbered(folder)), folder / BEST]
     if not any(path.exists() for path in candidates):
@@ -61,10 +68,15 @@ def newest_good(folder: Path, load: Callable[[Path], T]) -> tuple[Path, T]:
 
 
 def prune(folder: Path, update: int, keep: int) -> None:
-    """Delete the checkpoints before that of ``update`` but for the last, so that ``keep`` stay.
+    """Delete the oldest checkpoints, so that ``keep`` of them up to ``update`` remain.
+
+    Args:
+        folder: the folder of the checkpoints.
+        update: the update of the checkpoint just written.
+        keep: the number of checkpoints to keep, including that one.
 
     Raises:
-        OSError: one cannot be deleted.
+        OSError: a file cannot be deleted.
     """
     older = [path for path in numbered(folder) if update_of(path.name) < update]
     for path in older[: max(0, len(older) + 1 - keep)]:
@@ -72,17 +84,20 @@ def prune(folder: Path, update: int, keep: int) -> None:
 
 
 def set_newer_aside(folder: Path, update: int, loaded: Path | None) -> list[Path]:
-    """Rename the checkpoints beyond ``update``, which were found damaged; returns their new paths.
+    """Rename the checkpoints after ``update``, which were found damaged.
 
-    A run that goes on from ``update`` would count them as newer than those that it will make.
+    Otherwise a run resumed from ``update`` would treat them as newer than its own.
 
     Args:
-        folder: where the checkpoints are.
-        update: where the run goes on from.
-        loaded: the checkpoint that says so. If its name is that of another update, it gets its own.
+        folder: the folder of the checkpoints.
+        update: the update that the run resumes from.
+        loaded: its checkpoint; renamed if its name is that of a later update.
+
+    Returns:
+        The new paths of the checkpoints set aside.
 
     Raises:
-        OSError: one cannot be renamed.
+        OSError: a file cannot be renamed.
     """
     if loaded is not None and update_of(loaded.name) > update:
         loaded.replace(folder / checkpoint_name(update))

@@ -1,4 +1,4 @@
-"""Write a run's metrics and checkpoints; training waits for the disk only at the end."""
+"""Writes a run's metrics and checkpoints; training waits for the disk only at the end."""
 
 import logging
 from concurrent import futures
@@ -17,12 +17,12 @@ _LOG = logging.getLogger(__name__)
 
 
 class CheckpointWriter:
-    """Writes to a run's folder, and knows what to do when that fails.
+    """Writes to a run's folder, and handles failures as ``disk_errors`` says.
 
     Args:
-        run_dir: the folder.
-        config: the run's settings, a part of every checkpoint.
-        update: the update whose checkpoint is there already.
+        run_dir: the run's folder.
+        config: the run's settings, stored in every checkpoint.
+        update: the update of the latest existing checkpoint.
         path: that checkpoint.
     """
 
@@ -46,7 +46,7 @@ class CheckpointWriter:
         """Add a line to the metrics.
 
         Raises:
-            RunError: that failed, and the run is to stop then.
+            RunError: the line cannot be written, and ``disk_errors`` is ``"stop"``.
         """
         try:
             self._run_dir.append(record)
@@ -56,11 +56,14 @@ class CheckpointWriter:
             self._worked("metrics")
 
     def updated(self, state: TrainingState) -> None:
-        """Begin to write a checkpoint if it is time, and the one before is written.
+        """Start writing a checkpoint if one is due and the previous one is finished.
+
+        Args:
+            state: the state after the update.
 
         Raises:
-            TakenOverError: another process trains the run now.
-            RunError: the one before could not be written, and the run is to stop then.
+            TakenOverError: another process has taken over the run.
+            RunError: the previous one could not be written, and ``disk_errors`` is ``"stop"``.
         """
         self._run_dir.check_ours()
         self._is_due |= state.progress.update % self._config.checkpoint_every == 0
@@ -78,10 +81,16 @@ class CheckpointWriter:
             self._begin(state)
 
     def finish(self, state: TrainingState) -> Path:
-        """The checkpoint of ``state``, written by now.
+        """Write the checkpoint of ``state`` if needed, and wait for it.
+
+        Args:
+            state: the final state.
+
+        Returns:
+            The file of its checkpoint.
 
         Raises:
-            RunError: it cannot be written.
+            RunError: the checkpoint cannot be written.
         """
         if self._update != state.progress.update or self._written.exception() is not None:
             self._begin(state)
@@ -90,12 +99,12 @@ class CheckpointWriter:
         return path
 
     def wait(self) -> None:
-        """Wait until no checkpoint is being written; whether it could be is told later."""
+        """Wait until no checkpoint is being written; a failure is handled later."""
         futures.wait([self._written])
 
     def _begin(self, state: TrainingState) -> None:
         self._is_due = False
-        # An update makes new arrays; only what holds them changes.
+        # A shallow copy suffices: each update makes new arrays.
         copy = TrainingState(dict(state.policies), state.cache, state.progress)
         self._update = state.progress.update
         self._written = self._thread.submit(self._save, copy)
@@ -108,7 +117,7 @@ class CheckpointWriter:
         return self._run_dir.save(self._config, state, best=best)
 
     def _note_best(self, state: TrainingState) -> None:
-        """Have the state claim no other best checkpoint than the one that is written."""
+        """Make the state refer to the best checkpoint that is actually written."""
         best_mean = self._run_dir.best_mean
         if state.progress.best_mean_100 != best_mean:
             state.progress = replace(state.progress, best_mean_100=best_mean)
@@ -127,7 +136,12 @@ class CheckpointWriter:
 
 
 def is_best(progress: Progress, best_mean: float | None) -> bool:
-    """Whether the mean of the last 100 episodes is higher than that of the best checkpoint."""
+    """Whether the mean of the last 100 episodes is higher than at the best checkpoint.
+
+    Args:
+        progress: the run so far.
+        best_mean: the mean at the best checkpoint; None: there is none.
+    """
     mean = progress.mean_100
     if mean is None or progress.episodes < WINDOW:
         return False

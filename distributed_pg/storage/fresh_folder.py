@@ -1,4 +1,4 @@
-"""The folder that the start of a run makes, and takes away again where the start fails."""
+"""The folder that is created for a new run, and removed again if the start fails."""
 
 import contextlib
 import itertools
@@ -11,24 +11,24 @@ _OURS = (
     *("config.json", ".config.json.tmp", "metrics.jsonl", ".metrics.jsonl.tmp", "checkpoints"),
     *("lock", "scrape_target.yml", ".scrape_target.yml.tmp", "tensorboard"),
 )
-"""What a run may put in its folder before its first update. The settings come first: without them
-a folder holds no run."""
+"""Names that a run may create in its folder before its first update. The settings come first, since
+without them a folder holds no run."""
 
 
 class FreshFolder:
-    """A folder for a run. What was there before stays when it is removed.
+    """A folder for a run, created if needed. Removing it leaves what was there before.
 
     Args:
-        path: where it is, or is to be.
+        path: the folder.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: the folder cannot be created.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._made: list[Path] = []  # folders, the outermost first
-        self._names: tuple[str, ...] = ()  # what is removed with it
+        self._made: list[Path] = []  # created folders, outermost first
+        self._names: tuple[str, ...] = ()  # names that remove() deletes
         try:
             for folder in reversed([path, *path.parents]):
                 self._make(folder)
@@ -39,7 +39,16 @@ class FreshFolder:
 
     @classmethod
     def in_runs(cls, preset: str) -> "FreshFolder":
-        """A new folder in runs/; of those begun within the same second, later ones get a number."""
+        """Create a folder in runs/, named by date and preset.
+
+        Runs that start in the same second get a number.
+
+        Args:
+            preset: the preset's name.
+
+        Raises:
+            OSError: the folder cannot be created.
+        """
         fresh = cls(RUNS)
         fresh._names = ()
         stem = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{preset}"
@@ -54,9 +63,9 @@ class FreshFolder:
         return fresh
 
     def remove(self) -> None:
-        """Remove what a run has put here since, and the folders that were made, if empty then.
+        """Remove what a run has created here, then the created folders that are empty.
 
-        What cannot be removed stays. Whoever calls this tells of what made the start fail.
+        Errors are ignored, since the caller reports the error that made the start fail.
         """
         for name in self._names:
             path = self.path / name
@@ -70,7 +79,7 @@ class FreshFolder:
                 folder.rmdir()
 
     def _make(self, folder: Path) -> bool:
-        """Make a folder. False: it is there, or somebody else has made it."""
+        """Create a folder; False if it exists, or another process has just created it."""
         if folder.exists():
             return False
         try:

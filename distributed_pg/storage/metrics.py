@@ -1,4 +1,4 @@
-"""The lines of metrics.jsonl: one for each update."""
+"""The records of metrics.jsonl, one line per update."""
 
 import json
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ METRICS = "metrics.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class UpdateRecord:
-    """One line of metrics.jsonl: an update and the run as it stands after it."""
+    """One line of metrics.jsonl: an update, and the run after it."""
 
     update: int
     """Updates made so far."""
@@ -32,9 +32,9 @@ class UpdateRecord:
     points_lost: int
     """Points the opponent scored in them."""
     points_share: float | None
-    """Points won of those played; None if there were none."""
+    """Fraction of the points that the policy won; None if there were none."""
     entropy: float
-    """Entropy of the policy, mean over the steps of this update's episodes, nats."""
+    """Entropy of the policy in nats, mean over the steps of this update's episodes."""
     running_mean: float | None
     """Running mean of the reward, each episode with weight 0.01."""
     mean_100: float | None
@@ -44,17 +44,17 @@ class UpdateRecord:
     episodes_per_hour: float
     """Rate over the last 25 updates of this session."""
     frames_per_second: float
-    """Emulated frames per second, likewise."""
+    """Emulated frames per second, over the same updates."""
     worker_busy: float
-    """Share of the workers' time spent playing, from 0 to 1, over the episodes of this update."""
+    """Fraction of the workers' time spent playing, over this update's episodes."""
     workers: int
-    """Workers that can play now."""
+    """Number of workers that can play."""
     gradient_bytes: int
-    """Size of an episode's gradient, mean over this update."""
+    """Mean size of an episode's gradient in this update."""
     worker_memory: int
-    """The most memory that one of the workers of this update ever had resident, bytes."""
+    """Highest peak resident memory of this update's workers, bytes."""
     learner_memory: int
-    """The most memory the learner's process ever had resident in this session, bytes."""
+    """Peak resident memory of the learner's process in this session, bytes."""
     learning_rate: float
     """RMSProp's step size in this update."""
     gradient_norm: float
@@ -62,12 +62,12 @@ class UpdateRecord:
     weights_norm: float
     """Euclidean norm of the weights after this update."""
     policy_lag: int
-    """How many updates old the weights were that played this update's episodes."""
+    """Age, in updates, of the weights that played this update's episodes."""
     update_seconds: float
-    """The learner's time for this update: fetching and summing the gradients, the step and
+    """The learner's time for this update: fetching and summing gradients, taking the step and
     broadcasting the weights."""
     weights_checksum: str
-    """Of the weights after this update."""
+    """Checksum of the weights after this update."""
 
     @classmethod
     def from_batch(
@@ -76,10 +76,10 @@ class UpdateRecord:
         """The record of an update.
 
         Args:
-            batch: its episodes, in order.
-            progress: the run after it.
-            since: the run after an earlier update of this session; rates are between the two.
-            of_update: the fields that follow from none of these.
+            batch: statistics of the update's episodes, in order.
+            progress: the run after the update.
+            since: the run after an earlier update of this session; rates cover the time since then.
+            of_update: the fields that cannot be computed from these.
         """
         busy = sum(stats.seconds for stats in batch)
         steps = sum(stats.steps for stats in batch)
@@ -111,10 +111,10 @@ class UpdateRecord:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl, but for one that is only half written; none if it is not there.
+    """Read a metrics.jsonl, without an incomplete last line; empty if the file is missing.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
         ValueError: a line is not JSON.
     """
     if not path.exists():
@@ -123,8 +123,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def is_record_until(line: bytes, update: int) -> bool:
-    """Whether a line is whole and of update ``update`` or one before."""
+    """Whether a line is complete and its update is not after ``update``."""
     try:
         return int(json.loads(line)["update"]) <= update
-    except (ValueError, TypeError, LookupError):  # the line a killed process was writing
+    except (ValueError, TypeError, LookupError):  # left incomplete by a killed process
         return False

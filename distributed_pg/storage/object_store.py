@@ -1,9 +1,8 @@
-"""A run kept at a URI, in an object store such as S3.
+"""Runs kept at a URI, in an object store such as S3.
 
-A run trains in a folder of this machine; what is here copies that folder. Each file goes to a key
-of its own, which is never written again; then ``run.json`` is replaced, which says which key holds
-which file. So a reader finds one state of the run, complete, whenever the writer or the store
-stopped.
+A run trains in a local folder, and this module copies that folder. Each file goes to a separate key
+that is never overwritten. Then ``run.json``, which maps files to keys, is replaced. So a reader
+always finds one complete state of the run, no matter when the writer or the store stopped.
 """
 
 import hashlib
@@ -23,13 +22,13 @@ POINTER = "run.json"
 FORMAT = "distributed_pg run 1"
 DATA = "data"
 FETCH_ATTEMPTS = 3
-"""How often a reader begins again when the run was uploaded anew while it read."""
+"""Number of times a reader starts over because the run was uploaded while it was reading."""
 
 _NAME = re.compile(r"config\.json|metrics\.jsonl|checkpoints/(best|update-\d{8,20})\.safetensors")
 _KEY = re.compile(r"[0-9a-f]{20}-[\w.-]{1,60}")
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
 _OPTIONS: dict[str, dict[str, Any]] = {
-    # Training has its own way to try again; so one try here should not take long to fail.
+    # Training has its own retries, so a single attempt should fail quickly.
     "s3": {
         "config_kwargs": {
             "connect_timeout": 3,
@@ -41,12 +40,12 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 
 
 class TakenOverError(RunError):
-    """Another process uploads at the same URI."""
+    """Another process uploads to the same URI."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A file of the run, as it is in the store."""
+    """The key and checksum of a file in the store."""
 
     key: str
     sha256: str
@@ -54,27 +53,31 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Pointer:
-    """What ``run.json`` says."""
+    """The contents of ``run.json``."""
 
     writer: str
-    """Which process wrote it."""
+    """Id of the process that wrote it."""
     files: dict[str, Stored]
 
 
 Choice: TypeAlias = Callable[[Collection[str]], Collection[str]]
-"""Says which of a run's files are wanted."""
+"""Selects files of a run by name."""
 
 
 def is_uri(location: str | Path | None) -> TypeGuard[str]:
-    """Whether a run is kept at a URI, rather than in a folder."""
+    """Whether a location is a URI rather than a folder."""
     return isinstance(location, str) and "://" in location
 
 
 class RemoteRun:
-    """The run at ``uri``, to be read, or to be written by this process.
+    """Reads the run at a URI, or writes it for this process.
+
+    Args:
+        uri: the run's URI.
 
     Raises:
-        UsageError: there is no such kind of store, or what it needs is not installed.
+        UsageError: the kind of store is unknown, or its package is not installed.
+        RunError: the store cannot be opened.
     """
 
     def __init__(self, uri: str) -> None:
@@ -84,7 +87,7 @@ class RemoteRun:
         try:
             fsspec = importlib.import_module("fsspec")
             options = _OPTIONS.get(extra or "", {})
-            # Without a cache: other processes write there too.
+            # No cache, since other processes write there, too.
             self._fs, root = fsspec.url_to_fs(
                 uri, skip_instance_cache=True, use_listings_cache=False, **options
             )
@@ -93,24 +96,24 @@ class RemoteRun:
             raise UsageError(f"run_dir: {uri} needs another package: {advice}") from None
         except ValueError as error:
             raise UsageError(f"run_dir: {uri}: {one_line(error)}") from None
-        except Exception as error:  # a library's own, as where it finds no credentials
+        except Exception as error:  # library-specific, such as missing credentials
             raise RunError(f"{uri}: cannot be opened ({_reason(error)})") from error
         self._root = root.rstrip("/")
         self._writer = uuid.uuid4().hex
-        self._before: str | None = None  # the writer that this one goes on from
+        self._before: str | None = None  # the writer of the run that is resumed
         self._uploaded: dict[str, tuple[tuple[int, int], Stored]] = {}
         self._garbage: set[str] | None = None
 
     @property
     def is_new(self) -> bool:
-        """Whether this process goes on with nothing that was there before."""
+        """Whether this process started the run rather than resuming it."""
         return self._before is None
 
     def pointer(self) -> Pointer | None:
-        """What is uploaded now; None: nothing is.
+        """Read the current ``run.json``; None if there is none.
 
         Raises:
-            RunError: the store does not answer, or what is there is no run.
+            RunError: the store does not answer, or the file is not a valid ``run.json``.
         """
         with self._named("cannot be read"):
             try:
@@ -118,11 +121,11 @@ class RemoteRun:
             except FileNotFoundError:
                 return None
         try:
-            said = json.loads(text)
-            files = {name: Stored(**stored) for name, stored in said["files"].items()}
-            if said["format"] != FORMAT or not all(map(_is_sound, files, files.values())):
-                raise ValueError(said["format"])
-            return Pointer(str(said["writer"]), files)
+            values = json.loads(text)
+            files = {name: Stored(**stored) for name, stored in values["files"].items()}
+            if values["format"] != FORMAT or not all(map(_is_valid, files, files.values())):
+                raise ValueError(values["format"])
+            return Pointer(str(values["writer"]), files)
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
             raise RunError(f"{self.uri}: {POINTER} is damaged, or not of a run") from None
 
@@ -132,19 +135,19 @@ class RemoteRun:
         wanted: Choice = sorted,
         lost: Callable[[str], None] | None = None,
     ) -> list[Path]:
-        """Copy the run, or those of its files that are ``wanted``, into a folder.
+        """Copy the run, or some of its files, into a folder.
 
         Args:
-            folder: where to.
-            wanted: which files.
-            lost: told of each checkpoint that is damaged or gone, and is left out then; None: that
-                is an error.
+            folder: the folder.
+            wanted: selects the files.
+            lost: called with a message for each checkpoint that is damaged or missing, which is
+                then skipped; None: raise an error instead.
 
         Returns:
-            The copies.
+            The copied files.
 
         Raises:
-            CheckpointError: a file is damaged or gone.
+            CheckpointError: a file is damaged or missing.
             RunError: the run cannot be read, or the folder cannot be written.
         """
         files = self._read_all(wanted, lost)
@@ -156,21 +159,21 @@ class RemoteRun:
         return [folder / name for name in files]
 
     def take_over(self) -> None:
-        """Go on with what is uploaded there: the process that uploaded it has ended.
+        """Take over the uploaded run, whose process has ended.
 
         Raises:
-            UsageError: nothing is.
+            UsageError: there is no run at the URI.
             RunError: the store does not answer.
         """
         self._before = self._existing().writer
 
     def upload(self, folder: Path) -> None:
-        """Copy the folder of the run as it is now to the store.
+        """Copy the current state of the run's folder to the store.
 
         Raises:
-            TakenOverError: another process has uploaded there.
-            RunError: the folder is gone, or the store does not answer, or denies; what was
-                uploaded before is still there.
+            TakenOverError: another process has uploaded to the URI.
+            RunError: the folder is gone, or the store does not answer or denies access; the
+                previous upload is intact.
         """
         pointer = self.pointer()
         if pointer is not None and pointer.writer not in (self._writer, self._before):
@@ -179,10 +182,10 @@ class RemoteRun:
             keys = self._all_keys()
             if self._garbage is None:
                 self._garbage = keys
-            # What the store has lost since is copied again. What another process has put there it
-            # may be deleting, but for what its pointer names.
+            # Keys that the store has lost are not in this set, so their files are copied again.
+            # Another process may be deleting its keys, except those its pointer names.
             if pointer is not None and pointer.writer != self._writer:
-                keys = keys & {one.key for one in pointer.files.values()}
+                keys = keys & {stored.key for stored in pointer.files.values()}
             files = {name: self._put(folder, name, keys) for name in _names(folder)}
             new = Pointer(self._writer, {n: stored for n, stored in files.items() if stored})
             self._check_is_run(folder, new, pointer)
@@ -191,10 +194,10 @@ class RemoteRun:
             self._remove_all_but({stored.key for stored in new.files.values()})
 
     def remove(self) -> None:
-        """Take away what this process has uploaded, if nobody else has since.
+        """Remove what this process has uploaded, unless another process has uploaded since.
 
         Raises:
-            RunError: the store does not answer, or denies.
+            RunError: the store does not answer, or denies access.
         """
         pointer = self.pointer()
         if pointer is None or pointer.writer != self._writer:
@@ -206,7 +209,7 @@ class RemoteRun:
                     self._fs.rm_file(f"{self._root}/{DATA}/{stored.key}")
 
     def _check_is_run(self, folder: Path, new: Pointer, before: Pointer | None) -> None:
-        """Raise RunError where the folder was removed or emptied: what is uploaded stays."""
+        """Raise RunError if the folder was removed or emptied, so that the upload is kept."""
         had_checkpoints = before is not None and any(map(is_checkpoint, before.files))
         lost_them = had_checkpoints and not any(map(is_checkpoint, new.files))
         if lost_them or not (folder / "config.json").exists():
@@ -221,12 +224,12 @@ class RemoteRun:
     def _read_all(
         self, wanted: Choice, lost: Callable[[str], None] | None = None
     ) -> dict[str, bytes]:
-        """The wanted files, all of one state of the run."""
+        """Read the wanted files, all from the same state of the run."""
         for _ in range(FETCH_ATTEMPTS):
             pointer = self._existing()
             found = {name: self._get(name, pointer.files) for name in wanted(pointer.files)}
-            contents = {name: one for name, one in found.items() if isinstance(one, bytes)}
-            errors = {name: one for name, one in found.items() if isinstance(one, CheckpointError)}
+            contents = {n: result for n, result in found.items() if isinstance(result, bytes)}
+            errors = {n: result for n, result in found.items() if not isinstance(result, bytes)}
             if errors and self.pointer() != pointer:
                 continue
             for name, error in errors.items():
@@ -237,7 +240,7 @@ class RemoteRun:
         raise RunError(f"{self.uri}: cannot be read (it changes all the time)")
 
     def _get(self, name: str, files: dict[str, Stored]) -> bytes | CheckpointError:
-        """A file's content, or what is wrong with it."""
+        """A file's content, or an error if the file is damaged or missing."""
         if name not in files:
             raise RunError(f"{self.uri}: holds no {name}")
         with self._named("cannot be read"):
@@ -249,23 +252,23 @@ class RemoteRun:
             return CheckpointError(f"{self.uri}: {name} is damaged, its checksum does not match")
         return content
 
-    def _put(self, folder: Path, name: str, there: Collection[str]) -> Stored | None:
-        """Copy a file, if its key is not ``there`` already; None: it was deleted meanwhile."""
+    def _put(self, folder: Path, name: str, keys: Collection[str]) -> Stored | None:
+        """Upload a file unless its key is in ``keys``; None if the file was just deleted."""
         path = folder / name
         try:
             status = path.stat()
             version = status.st_mtime_ns, status.st_size
             before = self._uploaded.get(name)
-            if before is not None and before[0] == version and before[1].key in there:
+            if before is not None and before[0] == version and before[1].key in keys:
                 return before[1]
             content = path.read_bytes()
         except FileNotFoundError:
             return None
-        if path.suffix == ".jsonl":  # a line may be only half there
+        if path.suffix == ".jsonl":  # the last line may be incomplete
             content = content[: content.rfind(b"\n") + 1]
         digest = hashlib.sha256(content).hexdigest()
         stored = Stored(f"{digest[:20]}-{path.name}", digest)
-        if stored.key not in there:
+        if stored.key not in keys:
             self._fs.pipe_file(f"{self._root}/{DATA}/{stored.key}", content)
         self._uploaded[name] = version, stored
         return stored
@@ -278,7 +281,7 @@ class RemoteRun:
         return {path.rpartition("/")[2] for path in found}
 
     def _remove_all_but(self, keys: set[str]) -> None:
-        """Delete what is not uploaded any more."""
+        """Delete the keys of earlier uploads that are not in ``keys``."""
         for key in (self._garbage or set()) - keys:
             with suppress(FileNotFoundError):
                 self._fs.rm_file(f"{self._root}/{DATA}/{key}")
@@ -290,30 +293,30 @@ class RemoteRun:
             yield
         except RunError:
             raise
-        # Behind this are libraries for any kind of store, each with errors of its own beside
-        # OSError, and no list of them is ever complete. The user is told what it was.
+        # Every store's library has its own exceptions besides OSError, and no list of them would be
+        # complete. The message includes the original error.
         except Exception as error:
             raise RunError(f"{self.uri}: {what} ({_reason(error)})") from error
 
 
 def _reason(error: Exception) -> str:
     text, kind = one_line(error), type(error).__name__
-    # The text of an error of the language itself, a KeyError say, does not stand alone.
+    # The text of a built-in exception, such as KeyError, is unclear without its type.
     stands_alone = isinstance(error, OSError) or type(error).__module__ != "builtins"
     return text if text and stands_alone else f"{kind}: {text}" if text else kind
 
 
 def is_checkpoint(name: str) -> bool:
-    """Whether a file of a run is a checkpoint."""
+    """Whether the name of a run's file is that of a checkpoint."""
     return name.startswith("checkpoints/")
 
 
 def _names(folder: Path) -> list[str]:
-    """The files of a run's folder that are uploaded."""
+    """The names of the files in a run's folder that are uploaded."""
     paths = [*folder.glob("*.json*"), *folder.glob("checkpoints/*.safetensors")]
     names = (path.relative_to(folder).as_posix() for path in sorted(paths))
     return [name for name in names if _NAME.fullmatch(name)]
 
 
-def _is_sound(name: str, stored: Stored) -> bool:
+def _is_valid(name: str, stored: Stored) -> bool:
     return bool(_NAME.fullmatch(name) and _KEY.fullmatch(stored.key))

@@ -11,20 +11,20 @@ from distributed_pg.envs.pong import observation_shape
 from distributed_pg.storage.checkpoint import weights_checksum
 from distributed_pg.storage.policy_file import TrainedPolicy
 
-# Old enough for every runtime in use: nothing newer is needed.
+# Old enough for every runtime in use; nothing newer is needed.
 _OPSET, _IR_VERSION = 13, 8
 
 
 def onnx_model(trained: TrainedPolicy) -> onnx.ModelProto:
-    """The model that gives the probabilities of a policy's actions.
+    """Build a model that computes a policy's action probabilities.
 
-    Its input ``observations``, int8 (N, rows, columns), are difference frames of a PongEnv with
-    the settings in the model's metadata; its output is ``probabilities``, float32 (N, actions).
+    The input ``observations``, int8 (N, rows, columns), are difference frames of a PongEnv with
+    the settings in the model's metadata. The output ``probabilities`` is float32 (N, actions).
     """
     config = trained.config
     w1, w2 = trained.policy.arrays
     logits = w2.copy()
-    logits[:, -1] = 0.0  # of the last action; in its place stands the value
+    logits[:, -1] = 0.0  # the last action's logit; the column holds the value
     frames = helper.make_tensor_value_info(
         "observations", TensorProto.INT8, ["N", *observation_shape(config.crop)]
     )

@@ -1,4 +1,4 @@
-"""Where a run is kept: in a folder, or in a folder of this machine that is uploaded at a URI."""
+"""Opens runs kept in a local folder, or at a URI by way of a local folder that is uploaded."""
 
 import logging
 import tempfile
@@ -24,18 +24,22 @@ T = TypeVar("T")
 
 @contextmanager
 def open_run(config: TrainConfig) -> Iterator[RunDir]:
-    """The folder of a new run, or with ``config.resume`` of an old one, for this process alone.
+    """Create the folder of a new run, or open that of ``config.resume``, locked to this process.
 
-    If the run is kept at a URI, the folder is a new one in runs/. The first state that is saved
-    there is uploaded at the URI before training begins, later ones meanwhile, the last one by the
-    end of the ``with`` block. Until then a run that was there is not touched.
+    If the run is kept at a URI, the folder is a new one in runs/. The first saved state is uploaded
+    before training begins, later ones in the background, and the last one by the end of the
+    ``with`` block. An existing run at the URI is not touched before the first upload.
 
-    If the block ends in an error before this process has made an update, what was made for it is
-    removed, at the URI too.
+    If the block raises an error before this process has made an update, everything created for it
+    is removed, at the URI as well.
+
+    Args:
+        config: the run's settings and location.
 
     Raises:
-        UsageError: it holds a run already, or none to go on with, or another process trains there.
-        RunError: it cannot be read or written.
+        UsageError: the location already holds a run, or none to resume, or another process trains
+            there.
+        RunError: the location cannot be read or written.
     """
     location, is_new = config.location, config.resume is None
     if not is_uri(location):
@@ -44,15 +48,15 @@ def open_run(config: TrainConfig) -> Iterator[RunDir]:
             yield run_dir
         return
     remote = RemoteRun(location)
-    uploader, begun = Uploader(remote), _begun if is_new else _fetched
-    run_dir = begun(config, remote, uploader)
+    uploader, prepare = Uploader(remote), _create if is_new else _fetch
+    run_dir = prepare(config, remote, uploader)
     with _kept(run_dir), _uploaded(run_dir, uploader):
         yield run_dir
 
 
 @contextmanager
 def _kept(run_dir: RunDir) -> Iterator[None]:
-    """Lock the folder; remove it where the run fails before it has made an update."""
+    """Lock the folder; remove it if the run fails before its first update."""
     try:
         with run_dir.lock():
             yield
@@ -63,39 +67,49 @@ def _kept(run_dir: RunDir) -> Iterator[None]:
 
 @contextmanager
 def _uploaded(run_dir: RunDir, uploader: Uploader) -> Iterator[None]:
-    """Have all that was saved in the folder uploaded at the end; nothing of a start that fails."""
+    """Upload everything that was saved, at the end; withdraw a start that failed."""
     try:
         yield
     except BaseException as error:
-        # An interrupted run stays, however early: the user may go on with it.
+        # An interrupted run stays, however early, since the user may resume it.
         is_failed_start = isinstance(error, Exception) and not run_dir.has_updates
         finish = uploader.withdraw if is_failed_start else uploader.end
         try:
             finish()
-        except RunError as second:  # beside the error that ended the run, not in its place
+        except RunError as second:  # logged, so that it does not hide the error that ended the run
             _LOG.error(str(second))
         raise
     uploader.end()
 
 
 def saved_config(location: str | Path) -> TrainConfig:
-    """The settings of the run that is kept there, from its newest good checkpoint.
+    """The settings of a run, from its newest good checkpoint.
+
+    Args:
+        location: the run's folder or URI.
 
     Raises:
         UsageError: there is no run.
-        RunError: it cannot be read.
+        RunError: the run cannot be read.
     """
     return load_newest_at(location, load_checkpoint).config
 
 
 def load_newest_at(location: str | Path, load: Callable[[Path], T]) -> T:
-    """What ``load`` makes of the newest good checkpoint of the run in a folder or at a URI.
+    """Load the newest good checkpoint of a run.
 
-    A warning names each newer one that is not good, and why.
+    A warning names each newer one that is damaged, with the reason.
+
+    Args:
+        location: the run's folder or URI.
+        load: reads a checkpoint file; raises CheckpointError if it is not good.
+
+    Returns:
+        The result of ``load``.
 
     Raises:
         UsageError: there is no run.
-        RunError: it cannot be read, or none of its checkpoints is good.
+        RunError: the run cannot be read, or none of its checkpoints is good.
     """
     if not is_uri(location):
         folder = RunDir.open(Path(location)).path / CHECKPOINTS
@@ -103,9 +117,9 @@ def load_newest_at(location: str | Path, load: Callable[[Path], T]) -> T:
     remote, tried, reasons = RemoteRun(location), list[str](), list[CheckpointError]()
 
     def next_newest(names: Collection[str]) -> list[str]:
-        left = [name for name in names if is_checkpoint(name) and name not in tried]
-        # The best one has no number, so it comes last.
-        newest = sorted(left, key=lambda name: update_of(name.rpartition("/")[2]))[-1:]
+        untried = [name for name in names if is_checkpoint(name) and name not in tried]
+        # The best one has no number, so it is tried last.
+        newest = sorted(untried, key=lambda name: update_of(name.rpartition("/")[2]))[-1:]
         tried.extend(newest)
         return newest
 
@@ -127,7 +141,7 @@ def load_newest_at(location: str | Path, load: Callable[[Path], T]) -> T:
     raise RunError(f"{location}: there is no checkpoint")
 
 
-def _begun(config: TrainConfig, remote: RemoteRun, uploader: Uploader) -> RunDir:
+def _create(config: TrainConfig, remote: RemoteRun, uploader: Uploader) -> RunDir:
     if remote.pointer() is not None:
         raise UsageError(
             f"run_dir: {remote.uri} holds a run already; --resume {remote.uri} goes on with it"
@@ -135,8 +149,8 @@ def _begun(config: TrainConfig, remote: RemoteRun, uploader: Uploader) -> RunDir
     return RunDir.create(replace(config, run_dir=None), uploader)
 
 
-def _fetched(config: TrainConfig, remote: RemoteRun, uploader: Uploader) -> RunDir:
-    """A copy of the run; the run there stays as it is."""
+def _fetch(config: TrainConfig, remote: RemoteRun, uploader: Uploader) -> RunDir:
+    """Copy the run to a new local folder; the run at the URI is not changed."""
     remote.take_over()
     with writing(f"{RUNS}:"):
         fresh = FreshFolder.in_runs(config.preset)

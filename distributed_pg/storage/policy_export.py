@@ -1,4 +1,4 @@
-"""Policies for other programs: numpy's arrays or an ONNX model in the place of a file of ours."""
+"""Exports policies: as a policy file, as numpy arrays, or as an ONNX model."""
 
 import io
 import json
@@ -15,32 +15,38 @@ from distributed_pg.storage.tensor_file import write_atomically
 
 
 def export_policy(locations: Sequence[str], out: Path) -> None:
-    """Write the policy of a checkpoint, or the mean of several of one run, without the rest.
+    """Write the policy of a checkpoint, or the mean of several from one run.
 
     Args:
-        locations: what :func:`~distributed_pg.storage.policy_file.load_policy` takes, one at least.
-        out: the file, ending in .safetensors, .npz or .onnx; replaced at the end, as a whole.
+        locations: at least one; see :func:`~distributed_pg.storage.policy_file.load_policy`.
+        out: the file, ending in .safetensors, .npz or .onnx; replaced atomically.
 
     Raises:
-        UsageError: ``out`` is a checkpoint or in no folder, there is nothing at a location, or the
-            policies are of different runs.
-        RunError: a policy cannot be read, or the file not be written.
+        UsageError: ``out`` is a checkpoint or its folder does not exist, there is nothing at a
+            location, or the policies are from different runs.
+        RunError: a policy cannot be read, or the file cannot be written.
     """
     writer = _WRITERS[out.suffix.lower()]
     if not out.parent.is_dir():
         raise UsageError(f"out: there is no folder {out.parent}")
     if _is_checkpoint(out):
-        raise UsageError(f"out: {out} is a checkpoint, without which its run may not go on")
+        raise UsageError(f"out: {out} is a checkpoint, which its run may need to resume")
     trained = mean_policy([load_policy(location) for location in locations])
     with writing(f"out: {out}"):
         writer(out, trained)
 
 
 def mean_policy(policies: Sequence[TrainedPolicy]) -> TrainedPolicy:
-    """The mean of the weights, with the progress of the latest; a single one is left as it is.
+    """Average the weights; a single policy is returned unchanged.
+
+    Args:
+        policies: at least one, from one run.
+
+    Returns:
+        The mean of the weights, float32, with the progress of the latest policy.
 
     Raises:
-        UsageError: they are not of one run.
+        UsageError: the policies are from different runs.
     """
     latest = max(policies, key=lambda trained: trained.progress.update)
     if any(trained.config.changed_settings(latest.config) for trained in policies):
@@ -60,7 +66,7 @@ def _is_checkpoint(path: Path) -> bool:
 
 
 def _write_npz(path: Path, trained: TrainedPolicy) -> None:
-    """Write ``w1`` and ``w2`` and, as JSON in a text of no dimension, ``metadata``."""
+    """Write ``w1``, ``w2`` and ``metadata``, a 0-dimensional string array with JSON."""
     texts = run_metadata(trained.config, trained.progress)
     metadata = {name: json.loads(text) for name, text in texts.items()}
     metadata["weights_checksum"] = weights_checksum(trained.policy)

@@ -1,7 +1,7 @@
-"""A trained policy without what training needs: from a checkpoint, or from a small file of its own.
+"""Trained policies without the training state, from checkpoints or from smaller policy files.
 
-A policy file is a tensor file with ``w1`` and ``w2``, which may be float16. Its metadata are
-``format``; ``config``, ``progress`` and ``versions`` in JSON.
+A policy file is a tensor file with ``w1`` and ``w2``, which may be float16. Its metadata:
+``format``; ``config``, ``progress`` and ``versions`` as JSON.
 """
 
 import stat
@@ -24,7 +24,7 @@ from distributed_pg.storage.tensor_file import read_tensor_file, write_tensor_fi
 
 FORMAT = "distributed_pg policy 1"
 PRETRAINED = "pretrained"
-"""The name of the policy that comes with the package; docs/pretrained.md tells of it."""
+"""The name of the policy shipped with the package; see docs/pretrained.md."""
 _PRETRAINED_FILE = Path(__file__).parent.parent / "assets" / "pretrained.safetensors"
 
 
@@ -38,33 +38,33 @@ class TrainedPolicy:
     random: np.random.Generator = field(
         default_factory=np.random.default_rng, repr=False, compare=False
     )
-    """What :meth:`predict` samples with."""
+    """Random generator of :meth:`predict`."""
 
     def predict(
         self,
         observation: NDArray[np.int8],
         deterministic: bool = False,
         *,
-        state: object = None,  # noqa: ARG002 - of the signature
+        state: object = None,  # noqa: ARG002 - part of the signature
         episode_start: object = None,  # noqa: ARG002
     ) -> tuple[np.int64 | NDArray[np.int64], None]:
-        """Choose an action for one observation, or for each of a batch.
+        """Choose an action for one observation, or for each in a batch.
 
-        It has the arguments and the result of Stable-Baselines3's ``predict``, so what works with
-        its models works with this policy.
+        The signature is that of Stable-Baselines3's ``predict``, so code for its models also works
+        with this policy.
 
         Args:
-            observation: of a PongEnv with the crop of :attr:`config`: (80, 80) as a rule, or a
-                batch, (N, 80, 80).
+            observation: from a PongEnv with the crop of :attr:`config`, int8: (80, 80) by default,
+                or a batch, (N, 80, 80).
             deterministic: take the most probable action instead of sampling.
-            state: not used: the policy has no memory.
-            episode_start: not used.
+            state: ignored: the policy has no memory.
+            episode_start: ignored.
 
         Returns:
-            The action or actions (N,), and None in the place of a state.
+            The action, int64, or actions, int64 (N,); and None in place of a state.
 
         Raises:
-            ValueError: the observation has another shape.
+            ValueError: the observation has the wrong shape.
         """
         shape = observation_shape(self.config.crop)
         observation = np.asarray(observation)
@@ -88,8 +88,12 @@ class TrainedPolicy:
 def save_policy(path: Path, trained: TrainedPolicy) -> None:
     """Write a policy file, with the weights in float16.
 
+    Args:
+        path: the file to write or replace.
+        trained: the policy and its run.
+
     Raises:
-        OSError: it cannot be written; a file that was at ``path`` is still there.
+        OSError: the file cannot be written; the previous file at ``path`` is intact.
     """
     metadata = {"format": FORMAT, **checkpoint.run_metadata(trained.config, trained.progress)}
     w1, w2 = (array.astype(np.float16) for array in trained.policy.arrays)
@@ -97,14 +101,15 @@ def save_policy(path: Path, trained: TrainedPolicy) -> None:
 
 
 def load_policy(location: str | Path) -> TrainedPolicy:
-    """The newest policy of a run (its folder or URI), that of a file, or :data:`PRETRAINED`.
+    """Load a policy.
 
     Args:
-        location: a checkpoint, a policy file, a run's folder or URI, or ``"pretrained"``.
+        location: a checkpoint, a policy file, a run's folder or URI for its newest policy, or
+            ``"pretrained"``.
 
     Raises:
-        UsageError: there is nothing.
-        RunError: it cannot be read.
+        UsageError: there is nothing at the location.
+        RunError: the policy cannot be read.
     """
     if str(location) == PRETRAINED:
         return read_policy(_PRETRAINED_FILE)
@@ -114,10 +119,10 @@ def load_policy(location: str | Path) -> TrainedPolicy:
 
 
 def read_policy(path: Path) -> TrainedPolicy:
-    """The newest weights of a checkpoint, or those of a policy file.
+    """Read the newest weights of a checkpoint, or those of a policy file.
 
     Raises:
-        CheckpointError: the file is neither, or damaged.
+        CheckpointError: the file is neither, or is damaged.
     """
     metadata, tensors = read_tensor_file(path, checkpoint.FORMAT, FORMAT)
     if metadata["format"] == checkpoint.FORMAT:

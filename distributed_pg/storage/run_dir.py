@@ -1,4 +1,4 @@
-"""The folder a run is kept in: config.json, metrics.jsonl and checkpoints/."""
+"""The folder of a run: config.json, metrics.jsonl and checkpoints/."""
 
 import errno
 import json
@@ -29,12 +29,12 @@ CONFIG = "config.json"
 
 
 class RunDir:
-    """A run's folder. Make one with :meth:`create` or :meth:`open`.
+    """A run's folder. Get one with :meth:`create` or :meth:`open`.
 
     Args:
         path: the folder.
-        fresh: the same, if it was made for this process to train in.
-        uploader: told of each new state of the run, if the run is kept at a URI.
+        fresh: the same folder, if it was created for this process.
+        uploader: uploads each saved state, if the run is kept at a URI.
     """
 
     def __init__(
@@ -51,11 +51,15 @@ class RunDir:
 
     @classmethod
     def create(cls, config: TrainConfig, uploader: Uploader | None = None) -> "RunDir":
-        """A folder for a new run.
+        """Create the folder of a new run.
+
+        Args:
+            config: the run's settings, with the folder in ``run_dir``.
+            uploader: uploads each saved state, if the run is kept at a URI.
 
         Raises:
-            UsageError: there is a run in it already.
-            RunError: it cannot be written; nothing is left of it.
+            UsageError: the folder already holds a run.
+            RunError: the folder cannot be written; whatever was created is removed.
         """
         with writing(f"run_dir: {config.run_dir or RUNS}"):
             if config.run_dir is None:
@@ -68,7 +72,7 @@ class RunDir:
             try:
                 run_dir._checkpoints.mkdir()
                 write_atomically(fresh.path / CONFIG, _config_text(config).encode())
-            except FileExistsError:  # another process has begun here at the same moment
+            except FileExistsError:  # another process has just started a run here
                 raise run_dir._holds_a_run() from None
             except OSError:
                 run_dir.discard()
@@ -79,10 +83,15 @@ class RunDir:
     def open(
         cls, path: Path, fresh: FreshFolder | None = None, uploader: Uploader | None = None
     ) -> "RunDir":
-        """The folder of an existing run.
+        """Open the folder of an existing run.
+
+        Args:
+            path: the folder.
+            fresh: the same folder, if it was created for this process.
+            uploader: uploads each saved state, if the run is kept at a URI.
 
         Raises:
-            UsageError: there is no run in it.
+            UsageError: there is no run in the folder.
         """
         try:
             (path / CONFIG).open().close()
@@ -97,19 +106,19 @@ class RunDir:
         return cls(path, fresh, uploader)
 
     def discard(self) -> None:
-        """Remove what was made for this process, as long as it has made no update.
+        """Remove what was created for this process, unless it has made an update.
 
-        A folder that was there before stays, with what it held.
+        A folder that existed before stays, with its previous contents.
         """
         if self._fresh is not None and not self.has_updates:
             self._fresh.remove()
 
     @cached_property
     def best_mean(self) -> float | None:
-        """The mean of the last 100 episodes at which the best checkpoint on the disk was made."""
+        """The mean of the last 100 episodes at the best checkpoint on disk; None without one."""
         try:
             return load_checkpoint(self._checkpoints / BEST).state.progress.mean_100
-        except CheckpointError:  # there is none, or it is of no use to anybody
+        except CheckpointError:  # missing or unusable
             return None
 
     def newest_checkpoint(self) -> Path:
@@ -124,12 +133,15 @@ class RunDir:
         return files[-1]
 
     def load_newest(self) -> tuple[Path, Checkpoint]:
-        """The latest checkpoint that is good, and what it says.
+        """Load the newest good checkpoint.
 
-        A warning names each newer one that is not, and why.
+        A warning names each newer one that is damaged, with the reason.
+
+        Returns:
+            The file and its contents.
 
         Raises:
-            RunError: there is none.
+            RunError: there is no good checkpoint.
         """
         return checkpoint_files.newest_good(self._checkpoints, load_checkpoint)
 
@@ -138,21 +150,29 @@ class RunDir:
         return locked(self.path)
 
     def check_ours(self) -> None:
-        """See to it that the run is still this process's.
+        """Check that no other process has taken over the run.
 
         Raises:
-            TakenOverError: another process has taken it over, at its URI.
+            TakenOverError: another process uploads to the run's URI.
         """
         if self._uploader is not None:
             self._uploader.check()
 
     def save(self, config: TrainConfig, state: TrainingState, *, best: bool) -> Path:
-        """Write a checkpoint and delete those no longer kept; ``best``: also as the best one.
+        """Write a checkpoint, and delete old ones beyond ``config.keep``.
 
-        The lines of metrics.jsonl reach the disk first.
+        The lines of metrics.jsonl are flushed to disk first.
+
+        Args:
+            config: the run's settings.
+            state: the state to save.
+            best: also save it as the best checkpoint.
+
+        Returns:
+            The file of the checkpoint.
 
         Raises:
-            RunError: it cannot be written. What was saved before is still there.
+            RunError: the checkpoint cannot be written. Earlier ones are intact.
         """
         update = state.progress.update
         path = self._checkpoints / checkpoint_files.checkpoint_name(update)
@@ -173,7 +193,7 @@ class RunDir:
         """Add a line to metrics.jsonl.
 
         Raises:
-            RunError: it cannot be written.
+            RunError: the line cannot be written.
         """
         self.has_updates = True
         line = json.dumps(asdict(record)).encode() + b"\n"
@@ -186,21 +206,21 @@ class RunDir:
     def rewind(
         self, config: TrainConfig, update: int, loaded: Path | None = None
     ) -> tuple[Path, list[Path]]:
-        """Make the folder what it was after ``update`` updates, to go on from there.
+        """Reset the folder to its state after ``update`` updates, to resume from there.
 
-        A run that was killed has metrics of updates made after its last checkpoint. They will be
-        made again, with the same results. Checkpoints beyond ``update`` were found damaged.
+        A killed run may have metrics of updates after its last checkpoint. Those updates will be
+        repeated, with the same results. Checkpoints after ``update`` were found damaged.
 
         Args:
-            config: the run's settings from now on.
-            update: where to go on.
-            loaded: the checkpoint that says so.
+            config: the run's new settings.
+            update: the update to resume from.
+            loaded: its checkpoint.
 
         Returns:
-            The checkpoint to go on from, and those that were set aside.
+            The checkpoint to resume from, and those that were set aside.
 
         Raises:
-            RunError: it cannot be written.
+            RunError: the folder cannot be written.
         """
         with writing(f"{self.path}:"):
             write_atomically(self.path / CONFIG, _config_text(config).encode())
@@ -229,10 +249,14 @@ def _config_text(config: TrainConfig) -> str:
 
 
 def parse_config(text: bytes, path: str) -> TrainConfig:
-    """The settings in a config.json, which came from ``path``.
+    """Parse the text of a config.json.
+
+    Args:
+        text: the contents.
+        path: the file, for the message.
 
     Raises:
-        RunError: it cannot be used.
+        RunError: the settings are invalid.
     """
     try:
         return TrainConfig.from_json(json.loads(text))

@@ -1,4 +1,4 @@
-"""The lock that keeps a run's folder to one process."""
+"""The lock that restricts a run's folder to one process."""
 
 import errno
 import logging
@@ -16,17 +16,19 @@ from distributed_pg.errors import RunError, UsageError
 _LOG = logging.getLogger(__name__)
 
 LOCK = "lock"
-_KNOWS_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
-"""What NFS without its lock service, Lustre without ``-o flock`` and some FUSE mounts answer."""
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+"""Errors of NFS without its lock service, Lustre without ``-o flock`` and some FUSE mounts."""
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes from training in ``folder`` for the time of the ``with`` block.
+    """Keep other processes from training in ``folder`` during the ``with`` block.
 
-    The lock is the operating system's, on an open file: it ends with the process, however that
-    ends. Where the file system knows no locks, a warning says so and the block is entered all
-    the same.
+    The operating system holds the lock on an open file and releases it when the process ends, for
+    whatever reason. If the file system does not support locks, the block runs after a warning.
+
+    Args:
+        folder: the run's folder.
 
     Raises:
         UsageError: another process trains here; the message names it.
@@ -39,9 +41,9 @@ def locked(folder: Path) -> Iterator[None]:
         raise _no_lock(path, error) from error
     with file:
         try:
-            if not _is_ours(file, path):
+            if not _acquire(file, path):
                 raise UsageError(f"run_dir: {folder} is in use by {_holder(file)}")
-            # On Windows nobody else can read the first byte of a locked file.
+            # On Windows no other process can read the first byte of a locked file.
             file.truncate(0)
             file.write(f"\nprocess {os.getpid()} on {socket.gethostname()}".encode())
         except OSError as error:
@@ -49,11 +51,11 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _is_ours(file: BinaryIO, path: Path) -> bool:
+def _acquire(file: BinaryIO, path: Path) -> bool:
     try:
         return lock_descriptor(file.fileno(), blocking=False)
     except OSError as error:
-        if error.errno not in _KNOWS_NO_LOCKS:
+        if error.errno not in _NO_LOCKS:
             raise
         _LOG.warning(
             f"{path}: the file system knows no locks ({error.strerror}); nothing keeps another "

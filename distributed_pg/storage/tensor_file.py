@@ -1,6 +1,6 @@
-"""Files of tensors and metadata that are never half written, and whose damage is noticed.
+"""Files of tensors and metadata, written atomically and protected by a checksum.
 
-One safetensors file; its metadata, all strings, name the ``format`` and hold ``sha256`` over
+Each is a safetensors file. Its metadata, all strings, include the ``format`` and a ``sha256`` over
 everything else in the file.
 """
 
@@ -20,28 +20,40 @@ from distributed_pg.errors import CheckpointError, one_line
 
 Tensors = dict[str, NDArray[np.floating]]
 _CANNOT_SYNC_FOLDERS = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
-"""What CIFS, vboxsf and some FUSE mounts answer where a folder is to be flushed."""
+"""Errors that CIFS, vboxsf and some FUSE mounts return when a folder is flushed."""
 
 
 def write_tensor_file(path: Path, metadata: dict[str, str], tensors: Tensors) -> None:
-    """Write a file so that ``path`` is never half written, whatever happens meanwhile.
+    """Write a file atomically.
+
+    Args:
+        path: the file to write or replace.
+        metadata: includes ``format``; ``sha256`` is added.
+        tensors: the tensors by name.
 
     Raises:
-        OSError: it cannot be written; a file that was at ``path`` is still there.
+        OSError: the file cannot be written; the previous file at ``path`` is intact.
     """
     sealed = metadata | {"sha256": _sha256(metadata, tensors)}
     write_atomically(path, save(tensors, sealed))
 
 
 def read_tensor_file(path: Path, *formats: str) -> tuple[dict[str, str], Tensors]:
-    """The metadata and tensors of a file that has one of ``formats``.
+    """Read a file and verify its checksum.
+
+    Args:
+        path: the file.
+        formats: the allowed formats.
+
+    Returns:
+        The metadata without ``sha256``, and the tensors by name.
 
     Raises:
-        CheckpointError: it is missing, of another format, or damaged. If the format is another
-            version of one of ``formats``, the message says so.
+        CheckpointError: the file is missing, of another format, or damaged. If its format is
+            another version of one of ``formats``, the message says so.
     """
     try:
-        # A folder or a missing file is reported as the OSError it is.
+        # So that a folder or a missing file raises a plain OSError.
         with path.open("rb"):
             pass
         with safe_open(path, framework="np") as file:
@@ -62,20 +74,28 @@ def read_tensor_file(path: Path, *formats: str) -> tuple[dict[str, str], Tensors
 
 
 def _other_format(found: str, formats: tuple[str, ...]) -> str:
-    """What is wrong with a file of the format ``found``: its version, if it is a file of ours."""
-    for ours in formats:
-        kind, _, version = ours.rpartition(" ")
-        if other := re.fullmatch(rf"{kind} (\d{{1,9}})", found):
-            reader = "a newer" if int(other[1]) > int(version) else "an older"
+    """Describe why the format ``found`` is not allowed: another version, or no format of ours."""
+    for allowed in formats:
+        kind, _, version = allowed.rpartition(" ")
+        if match := re.fullmatch(rf"{kind} (\d{{1,9}})", found):
+            reader = "a newer" if int(match[1]) > int(version) else "an older"
             return (
                 f"has the format {found!r}, which {reader} version of distributed_pg reads; this "
-                f"one reads {ours!r}"
+                f"one reads {allowed!r}"
             )
     return "not a distributed_pg checkpoint"
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace ``path`` by ``content``: written beside it, flushed to the disk, then renamed."""
+    """Write a file under a temporary name beside ``path``, flush it to disk, then rename it.
+
+    Args:
+        path: the file to write or replace.
+        content: its new content.
+
+    Raises:
+        OSError: the file cannot be written; the previous file at ``path`` is intact.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -90,7 +110,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Have the new name of a file reach the disk as well, where the system can do that."""
+    """Flush a folder, so that a rename in it is on disk, if the system supports that."""
     flag = getattr(os, "O_DIRECTORY", None)
     if flag is None:  # Windows cannot open a folder
         return
