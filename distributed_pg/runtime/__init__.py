@@ -1,4 +1,4 @@
-"""Ray: starting it or joining a cluster, noticing that it is gone, actors that are workers.
+"""Ray: starting it, joining a cluster, detecting its failure, and running workers as actors.
 
-The only package besides the benchmark that imports ray.
+Only this package and the benchmark import ray.
 """

@@ -1,7 +1,7 @@
-"""All that we use of Ray's private parts: in one place, and each with what is done without it.
+"""All uses of Ray's private API, each with a fallback.
 
-``pyproject.toml`` bounds Ray's version from above because of this module. A version without one of
-these parts still trains, but for what the part is for.
+``pyproject.toml`` caps Ray's version because of this module. A version that lacks one of these
+parts still trains, without what the part provides.
 """
 
 import importlib
@@ -12,13 +12,13 @@ from typing import Any
 
 
 def part(module: str, name: str) -> Any:
-    """The private part ``name`` of Ray's ``module``; None if there is none in this version."""
-    found = _module(module)
-    return None if found is None else getattr(found, name, None)
+    """The attribute ``name`` of Ray's private ``module``; None if this version lacks it."""
+    loaded = _module(module)
+    return None if loaded is None else getattr(loaded, name, None)
 
 
 def limited_cpus() -> float | None:
-    """CPUs of this machine, or of the container's limit, fractions included; None: not known."""
+    """CPUs of this machine or limit of the container, possibly fractional; None: unknown."""
     count = part("ray._private.utils", "get_num_cpus")
     if count is None:
         return None
@@ -26,22 +26,21 @@ def limited_cpus() -> float | None:
 
 
 def temporary_folder() -> str | None:
-    """Where a Ray that is started here keeps its files; None: not known."""
+    """The folder for temporary files of a local Ray; None: unknown."""
     folder = part("ray._common.utils", "get_default_system_temp_dir")
     return None if folder is None else str(folder())
 
 
 def session_folder() -> str | None:
-    """The folder of the Ray that this process is connected to; None: not known."""
+    """The session folder of the Ray that this process is connected to; None: unknown."""
     node = part("ray._private.worker", "_global_node")
     return None if node is None else str(node.get_session_dir_path())
 
 
 def reread_environment() -> None:
-    """Have Ray look at its environment variables again: it did when it was imported.
+    """Make Ray reread its environment variables, which it otherwise reads once on import.
 
-    Without that part, variables that are set later count for the processes that are started, and
-    not for this one.
+    Without this part, variables set later affect only new processes, not this one.
     """
     config = part("ray._raylet", "Config")
     loader = part("ray._raylet", "AuthenticationTokenLoader")
@@ -52,16 +51,16 @@ def reread_environment() -> None:
 
 
 def has_token() -> bool:
-    """Whether the user has a token for clusters, in a file or a variable."""
+    """Whether the user has a cluster token, in a file or a variable."""
     loader = part("ray._raylet", "AuthenticationTokenLoader")
     return loader is not None and bool(loader.instance().has_token(ignore_auth_mode=True))
 
 
 def cluster_metadata(address: str) -> str:
-    """What a cluster says of itself, its versions among it, in JSON; ``{}``: not known.
+    """A cluster's metadata as JSON, including its versions; ``{}``: unknown.
 
     Raises:
-        RayError: it does not answer.
+        RayError: the cluster does not answer.
     """
     client = part("ray._raylet", "GcsClient")
     if client is None:
@@ -74,22 +73,22 @@ def cluster_metadata(address: str) -> str:
 
 @contextmanager
 def on_loopback() -> Iterator[None]:
-    """A Ray that is started within listens on this machine's loopback address alone.
+    """Make a Ray started in the ``with`` block listen only on the loopback address.
 
-    Ray does so by itself on systems where it cannot be a cluster; elsewhere it takes a loopback
-    address for a mistake and listens on all. Without that part it listens on all addresses, and
-    asks for its token.
+    Ray does so by default on systems without cluster support; elsewhere it treats a loopback
+    address as a mistake and listens on all. Without this part it listens on all addresses and
+    requires its token.
     """
-    # What RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER was read into.
+    # Holds the value of RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER.
     with _replaced("ray._private.ray_constants", "ENABLE_RAY_CLUSTER", False):
         yield
 
 
 @contextmanager
 def not_by_uv() -> Iterator[None]:
-    """Under ``uv run``, Ray does not send the current folder and run workers with uv.
+    """Under ``uv run``, keep Ray from sending the current folder and running workers with uv.
 
-    Without that part the code that it runs may be another, and be refused.
+    Without this part the workers may run different code and be refused.
     """
     with _replaced("ray._private.ray_constants", "RAY_ENABLE_UV_RUN_RUNTIME_ENV", False):
         yield
@@ -97,9 +96,9 @@ def not_by_uv() -> Iterator[None]:
 
 @contextmanager
 def our_sigterm_handler() -> Iterator[None]:
-    """Ray does not set a SIGTERM handler of its own within, which exits without saving.
+    """Keep Ray from installing its SIGTERM handler, which exits without saving.
 
-    Without that part it does, until :func:`ray.init` returns.
+    Without this part its handler is active until :func:`ray.init` returns.
     """
     with _replaced("ray._private.utils", "set_sigterm_handler", lambda _: None):
         yield
@@ -107,11 +106,11 @@ def our_sigterm_handler() -> Iterator[None]:
 
 @contextmanager
 def no_listener() -> Iterator[None]:
-    """A Ray that is started or connected to within prints nothing of its own on our terminal.
+    """Keep a Ray started or joined in the ``with`` block from printing to the terminal.
 
-    Else a thread prints there what the cluster's nodes report, above all twenty lines of a dead
-    raylet's state, and neither ``log_to_driver`` nor a logger's level keeps it from that. Without
-    that part the lines are shown.
+    Otherwise a thread prints the errors that nodes report, such as twenty lines on the state of a
+    dead raylet, regardless of ``log_to_driver`` and of log levels. Without this part the lines are
+    shown.
     """
     with _replaced("ray._private.worker", "listen_error_messages", lambda *_: None):
         yield
@@ -119,17 +118,17 @@ def no_listener() -> Iterator[None]:
 
 @contextmanager
 def _replaced(module: str, name: str, value: object) -> Iterator[None]:
-    """Another value for a private part for the time of the ``with`` block, if it is there."""
-    found = _module(module)
-    if found is None or not hasattr(found, name):
+    """Replace an attribute of a private module during the ``with`` block, if it exists."""
+    loaded = _module(module)
+    if loaded is None or not hasattr(loaded, name):
         yield
         return
-    before = getattr(found, name)
-    setattr(found, name, value)
+    before = getattr(loaded, name)
+    setattr(loaded, name, value)
     try:
         yield
     finally:
-        setattr(found, name, before)
+        setattr(loaded, name, before)
 
 
 def _module(name: str) -> ModuleType | None:

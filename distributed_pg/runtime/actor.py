@@ -1,4 +1,4 @@
-"""A rollout worker as a Ray actor: start it, have it play, read what it answers."""
+"""Rollout workers as Ray actors: starting them, sending tasks, collecting results."""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias, cast
@@ -12,47 +12,51 @@ from distributed_pg.determinism import kernel_environment
 from distributed_pg.training.rollout_worker import RolloutWorker
 
 MOST_TASKS = 2
-"""How many tasks a worker may have: one it plays, and one that waits for its turn."""
+"""Maximum number of tasks of a worker: one it plays and one that is queued."""
 _KEEP_MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
     "MALLOC_ARENA_MAX": "1",
 }
-"""What an episode frees is kept for the next: to take it from the system anew, page by page, would
-cost 1% of a worker's time."""
+"""Keeps the memory that an episode frees for the next one. Getting it from the system again, page
+by page, would cost 1% of a worker's time."""
 _IN_THE_ANSWER = {
     "RAY_max_direct_call_object_size": str(2**28),
     "RAY_task_rpc_inlined_bytes_limit": str(2**28),
 }
-"""Bytes that a worker sends in its answer, half of the most that Ray sends at once. Ray would leave
-what is larger than 100 KiB in the object store, to be asked for there, or lost with its node."""
+"""Makes a worker return results of up to this many bytes, half of Ray's limit, in its answer. By
+default, results above 100 KiB stay in the object store, where they must be fetched and are lost
+with their node."""
 
 Worker: TypeAlias = ActorHandle[Any]
 Reference: TypeAlias = ray.ObjectRef[Any]
 Submit: TypeAlias = Callable[[int, Reference], Reference]
-"""Sends a worker an episode's number and a reference to the weights; returns a reference to the
-EpisodeStats and the Gradient, or None where there is none."""
+"""Sends an episode's index and a reference to the weights to a worker; returns a reference to its
+EpisodeStats and its Gradient, or None in place of a gradient."""
 
 
 def play(worker: Worker) -> Submit:
-    """How training has a worker play."""
+    """The function that sends training episodes to a worker."""
     return cast("Submit", worker.play.remote)
 
 
 def worker_environment(kernels: dict[str, str] | None = None) -> dict[str, dict[str, str]]:
-    """Ray's ``runtime_env`` of a worker's process; see :func:`start_worker`."""
+    """Ray's ``runtime_env`` for a worker; see :func:`start_worker`."""
     kernels = kernel_environment() if kernels is None else kernels
     return {"env_vars": {**kernels, **_KEEP_MEMORY, **_IN_THE_ANSWER}}
 
 
 def start_worker(config: TrainConfig, kernels: dict[str, str] | None = None) -> Worker:
-    """A worker with a CPU of its own, and one thread.
+    """Start a worker with one CPU and one thread.
 
-    With a second one it could play while it returns an episode, which takes 4 ms. But then Ray's
-    own would stop the game a hundred times a second to look for signals, which takes longer.
+    With a second thread it could play while it returns an episode, which takes 4 ms. But then
+    Ray's main thread would interrupt the game a hundred times a second to check for signals, which
+    takes longer.
 
-    Its environment variables hold it to kernels that give the same bits everywhere, unless others
-    are given.
+    Args:
+        config: the run's settings.
+        kernels: environment variables that select numpy's kernels; None: those that give the same
+            bits on every machine.
     """
     options = {
         "num_cpus": 1,
@@ -67,7 +71,7 @@ def get_all(references: list[Reference]) -> list[Any]:
     """The results in order; a failed call yields its exception."""
     try:
         return ray.get(references)
-    except RayError:  # Ray does not say which call failed
+    except RayError:  # does not tell which call failed
         return [_get_one(reference) for reference in references]
 
 

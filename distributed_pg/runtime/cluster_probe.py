@@ -1,7 +1,7 @@
-"""Find out whether a Ray cluster can be joined, and if not, why.
+"""Finds out whether a Ray cluster can be joined, and if not, why.
 
-Another process tries it: where nobody answers, or this machine is no node of the cluster,
-``ray.init()`` takes minutes, and may end the process that calls it.
+A child process tries to join. If nothing answers, or this machine is not a node of the cluster,
+``ray.init()`` takes minutes and may end the process that calls it.
 """
 
 import json
@@ -21,36 +21,39 @@ from distributed_pg.runtime import _ray_private
 from distributed_pg.runtime.causes import reason_in
 
 ANSWER_SECONDS = 20.0
-"""How long a cluster may take to answer before we give up."""
+"""Time limit for an answer of the cluster."""
 _BEGIN_SECONDS = 60.0
-"""How long the process that tries may take to begin, on a machine that is busy."""
+"""Time that the child process may take to start, on a busy machine."""
 _TIMED_OUT = 75
-"""Its exit code when there was no answer in time."""
+"""Exit code of the child process when there was no answer in time."""
 _REFUSED = "Unauthenticated"
-"""What Ray says where a cluster does not take the token."""
+"""Part of Ray's message when a cluster rejects the token."""
 _ADVICE = (
     "it asks for a token, and the one here is missing or another one; copy the cluster's "
     "~/.ray/auth_token, or set RAY_AUTH_TOKEN"
 )
-_KILLED = -9  # by SIGKILL, which not every system has a name for
+_KILLED = -9  # by SIGKILL, a name that not every system has
 _NOT_A_NODE = ("Failed to connect to socket at address", "No node info found matching attributes")
-"""What Ray says where the cluster answers, but none of its nodes can be reached on this machine."""
+"""Parts of Ray's messages when the cluster answers but has no reachable node on this machine."""
 _MISMATCH = "Version mismatch: "
 _PROBE = {
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # under `uv run`, do not send the current folder
-    # Seconds in which to find the cluster's node on this machine, and then to reach it; Ray would
-    # look for a minute.
+    # Seconds to find the cluster's node on this machine, then attempts to reach it; by default Ray
+    # tries for a minute.
     "RAY_gcs_server_request_timeout_seconds": "8",
     "RAY_raylet_client_num_connect_attempts": "5",
 }
-"""Environment variables of the process that tries to join."""
+"""Environment variables of the child process."""
 
 
 def check_cluster_answers(address: str) -> None:
-    """See that this process can join the cluster, and have it show the token if it has to.
+    """Check that this process can join the cluster, and enable authentication if required.
+
+    Args:
+        address: HOST:PORT, or ``"auto"``.
 
     Raises:
-        RunError: nobody answers at the address, or the cluster cannot be joined from here.
+        RunError: nothing answers at the address, or the cluster cannot be joined from here.
     """
     if address != "auto":
         host, _, port = address.rpartition(":")
@@ -66,25 +69,25 @@ def check_cluster_answers(address: str) -> None:
 
 
 def join(address: str) -> None:
-    """Say which versions the cluster runs, on standard output, and join it.
+    """Print the cluster's metadata, including its versions, to standard output and join it.
 
-    For a process that does nothing else: it ends when that takes too long.
+    For a process that does nothing else: it exits if joining takes too long.
     """
     limit = threading.Timer(ANSWER_SECONDS, os._exit, [_TIMED_OUT])
     limit.daemon = True
     limit.start()
     if address != "auto":
-        with suppress(RayError, TypeError, AttributeError):  # another Ray there, or here
+        with suppress(RayError, TypeError, AttributeError):  # a different version of Ray
             print(_ray_private.cluster_metadata(address), flush=True)  # noqa: T201
     ray.init(address=address, log_to_driver=False)
 
 
 def _reason_not_to_join(address: str) -> str | None:
-    """Have another process join the cluster; why it could not, in one line, or None."""
+    """Try to join the cluster in a child process; None, or in one line why it failed."""
     command = own_python(
         "from distributed_pg.runtime.cluster_probe import join; join(sys.argv[1])", address
     )
-    said = ""
+    errors = ""
     with subprocess.Popen(  # noqa: S603
         command,
         env=os.environ | _PROBE,
@@ -96,51 +99,51 @@ def _reason_not_to_join(address: str) -> str | None:
         limit = threading.Timer(_BEGIN_SECONDS + ANSWER_SECONDS, probe.kill)
         limit.start()
         for line in probe.stderr or ():
-            said += line
-            if _REFUSED in line:  # Ray would go on trying
+            errors += line
+            if _REFUSED in line:  # Ray would keep trying
                 probe.kill()
         limit.cancel()
         versions = probe.stdout.read() if probe.stdout else ""
     if probe.returncode == 0:
         return None
     late = probe.returncode in (_TIMED_OUT, _KILLED)
-    return _reason(address, said, late) + _other_versions(said, versions)
+    return _reason(address, errors, late) + _other_versions(errors, versions)
 
 
-def _reason(address: str, said: str, late: bool) -> str:
-    """Why another process could not join a cluster, in one line."""
-    if _REFUSED in said:
+def _reason(address: str, errors: str, late: bool) -> str:
+    """Why the child process could not join the cluster, in one line."""
+    if _REFUSED in errors:
         return _ADVICE
-    if _MISMATCH in said:
-        return one_line(_MISMATCH + said.partition(_MISMATCH)[2])
-    if any(sign in said for sign in _NOT_A_NODE):
+    if _MISMATCH in errors:
+        return one_line(_MISMATCH + errors.partition(_MISMATCH)[2])
+    if any(sign in errors for sign in _NOT_A_NODE):
         return (
             f"it answers, but this machine is not one of its nodes; make it one with `ray start "
             f"--address={address}`, or have the cluster run the training as a job "
             "(distributed-pg submit)"
         )
-    return f"no answer within {ANSWER_SECONDS:g} s" if late else reason_in(said)
+    return f"no answer within {ANSWER_SECONDS:g} s" if late else reason_in(errors)
 
 
-def _other_versions(said: str, printed: str) -> str:
-    """That the cluster runs another Ray or Python, where it does and Ray did not say so."""
+def _other_versions(errors: str, metadata: str) -> str:
+    """The cluster's versions of Ray and Python, if they differ and Ray did not report it."""
     try:
-        cluster = json.loads(printed)
+        cluster = json.loads(metadata)
         there = cluster["ray_version"], cluster["python_version"]
-    except (ValueError, KeyError, TypeError):  # it did not say
+    except (ValueError, KeyError, TypeError):  # unknown
         return ""
     here = ray.__version__, platform.python_version()
-    if there == here or _MISMATCH in said:
+    if there == here or _MISMATCH in errors:
         return ""
     names = "Ray {} on Python {}"
-    return f"; it runs {names.format(*there)}, and here is {names.format(*here)}"
+    return f"; it runs {names.format(*there)}, this process {names.format(*here)}"
 
 
 def _show_token() -> bool:
-    """Authenticate with the user's token from now on; False if there is none that was not shown.
+    """Authenticate with the user's token from now on; False if there is none or it is in use.
 
-    Ray does so by itself only for "auto". Where a cluster does not ask for it, it must not be done:
-    this process would ask the cluster's workers for it.
+    Ray does so by default only for "auto". It must not be done if the cluster requires no token,
+    since this process would then require one of the cluster's workers.
     """
     if not _ray_private.has_token() or "RAY_AUTH_MODE" in os.environ:
         return False

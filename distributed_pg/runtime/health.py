@@ -1,8 +1,8 @@
-"""Notice that Ray itself is gone, before Ray ends this process for it.
+"""Detects that Ray itself is gone, before Ray ends this process because of it.
 
-Ray has a process on each machine, the raylet, and one for the whole cluster, the GCS. Where the
-raylet is gone, Ray ends a process that puts an object into the store; where the GCS is, it ends
-every process after a while. Neither leaves a chance to save, so whoever trains asks here first.
+Ray has one process per machine, the raylet, and one per cluster, the GCS. Without the raylet, Ray
+ends a process that puts an object into the store; without the GCS, it ends every process after a
+while. Neither leaves a chance to save, so training checks here first.
 """
 
 import os
@@ -23,25 +23,30 @@ from distributed_pg.errors import RunError
 from distributed_pg.training.polled_clock import PolledClock
 
 LOOK_SECONDS = 0.2
-"""How often to look after Ray's processes."""
+"""Time between checks of Ray's processes."""
 ASK_SECONDS = 1.0
-"""How often to ask a cluster for its CPUs."""
+"""Time between requests for a cluster's CPUs."""
 SAVE_SHARE, END_SHARE = 0.25, 0.6
-"""After which shares of the time that Ray waits for a silent GCS to save, and to end the run."""
+"""When to save and when to end the run, as fractions of Ray's timeout for a silent GCS."""
 _GCS_VARIABLE, _GCS_SECONDS = "RAY_gcs_rpc_server_reconnect_timeout_s", 60.0
 START_GRACE_SECONDS = 45.0
-"""How long Ray has to notice by itself that its GCS has ended; most of its calls take 30 s."""
+"""Time that Ray has to notice that its GCS has ended; most of its calls time out after 30 s."""
 STOPPED_SECONDS = 10.0
-"""How long a raylet is stopped at most; then what waits for it is ended with it."""
+"""Maximum time a raylet is stopped; then it is killed, which also ends what waits for it."""
 _GCS, _RAYLET = "gcs_server", "raylet"
 _DAEMONS = (_RAYLET, _GCS)
 _AGENT = "agent"
-"""In the command of the raylet's two helpers; it ends itself when one of them has ended."""
+"""Part of the command of the raylet's two agents; the raylet exits when one of them ends."""
 _AGENT_NAME = "raylet's agent"
 
 
 class RayLostError(RunError):
-    """Ray's own processes are gone, or the cluster's head is; ``ours``: we started that Ray."""
+    """Ray's processes or the cluster's head are gone.
+
+    Args:
+        reason: the message.
+        ours: whether this process started that Ray.
+    """
 
     def __init__(self, reason: str, *, ours: bool) -> None:
         super().__init__(reason)
@@ -53,10 +58,10 @@ class RayStartError(RunError):
 
 
 class ProcessWatch:
-    """Looks whether the raylet of this machine lives and its agents, and the GCS if it is here.
+    """Monitors the raylet of this machine and its agents, and the GCS if it runs here.
 
     Args:
-        ours: whether we started this Ray.
+        ours: whether this process started that Ray.
     """
 
     def __init__(self, *, ours: bool) -> None:
@@ -69,10 +74,13 @@ class ProcessWatch:
             self._stop_raylet_with_its_agents()
 
     def check(self, *, at_once: bool = False) -> None:
-        """Raise RayLostError where one of them has ended.
+        """Check that all of these processes are running.
 
         Args:
-            at_once: look even if that was done just now.
+            at_once: check even if that was just done.
+
+        Raises:
+            RayLostError: a process has ended.
         """
         now = time.monotonic()
         if now < self._look_at and not at_once:
@@ -85,23 +93,23 @@ class ProcessWatch:
                 )
 
     def saved(self) -> None:
-        """All is saved, or nothing is needed of Ray any more."""
+        """Record that everything is saved, or that Ray is no longer needed."""
         self._saved.set()
 
     def end(self) -> None:
-        """End what is left of them; call it when all is saved."""
+        """Kill the remaining processes, once everything is saved."""
         self.saved()
         for process, _ in self._daemons:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
 
     def _stop_raylet_with_its_agents(self) -> None:
-        """Be quicker than a raylet that has lost an agent.
+        """Act before a raylet that has lost an agent ends this process.
 
-        It signs off, and ends. A tenth of a second after that news, Ray looks for the weights that
-        were lost with it, in the store that was lost with it, and ends this process for that. So
-        the GCS, which brings the news, is killed, and the raylet, which holds the store, is stopped
-        until all is saved.
+        Such a raylet unregisters and exits. A tenth of a second after that news, Ray looks for the
+        lost weights in the object store, which went with the raylet, and ends this process. So a
+        thread kills the GCS, which would deliver the news, and stops the raylet, which holds the
+        store, until everything is saved.
         """
         if sys.platform != "linux":
             return
@@ -109,7 +117,7 @@ class ProcessWatch:
         try:
             for process, name in self._daemons:
                 pidfds[name].append(os.pidfd_open(process.pid))
-        except OSError:  # an old kernel, or one has ended just now
+        except OSError:  # an old kernel, or a process has just ended
             return
 
         def wait() -> None:
@@ -117,7 +125,7 @@ class ProcessWatch:
             for agent in pidfds[_AGENT_NAME]:
                 watched.register(agent, select.POLLIN)
             watched.poll()
-            # Milliseconds count: nothing here may give up the interpreter's lock.
+            # Milliseconds count: nothing here may release the GIL.
             _send(pidfds[_GCS], signal.SIGKILL)
             if not self._saved.is_set():
                 _send(pidfds[_RAYLET], signal.SIGSTOP)
@@ -130,11 +138,11 @@ class ProcessWatch:
 
 
 class StartWatch:
-    """Ends this process where Ray's GCS ends while Ray is being started, in a ``with`` block.
+    """Ends this process if Ray's GCS ends while Ray is starting in the ``with`` block.
 
-    Ray would wait for its GCS for a minute, deep in a call that nothing interrupts, and then end
-    the process itself, with exit code 1 and no word of ours. There is nothing to save yet: what was
-    learned before a restart of Ray is saved.
+    Ray would wait a minute for its GCS in a call that cannot be interrupted, and then end the
+    process with exit code 1 and without our error message. Nothing is lost: before a restart of
+    Ray, everything learned is saved.
     """
 
     def __init__(self) -> None:
@@ -152,7 +160,7 @@ class StartWatch:
         gcs: psutil.Process | None = None
         while not self._started.wait(LOOK_SECONDS):
             gcs = gcs or _child(_GCS)
-            # Ray may notice as well, and raise: that is better.
+            # Ray may notice and raise an exception, which is better.
             if gcs and not _runs(gcs) and not self._started.wait(START_GRACE_SECONDS):
                 sys.stderr.write(
                     f"\ndistributed-pg: error: Ray did not start: its process {_GCS} has ended\n"
@@ -162,66 +170,70 @@ class StartWatch:
 
 
 class ClusterWatch:
-    """Asks a cluster for its CPUs, in a thread of its own: without its head, Ray does not answer.
+    """Asks a cluster for its CPUs in a separate thread, since Ray blocks if the head is gone.
 
-    Silence counts only while :meth:`check` is called, so a process that was stopped, or a laptop
-    that slept, does not take that for the cluster's silence.
+    Silence only counts while :meth:`check` is being called, so a stopped process or a sleeping
+    laptop is not mistaken for a silent cluster.
     """
 
     def __init__(self) -> None:
         self.when_silent: Callable[[], object] = lambda: None
-        """Called once when the head has been silent for so long that it is time to save."""
+        """Called once when the head has been silent long enough that the run should save."""
         self._cpus = cluster_cpus()
         self._answered = threading.Event()
         self._ended = threading.Event()
         self._clock = PolledClock(time.monotonic)
         self._clock.judge_by(4 * ASK_SECONDS)
         self._answered_at = self._clock()
-        self._told = False
+        self._reported = False
         self._limit = float(os.environ.get(_GCS_VARIABLE, _GCS_SECONDS))
         self._thread = threading.Thread(target=self._work, name="cluster watch", daemon=True)
         self._thread.start()
 
     @property
     def cpus(self) -> int:
-        """CPUs of all nodes when the cluster answered last."""
+        """CPUs of all nodes at the cluster's last answer."""
         return self._cpus
 
     def check(self) -> None:
-        """Raise RayLostError where the head was silent for nearly as long as Ray waits for it."""
+        """Check that the head is answering.
+
+        Raises:
+            RayLostError: it has been silent for :data:`END_SHARE` of Ray's timeout.
+        """
         self._clock.poll()
         now = self._clock()
         if self._answered.is_set():
             self._answered.clear()
-            self._answered_at, self._told = now, False
+            self._answered_at, self._reported = now, False
         silence = now - self._answered_at
         if silence > END_SHARE * self._limit:
             raise RayLostError(
                 f"the head of the Ray cluster has been silent for {silence:.0f} s", ours=False
             )
-        if silence > SAVE_SHARE * self._limit and not self._told:
-            self._told = True
+        if silence > SAVE_SHARE * self._limit and not self._reported:
+            self._reported = True
             self.when_silent()
 
     def end(self) -> None:
-        """Ask no more."""
+        """Stop asking."""
         self._ended.set()
         self._thread.join(2 * ASK_SECONDS)
 
     def _work(self) -> None:
         while not self._ended.wait(ASK_SECONDS):
-            with suppress(RayError, RuntimeError):  # it is silence as well
+            with suppress(RayError, RuntimeError):  # counts as silence
                 self._cpus = cluster_cpus()
                 self._answered.set()
 
 
 def cluster_cpus() -> int:
-    """CPUs of all nodes that Ray is connected to now."""
+    """Number of CPUs of all nodes now."""
     return int(ray.cluster_resources().get("CPU", 0))  # type: ignore[no-untyped-call]
 
 
 def _daemons(node: str) -> Iterator[tuple[psutil.Process, str]]:
-    """Ray's processes on this machine that serve the node, which is named in their arguments."""
+    """Ray's processes for the node on this machine; their arguments contain its id."""
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             name = process.name().removesuffix(".exe")
@@ -241,7 +253,7 @@ def _send(pidfds: list[int], number: int) -> None:
 
 
 def _child(name: str) -> psutil.Process | None:
-    """A process that this one has started."""
+    """The child process with this name, if there is one."""
     for child in psutil.Process().children():
         with suppress(psutil.Error):
             if child.name().removesuffix(".exe") == name:
@@ -251,7 +263,7 @@ def _child(name: str) -> psutil.Process | None:
 
 def _runs(process: psutil.Process) -> bool:
     try:
-        # One that we started stays as a zombie.
+        # A child process remains as a zombie.
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False

@@ -1,7 +1,7 @@
-"""Trainings as jobs of a running Ray cluster, through its dashboard.
+"""Runs training as a job on a Ray cluster, through the cluster's dashboard.
 
-Needs nothing of the cluster but the dashboard's address, be it through a tunnel. For a process that
-does nothing else: it sets environment variables.
+Needs only access to the dashboard, directly or through a tunnel. It sets environment variables, so
+the process should do nothing else.
 """
 
 import asyncio
@@ -29,25 +29,25 @@ from distributed_pg.storage.checkpoint_files import CHECKPOINTS
 from distributed_pg.system_info import PACKAGE
 
 ANSWER_SECONDS = 15.0
-"""How long the dashboard may take to answer."""
+"""Time limit for an answer of the dashboard."""
 LOOK_SECONDS = 10.0
-"""How often to see, while a log is followed, whether the dashboard still answers."""
+"""Time between checks that the dashboard still answers, while following a log."""
 SAVE_SECONDS = 300
-"""How long a job that is asked to stop may take before Ray kills it."""
+"""Time that a stopped job has to save before Ray kills it."""
 FETCHED = r"config\.json|metrics\.jsonl|checkpoints/[\w-]+\.safetensors|tensorboard/events\.[\w.-]+"
-"""What belongs to a run, as paths in its folder."""
+"""The files of a run, as paths in its folder."""
 _TOKEN_FILE = Path.home() / ".ray" / "auth_token"
 _NOT_FETCHED = "the run is not fetched: "
 
-# As `python3 -m distributed_pg` does, but without looking for it in the current folder first, where
-# another one may be.
+# Like `python3 -m distributed_pg`, but without searching the current folder, which may contain
+# another copy.
 RUN = (
     "import sys; sys.path[:] = filter(None, sys.path); import runpy; "
     "runpy.run_module('distributed_pg', run_name='__main__', alter_sys=True)"
 )
 TRAIN = f'cd / && exec python3 -c "{RUN}" train {{flags}} --address auto'
-# Ray's dashboard shows the files in a node's log folder, and those that links in it lead to. There
-# lies the job's log, which is the standard output of this.
+# Ray's dashboard serves the files in a node's log folder and follows links there. The job's log,
+# which is the standard output of this script, is in that folder.
 TRAIN_AND_KEEP = f"""\
 run="$HOME/distributed_pg_runs/{{job}}"; logs="$(dirname "$(readlink /proc/$$/fd/1)")"
 mkdir -p "$run" && ln -sn "$run" "$logs/{{link}}" || exit
@@ -56,10 +56,13 @@ mkdir -p "$run" && ln -sn "$run" "$logs/{{link}}" || exit
 
 
 class Dashboard(JobSubmissionClient):
-    """A cluster's dashboard, which has to answer in time.
+    """Client for a cluster's dashboard, with time limits.
+
+    Args:
+        url: the dashboard's URL.
 
     Raises:
-        RunError: nobody answers at ``url``, or not a Ray dashboard, or it refuses the token.
+        RunError: nothing answers at ``url``, it is not a Ray dashboard, or it rejects the token.
     """
 
     def __init__(self, url: str) -> None:
@@ -72,12 +75,12 @@ class Dashboard(JobSubmissionClient):
                 raise RunError(f"{url} is not the dashboard of a Ray to use: {one_line(e)}") from e
 
     def submit(self, job: str, flags: Sequence[str], location: str | Path | None) -> None:
-        """Start a job that trains with this process's package.
+        """Start a job that trains with this process's copy of the package.
 
         Args:
-            job: its name, a new one.
-            flags: of the command ``train``.
-            location: where they have the run kept; None: on the head node, to be fetched.
+            job: a new name for the job.
+            flags: the flags of ``train``.
+            location: the run's location in these flags; None: keep it on the head node.
 
         Raises:
             RunError: the dashboard cannot be reached or refuses the job.
@@ -95,10 +98,10 @@ class Dashboard(JobSubmissionClient):
             )
 
     def job(self, job: str) -> JobDetails:
-        """What is known about a job of ours.
+        """Get the details of a job.
 
         Raises:
-            RunError: there is none, or it was not made by :meth:`submit`.
+            RunError: there is no such job, or it was not submitted by :meth:`submit`.
         """
         with self._errors():
             try:
@@ -112,7 +115,7 @@ class Dashboard(JobSubmissionClient):
         return details
 
     def stop(self, job: str) -> None:
-        """Have a job save and stop.
+        """Tell a job to save and stop.
 
         Raises:
             RunError: the dashboard cannot be reached.
@@ -121,7 +124,11 @@ class Dashboard(JobSubmissionClient):
             self.stop_job(job)
 
     def follow(self, job: str, show: Callable[[str], None]) -> None:
-        """Hand a job's log to ``show``, from its beginning, until the job ends.
+        """Follow a job's log from the beginning until the job ends.
+
+        Args:
+            job: the job's name.
+            show: called with each piece of the log.
 
         Raises:
             RunError: the connection is lost.
@@ -130,7 +137,7 @@ class Dashboard(JobSubmissionClient):
             asyncio.run(self._follow(job, show))
 
     def run_files(self, details: JobDetails) -> list[str]:
-        """Paths of the files of a job's run, in its folder on the head node; none: no run there.
+        """Paths of a run's files, relative to its folder on the head node; empty if there is none.
 
         Raises:
             RunError: the dashboard cannot be reached.
@@ -139,9 +146,9 @@ class Dashboard(JobSubmissionClient):
             return []
         folder, found = _link(str(details.submission_id)), []
         for pattern in ("*", "checkpoints/*", "tensorboard/*"):
-            asked = {"node_id": details.driver_node_id, "glob": f"{folder}/{pattern}"}
+            query = {"node_id": details.driver_node_id, "glob": f"{folder}/{pattern}"}
             with self._errors(_NOT_FETCHED):
-                answer = self._do_request("GET", f"/api/v0/logs?{urlencode(asked)}")
+                answer = self._do_request("GET", f"/api/v0/logs?{urlencode(query)}")
                 if answer.status_code != requests.codes.ok:
                     self._raise_error(answer)
                 for names in answer.json()["data"]["result"].values():
@@ -150,12 +157,12 @@ class Dashboard(JobSubmissionClient):
         return run if "config.json" in run else []
 
     def fetch(self, details: JobDetails, names: Sequence[str], out: Path) -> None:
-        """Bring a run from the head node to ``out``: all of it, or nothing.
+        """Fetch a run from the head node, completely or not at all.
 
         Args:
             details: the job.
-            names: what :meth:`run_files` found.
-            out: a folder that is empty or is not there, in one that is.
+            names: paths from :meth:`run_files`.
+            out: the destination, empty or missing; its parent folder exists.
 
         Raises:
             RunError: the connection is lost, or the files cannot be written.
@@ -177,13 +184,13 @@ class Dashboard(JobSubmissionClient):
 
     @contextmanager
     def _errors(self, begin: str = "") -> Iterator[None]:
-        """Turn what may be raised within into a RunError of one line; it starts with ``begin``."""
+        """Turn exceptions in the ``with`` block into one-line RunErrors starting with ``begin``."""
         try:
             yield
         except AuthenticationError as error:
-            said = first_sentence(error.message)
+            reason = first_sentence(error.message)
             raise RunError(
-                f"{begin}{self.url}: {said}; the cluster's token belongs in {_TOKEN_FILE}, or in "
+                f"{begin}{self.url}: {reason}; the cluster's token belongs in {_TOKEN_FILE}, or in "
                 "RAY_AUTH_TOKEN"
             ) from error
         except (requests.RequestException, aiohttp.ClientError, ConnectionError) as error:
@@ -203,7 +210,7 @@ class Dashboard(JobSubmissionClient):
 
         log = asyncio.create_task(show_log())
         while not log.done():
-            # A connection that is gone without a word shows only when something is asked.
+            # A silently lost connection is only noticed by a request.
             details, before = await asyncio.to_thread(self.get_job_info, job), shown
             await asyncio.wait({log}, timeout=LOOK_SECONDS)
             if details.status.is_terminal() and not log.done() and shown == before:
@@ -214,12 +221,12 @@ class Dashboard(JobSubmissionClient):
 
     def _fetch(self, node: str, name: str, path: Path) -> None:
         """Copy the file ``name`` in the node's log folder to ``path``."""
-        # The time limit there is for the whole file.
-        asked = {"node_id": node, "filename": name, "lines": -1, "timeout": 86400}
+        # The dashboard's time limit covers the whole file.
+        query = {"node_id": node, "filename": name, "lines": -1, "timeout": 86400}
         with (
             self._errors(_NOT_FETCHED),
             requests.get(
-                f"{self._address}/api/v0/logs/file?{urlencode(asked)}",
+                f"{self._address}/api/v0/logs/file?{urlencode(query)}",
                 headers=self._headers,
                 stream=True,
                 timeout=ANSWER_SECONDS,
@@ -233,44 +240,44 @@ class Dashboard(JobSubmissionClient):
 
 
 def failure(details: JobDetails) -> str | None:
-    """How a job failed, in one line; None where it did not."""
+    """Why a job failed, in one line; None if it did not fail."""
     if details.status != JobStatus.FAILED:
         return None
-    code = details.driver_exit_code  # none where the job did not begin
-    how = "" if code is None else f" (exit code {code})"
-    # What Ray writes into the log before the job begins may come after what a short job writes.
-    begin = f"Running entrypoint for job {details.submission_id}: {details.entrypoint}"
-    said = last_line((details.message or "").replace(begin, "")) or "nothing"
-    return f"job {details.submission_id} failed{how}; the last it said: {said}"
+    code = details.driver_exit_code  # None if the job did not start
+    exit_code = "" if code is None else f" (exit code {code})"
+    # Ray's own line may follow the output of a short job.
+    header = f"Running entrypoint for job {details.submission_id}: {details.entrypoint}"
+    output = last_line((details.message or "").replace(header, "")) or "nothing"
+    return f"job {details.submission_id} failed{exit_code}; its last output: {output}"
 
 
 def _link(job: str) -> str:
-    """The name in the head node's log folder under which a job's run is found."""
+    """The name of the link to a job's run in the head node's log folder."""
     return f"distributed_pg-{job}"
 
 
 def _set_environment(url: str) -> None:
-    """Have Ray's client take ``url`` as it is, and send it the token that the user has."""
-    # Ray's own commands send the token wherever there is one; its job client only if told.
-    given = os.environ.get("RAY_AUTH_TOKEN") or "RAY_AUTH_TOKEN_PATH" in os.environ
-    if given or _TOKEN_FILE.exists():
+    """Make Ray's client use ``url`` unchanged and send the user's token."""
+    # Ray's commands send a token whenever there is one; its job client only in this mode.
+    token_given = os.environ.get("RAY_AUTH_TOKEN") or "RAY_AUTH_TOKEN_PATH" in os.environ
+    if token_given or _TOKEN_FILE.exists():
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         _ray_private.reread_environment()
     for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
         os.environ.pop(name, None)
     if is_loopback(url):
-        # No proxy reaches this machine's loopback address, and none is to see the token.
-        # Every request of this process is for the dashboard.
+        # A proxy cannot reach this machine's loopback address and must not see the token.
+        # All requests of this process go to the dashboard.
         os.environ |= {"no_proxy": "*", "NO_PROXY": "*"}
 
 
 def is_loopback(url: str) -> bool:
-    """Whether the host of ``url`` is this machine's loopback address, in whatever spelling."""
+    """Whether the host of ``url`` is this machine's loopback address, in any notation."""
     try:
         host = (urlsplit(url).hostname or "").removesuffix(".")
         if host == "localhost" or host.endswith(".localhost"):
             return True
-        found = socket.getaddrinfo(host, None, flags=socket.AI_NUMERICHOST)
-    except (OSError, ValueError):  # a name, or nothing that can be an address
+        addresses = socket.getaddrinfo(host, None, flags=socket.AI_NUMERICHOST)
+    except (OSError, ValueError):  # a host name, or no valid address
         return False
-    return all(ip_address(address[0]).is_loopback for *_, address in found)
+    return all(ip_address(address[0]).is_loopback for *_, address in addresses)

@@ -1,4 +1,4 @@
-"""Export a run's records as Ray metrics, which the Ray of each node serves to Prometheus."""
+"""Exports a run's records as Ray metrics, which Ray serves to Prometheus on each node."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from distributed_pg.storage.metrics import UpdateRecord
 from distributed_pg.storage.tensor_file import write_atomically
 
 TARGET = "scrape_target.yml"
-"""In the run's folder while it trains: where its metrics are, for Prometheus's file_sd_configs."""
+"""File in the run's folder during training: its metrics address, for Prometheus file_sd_configs."""
 GAUGES = {
     "run_episodes": ("episodes", "Episodes so far, those before a resume included"),
     "reward_running_mean": ("running_mean", "Running mean of the reward, weight 0.01"),
@@ -27,7 +27,7 @@ GAUGES = {
     "workers": ("workers", "Workers that can play"),
     "update_seconds": ("update_seconds", "The learner's own time for the last update"),
 }
-"""Each gauge, the field of :class:`UpdateRecord` that it shows, and its help text."""
+"""For each gauge, its field of :class:`UpdateRecord` and its help text."""
 COUNTERS = {
     "updates": "Updates made in this session",
     "episodes": "Episodes learned from in this session",
@@ -40,14 +40,14 @@ STEPS_BUCKETS = [500.0, 1000.0, 1500.0, 2000.0, 2500.0, 3000.0, 4000.0, 6000.0, 
 
 
 class RayMetrics:
-    """A :class:`distributed_pg.monitoring.sinks.Sink`; this process is connected to Ray.
+    """A :class:`distributed_pg.monitoring.sinks.Sink` for a process connected to Ray.
 
-    Prometheus sees the metrics with ``ray_`` before their names, counters with ``_total`` after
-    them, and on each a label ``run``: the name of the run's folder.
+    In Prometheus all names have the prefix ``ray_``, counters also the suffix ``_total``, and each
+    metric has a label ``run``, the name of the run's folder.
 
     Args:
         run: the run's folder.
-        frames: emulated frames of the run so far.
+        frames: number of emulated frames of the run so far.
 
     Raises:
         OSError: the folder cannot be written.
@@ -64,8 +64,8 @@ class RayMetrics:
             name: Counter(_name(name), text, keys).set_default_tags(tags)
             for name, text in COUNTERS.items()
         }
-        # Ray keeps only in which bucket a value is: the histogram's own sum is a guess from their
-        # middles. The counter "steps" is right.
+        # Ray only keeps bucket counts, so the histogram's sum is an estimate from their midpoints.
+        # The counter "steps" is exact.
         steps = Histogram(_name("episode_steps"), "Steps of an episode", STEPS_BUCKETS, keys)
         self._steps = steps.set_default_tags(tags)
         self._target = run / TARGET
@@ -86,7 +86,7 @@ class RayMetrics:
         }
         self._frames = record.frames
         for name, counter in self._counters.items():
-            if increments[name]:  # Ray does not take 0
+            if increments[name]:  # Ray rejects 0
                 counter.inc(increments[name])
         for steps in record.lengths:
             self._steps.observe(steps)
@@ -97,7 +97,7 @@ class RayMetrics:
 
 
 def metrics_address() -> str:
-    """HOST:PORT at which this node's Ray serves ``/metrics``."""
+    """HOST:PORT at which Ray serves ``/metrics`` on this node."""
     here = ray.get_runtime_context().get_node_id()
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     (node,) = (node for node in nodes if node["NodeID"] == here)

@@ -1,4 +1,4 @@
-"""The worker pool on Ray: actors that play, an object store for the weights."""
+"""A worker pool on Ray: actors play, the object store holds the weights."""
 
 import logging
 import time
@@ -24,35 +24,35 @@ from distributed_pg.training.worker_pool import EpisodeDone, EpisodeFailed, Pool
 _LOG = logging.getLogger(__name__)
 
 RESIZE_SECONDS = 1.0
-"""How often to see whether there should be more workers, or fewer."""
+"""Time between checks of the target number of workers."""
 _LOOK_SECONDS = 0.5
-"""How often to look for workers that are silent, and how long to wait for their answers then."""
+"""Time between searches for silent workers, and time limit for their late answers."""
 
 
 class Check(Protocol):
-    """Raises RayLostError where Ray is gone; ``at_once``: looks even if it did just now."""
+    """Checks that Ray is still there."""
 
     def __call__(self, *, at_once: bool = False) -> None:
-        """Check."""
+        """Raise RayLostError if Ray is gone; ``at_once``: even if it was just checked."""
 
 
 def _no_check(*, at_once: bool = False) -> None:
-    """For a Ray that somebody else looks after."""
+    """No check, for a Ray that is monitored elsewhere."""
 
 
 class RayWorkerPool:
     """A :class:`distributed_pg.training.worker_pool.WorkerPool` of Ray actors.
 
     The :class:`WorkerGroup` starts and replaces workers, the :class:`TaskRouter` sends them tasks.
-    The pool takes their answers in and tells both what has become of a worker.
+    The pool collects their answers and updates both when the state of a worker changes.
 
     Args:
         config: the run's settings, sent to every worker.
-        target: says how many workers there should be; asked again from time to time.
-        play: how a worker is had to play.
-        start: makes a worker.
-        check: raises RayLostError where Ray is gone; ``at_once``, before an object is put.
-        cpus: how many CPUs there are for workers.
+        target: returns the desired number of workers; called regularly.
+        play: returns the function that sends tasks to a worker.
+        start: starts a worker.
+        check: raises RayLostError if Ray is gone; called with ``at_once`` before an object is put.
+        cpus: returns the number of CPUs for workers.
     """
 
     def __init__(
@@ -84,76 +84,84 @@ class RayWorkerPool:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stop the workers and free what they hold."""
+        """Stop the workers and free their resources."""
         self._group.kill_all()
         self._router.calls.clear()
         self._weights.clear()
 
     @property
     def workers(self) -> int:
-        """Workers that can play now."""
+        """Number of workers that can play."""
         return self._group.ready
 
     @property
     def starting(self) -> bool:
-        """Whether a worker has not said yet that it is ready."""
+        """Whether a worker is not ready yet."""
         return self._group.ready < len(self._group)
 
     @property
     def idle(self) -> int:
-        """Workers that have no task."""
+        """Number of workers without a task."""
         return len(self._router.idle)
 
     def broadcast(self, version: int, policy: Policy) -> None:
-        """Copy the weights to the object store, where workers read them without a copy."""
-        self._check(at_once=True)  # without a raylet Ray would end this process
+        """Put the weights into the object store, where workers read them without copying.
+
+        Args:
+            version: the version of the weights.
+            policy: the weights.
+
+        Raises:
+            RayLostError: Ray is gone.
+        """
+        self._check(at_once=True)  # Ray would end this process if the raylet were gone
         self._weights[version] = ray.put(policy)
 
     def drop_weights(self, before: int) -> None:
-        """Free the weights of the versions below ``before``."""
+        """Free all versions of the weights below ``before``."""
         for version in [v for v in self._weights if v < before]:
             del self._weights[version]
 
     def can_submit(self, free: int) -> bool:
-        """Whether to give out one of ``free`` tasks; see :class:`WorkerPool`."""
+        """Whether to submit one of ``free`` tasks; see :class:`WorkerPool`."""
         router = self._router
         return free > 0 and bool(router.idle or (router.playing and free >= self._group.ready))
 
     def submit(self, task: EpisodeTask) -> None:
-        """Have a worker play the task."""
+        """Give the task to a worker."""
         self._router.submit(task, self._weights[task.version])
 
     def poll(self, timeout: float, deadline: float) -> list[PoolEvent]:
-        """What happened since the last call; see :class:`WorkerPool`."""
+        """Return the events since the last call; see :class:`WorkerPool`."""
         self._check()
         for worker in self._group.to_ask_again():
             self._ask_if_ready(worker)
         self._clock.judge_by(deadline)
         pending = list(self._router.calls)
-        # ray.wait looks at each call there is, so with hundreds of workers several answers are
-        # waited for. Nobody is kept waiting by that: the workers have second tasks.
+        # ray.wait scans all calls, so with hundreds of workers it waits for several answers. That
+        # leaves no worker idle, since each has a second task.
         events = self._take_in(pending, 1 + len(pending) // 64, timeout)
-        # Only now, with the answers taken in, is it known who was silent.
+        # Silence can only be judged after the answers are collected.
         self._group.warn_if_none_is_ready()
         return [*events, *self._resize(), *self._replace_hung(deadline)]
 
     def _take_in(self, pending: list[Reference], most: int, timeout: float) -> list[PoolEvent]:
-        """What the answers to these calls say; see :meth:`TaskRouter.answers`."""
+        """Turn the answers to these calls into events; see :meth:`TaskRouter.answers`."""
         answers = self._router.answers(pending, most, timeout)
         events = [self._collect(call, answer) for call, answer in answers]
         return [event for event in events if event is not None]
 
     def _collect(self, call: Call, answer: Any) -> PoolEvent | None:
-        """What an answer, or the exception in its place, says."""
+        """Turn an answer, or the exception of a failed call, into an event."""
         now, worker = self._clock(), call.worker
         seconds = now - worker.silent_since
         worker.silent_since = now
         if isinstance(answer, RayError):
-            self._check(at_once=True)  # workers end with their raylet, and are not the news then
+            self._check(at_once=True)  # if the raylet is gone, that is the error to report
         if isinstance(answer, RayTaskError):
             if not isinstance(answer.cause, RayError):
                 return self._failed(call, answer)
-            # The worker could not get the weights: its node or the store is in trouble, not it.
+            # The worker could not get the weights: its node or the store failed, not its code.
             answer = answer.cause
         if call.task is None:
             if isinstance(answer, RayError):
@@ -164,7 +172,7 @@ class RayWorkerPool:
             return None
         worker.tasks -= 1
         if isinstance(answer, RayError):
-            if worker.state is WorkerState.READY:  # else this was its second task
+            if worker.state is WorkerState.READY:  # otherwise its first task was handled already
                 self._ask_if_ready(self._group.successor(worker, answer))
                 self._router.place(worker)
             return WorkerLost(call.task, reason_of(answer))
@@ -173,7 +181,7 @@ class RayWorkerPool:
         return EpisodeDone(call.task, stats, gradient, seconds)
 
     def _failed(self, call: Call, error: RayTaskError) -> EpisodeFailed:
-        """The worker's code raised an exception; the worker itself is well."""
+        """Handle an exception in the worker's code; the worker itself is intact."""
         if isinstance(error.cause, RunError):
             raise error.cause
         reason = f"{type(error.cause).__name__}: {one_line(error.cause)}"
@@ -184,9 +192,9 @@ class RayWorkerPool:
         return EpisodeFailed(call.task, reason, plain(error))
 
     def _resize(self) -> list[PoolEvent]:
-        """Have as many workers as there should be.
+        """Start or dismiss workers until there are as many as the target says.
 
-        Those that are ready stay: where CPUs went, their workers are not ready any more.
+        Ready workers are never dismissed: workers whose CPUs are gone are not ready.
         """
         now = time.monotonic()
         if now < self._resize_at:
@@ -202,7 +210,7 @@ class RayWorkerPool:
         return events
 
     def _replace_hung(self, deadline: float) -> list[PoolEvent]:
-        """Kill the workers that are silent for too long and start others."""
+        """Kill the workers that have been silent for too long, and start replacements."""
         now = time.monotonic()
         if now < self._look_for_hung_at:
             return []
@@ -210,7 +218,7 @@ class RayWorkerPool:
         suspects = [worker for worker in self._group if self._group.is_hung(worker, deadline)]
         if not suspects:
             return []
-        # Their answers may lie here. After a stall, Ray needs a moment to find them.
+        # Their answers may have arrived. After a stall, Ray needs a moment to find them.
         pending = self._router.calls_to(suspects)
         events = self._take_in(pending, len(pending), _LOOK_SECONDS)
         for worker in suspects:
@@ -219,7 +227,7 @@ class RayWorkerPool:
         return events
 
     def _replace(self, worker: PoolWorker) -> list[WorkerLost]:
-        """Kill a worker that is silent and start another."""
+        """Kill a silent worker and start another."""
         silent = self._clock() - worker.silent_since
         if worker.state is not WorkerState.READY:
             _LOG.warning(f"a worker did not start in {silent:.0f} s and is replaced")
@@ -228,7 +236,7 @@ class RayWorkerPool:
         return lost
 
     def _dismiss(self, worker: PoolWorker, reason: str) -> list[WorkerLost]:
-        """Kill a worker and expect nothing of it any more; its tasks are lost."""
+        """Kill a worker and drop its calls; its tasks are lost."""
         self._group.kill(worker)
         return [WorkerLost(task, reason) for task in self._router.drop(worker)]
 

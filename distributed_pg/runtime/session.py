@@ -1,4 +1,4 @@
-"""Start Ray here, or connect to a cluster."""
+"""Starts a local Ray or connects to a cluster."""
 
 import logging
 import math
@@ -41,32 +41,32 @@ _LOG = logging.getLogger(__name__)
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
 _OUR_OWN: dict[str, str | None] = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # see _ray_private.on_loopback
-    # A job on a cluster's head inherits that the head has no CPUs.
+    # A job on a head node without CPUs inherits this variable.
     "RAY_OVERRIDE_RESOURCES": None,
-    # What goes over the loopback address must not ask a proxy for the way.
+    # Loopback connections must not go through a proxy.
     "RAY_grpc_enable_http_proxy": None,
-    # Our workers have an environment of their own. Those that Ray starts in advance have not, so
-    # they are waited for at first, and then use a hundredth of a core for nothing.
+    # Our workers need their own environment. Those that Ray prestarts do not have it: they would
+    # delay the start and then use a hundredth of a core for nothing.
     "RAY_prestart_worker_first_driver": "0",
-    # Look for new log files, which nobody reads, once a minute and not ten times a second.
+    # Look for new log files, which nobody reads, once a minute instead of ten times a second.
     "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0",
     "LOG_NAME_UPDATE_INTERVAL_S": "60",
     "RAY_AUTH_MODE": "token",
 }
-"""Environment variables of a Ray that is started here."""
+"""Environment variables of a local Ray."""
 LEAVE_SECONDS = 5.0
-"""How long a lost cluster may take to be disconnected from."""
+"""Time limit for disconnecting from a lost cluster."""
 _OURS = threading.RLock()
-"""Held by the thread whose Ray this process is connected to."""
+"""Held by the thread that uses the Ray this process is connected to."""
 
 
 class RaySession:
-    """A Ray that this process is connected to.
+    """The Ray that this process is connected to.
 
     Args:
-        num_workers: how many workers there should be, or ``"auto"``.
-        max_workers: with ``"auto"``, no more than these.
-        cpus: how many CPUs there are; None: as many as the cluster has at the moment.
+        num_workers: the desired number of workers, or ``"auto"``.
+        max_workers: upper limit with ``"auto"``; None: no limit.
+        cpus: number of CPUs of a local Ray; None: Ray is a cluster, whose CPUs are counted.
     """
 
     def __init__(
@@ -80,21 +80,24 @@ class RaySession:
         self._lost = False
 
     def workers(self) -> int:
-        """How many workers there should be now: with ``"auto"`` one for each CPU."""
+        """The desired number of workers now: with ``"auto"`` one per CPU."""
         if self._num_workers != "auto":
             return self._num_workers
-        # One at least: a cluster that grows on demand may have no CPU for workers yet.
+        # At least one: a cluster that grows on demand may not have a CPU for workers yet.
         return min(max(1, self.cpus()), self._max_workers)
 
     def cpus(self) -> int:
-        """CPUs of all machines, as far as is known now; does not wait."""
+        """CPUs of all machines, as last known; does not block."""
         return self._cluster.cpus if self._cluster else self._local_cpus or 0
 
     def check(self, *, at_once: bool = False) -> None:
-        """See to it that Ray is there; call it often, and ``at_once`` before an object is put.
+        """Check that Ray is still there; must be called often.
+
+        Args:
+            at_once: check even if that was just done; required before an object is put.
 
         Raises:
-            RayLostError: its processes have ended, or the cluster's head is silent.
+            RayLostError: Ray's processes have ended, or the cluster's head is silent.
         """
         try:
             self._processes.check(at_once=at_once)
@@ -105,29 +108,32 @@ class RaySession:
             raise
 
     def when_silent(self, save: Callable[[], object]) -> None:
-        """Have ``save`` called by :meth:`check` when it may soon be too late for that."""
+        """Make :meth:`check` call ``save`` when it may soon be too late to save."""
         if self._cluster:
             self._cluster.when_silent = save
 
     @contextmanager
     def requested_cpus(self, cpus: int) -> Iterator[None]:
-        """Have the cluster's autoscaler provide so many CPUs for the time of the ``with`` block.
+        """Request CPUs from the cluster's autoscaler during the ``with`` block.
 
-        A cluster that does not grow takes no notice.
+        A cluster without an autoscaler ignores the request.
+
+        Args:
+            cpus: the total number of CPUs.
         """
         request_resources(num_cpus=cpus)
         try:
             yield
         finally:
-            if not self._lost:  # else nobody would answer
+            if not self._lost:  # a lost Ray would not answer
                 request_resources(num_cpus=0)
 
     def end_processes(self) -> None:
-        """End what is left of a Ray of our own that is lost; call it when all is saved."""
+        """Kill the remaining processes of a lost local Ray, once everything is saved."""
         self._processes.end()
 
     def close(self) -> None:
-        """Look after nothing any more."""
+        """Stop monitoring."""
         self._processes.saved()
         if self._cluster:
             self._cluster.end()
@@ -139,15 +145,20 @@ def ray_session(
     num_workers: NumWorkers,
     max_workers: int | None = None,
 ) -> Iterator[RaySession]:
-    """Ray for the time of the ``with`` block.
+    """Provide Ray during the ``with`` block.
 
-    Without an address Ray is started on this machine and shut down at the end. A Ray that this
-    process is connected to already is used and left running.
+    A Ray that this process is already connected to is used and left running.
+
+    Args:
+        address: HOST:PORT of a cluster, or ``"auto"`` to find one; None: start Ray on this machine
+            and shut it down at the end.
+        num_workers: the desired number of workers, or ``"auto"``.
+        max_workers: upper limit with ``"auto"``; None: no limit.
 
     Raises:
-        UsageError: another thread of this process uses a Ray of ours, or this process is connected
-            to another Ray than that at the address.
-        RunError: nobody answers at the address, Ray cannot be started, or it fails.
+        UsageError: another thread of this process has a session, or this process is connected to a
+            Ray at another address.
+        RunError: nothing answers at the address, Ray cannot be started, or it fails.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -159,12 +170,12 @@ def ray_session(
     try:
         if ray.is_initialized():
             _check_is_at(address)
-            used: AbstractContextManager[int | None] = nullcontext()
+            connection: AbstractContextManager[int | None] = nullcontext()
         elif address is not None:
-            used = _connected(address)
+            connection = _connected(address)
         else:
-            used = _started(num_workers)
-        with used as cpus, closing(RaySession(num_workers, max_workers, cpus)) as session:
+            connection = _started(num_workers)
+        with connection as cpus, closing(RaySession(num_workers, max_workers, cpus)) as session:
             yield session
     except RayError as error:
         raise RunError(f"Ray failed: {reason_of(error)}") from error
@@ -173,19 +184,17 @@ def ray_session(
 
 
 def usable_cpus() -> int:
-    """CPUs that this process may use: of the machine, its container or its batch job; at least 1.
-
-    A container may have half a CPU.
-    """
+    """Number of CPUs that the machine, container or batch job allows this process, at least 1."""
     count = os.cpu_count() or 1
     if sys.platform == "linux":
         count = len(os.sched_getaffinity(0))
+    # A container may be limited to half a CPU.
     return max(1, math.floor(min(count, _ray_private.limited_cpus() or count)))
 
 
 @contextmanager
 def _started(num_workers: NumWorkers) -> Iterator[int]:
-    """A Ray of our own; yields how many CPUs it believes in: one for each worker at least."""
+    """Start a local Ray; yield the number of CPUs it is told, at least one per worker."""
     check_temporary_folder()
     remove_left_over()
     cpus = usable_cpus()
@@ -196,7 +205,7 @@ def _started(num_workers: NumWorkers) -> Iterator[int]:
         )
         cpus = num_workers
     try:
-        # A token of its own: that in the user's home is for clusters, and there may be no home.
+        # A separate token: the one in the user's home is for clusters, and there may be no home.
         with environment(_OUR_OWN | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}):
             _ray_private.reread_environment()
             with _ray_private.on_loopback(), StartWatch(), _without_hang_ups():
@@ -213,10 +222,10 @@ def _started(num_workers: NumWorkers) -> Iterator[int]:
 
 @contextmanager
 def _without_hang_ups() -> Iterator[None]:
-    """Processes that are started within take no notice of a terminal that goes; this one does.
+    """Make processes started in the ``with`` block, but not this one, ignore a closed terminal.
 
-    A signal that a thread blocks stays blocked in what it starts. Our other threads do not block
-    it, so it still reaches our handler.
+    A signal blocked in a thread stays blocked in the processes it starts. The other threads of this
+    process do not block it, so it still reaches our handler.
     """
     if sys.platform == "win32":
         yield
@@ -234,7 +243,7 @@ def _start(cpus: int) -> None:
         _init("local", **options)
     except RayStartError as error:
         if isinstance(error.__cause__, (OSError, ValueError)):
-            raise  # it would be the same again
+            raise  # a second attempt would fail in the same way
         _LOG.warning(f"{error}; trying once more")
         ray.shutdown()
         _init("local", **options)
@@ -242,7 +251,7 @@ def _start(cpus: int) -> None:
 
 @contextmanager
 def _connected(address: str) -> Iterator[None]:
-    """A cluster that runs already."""
+    """Connect to a running cluster."""
     check_cluster_answers(address)
     _init(address)
     try:
@@ -267,16 +276,20 @@ def _init(address: str, **options: Any) -> None:
             ray.init(address=address, runtime_env=code, **_QUIET, **options)
     except RunError:
         raise
-    # Where its processes do not start in time, Ray raises a bare Exception.
+    # Ray raises a bare Exception if its processes do not start in time.
     except Exception as error:
         raise RayStartError(f"Ray did not start: {one_line(error)}") from error
     finally:
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, on_sigterm)  # another version may have set its own
+            signal.signal(signal.SIGTERM, on_sigterm)  # another version may have replaced it
 
 
 def _left() -> bool:
-    """Disconnect from a cluster whose head may be silent, for which Ray would wait without end."""
+    """Disconnect from a cluster in a thread, since Ray waits forever for a silent head.
+
+    Returns:
+        Whether that succeeded in time.
+    """
     leaving = threading.Thread(target=ray.shutdown, name="leave", daemon=True)
     leaving.start()
     leaving.join(LEAVE_SECONDS)
@@ -284,7 +297,7 @@ def _left() -> bool:
 
 
 def _check_is_at(address: str | None) -> None:
-    """Refuse an address that is not of the Ray that this process is connected to."""
+    """Refuse an address other than that of the Ray this process is connected to."""
     here = ray.get_runtime_context().gcs_address
     if address in (None, "auto", here) or _resolved(str(address)) == _resolved(here):
         return

@@ -1,4 +1,4 @@
-"""The folders that Ray makes for each session, and never removes."""
+"""The folders that Ray creates for each session and never removes."""
 
 import os
 import shutil
@@ -12,14 +12,14 @@ from distributed_pg.errors import RunError
 from distributed_pg.runtime import _ray_private
 
 _MARK = "distributed_pg.lock"
-"""In a session's folder that we made; locked for as long as the process lives that made it."""
+"""File in the folder of a session of ours; locked as long as the process that created it lives."""
 _LONGEST = 107 if sys.platform == "linux" else 103
-"""Bytes that the path of a socket may have."""
+"""Maximum length of a socket's path in bytes."""
 _IN_THE_FOLDER = "ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
 
 
 class SessionFolder:
-    """The folder of the Ray that was started here just now."""
+    """The session folder of the local Ray that was just started."""
 
     def __init__(self) -> None:
         folder = _ray_private.session_folder()
@@ -27,13 +27,13 @@ class SessionFolder:
         self._lock = None if self._path is None else _locked(self._path)
 
     def remove(self) -> None:
-        """Remove it; that Ray has ended."""
+        """Remove the folder, after that Ray has ended."""
         if self._path is not None and self._lock is not None:
             _remove(self._path, self._lock)
 
 
 def remove_left_over() -> None:
-    """Remove the folders of our sessions whose process was killed."""
+    """Remove the folders of our earlier sessions whose process was killed."""
     temporary = _ray_private.temporary_folder()
     if temporary is None:
         return
@@ -44,10 +44,10 @@ def remove_left_over() -> None:
 
 
 def check_temporary_folder() -> None:
-    """See to it that Ray can make its folder.
+    """Check that Ray can create its folder.
 
     Raises:
-        RunError: it cannot be written, or its name is too long for the sockets in it.
+        RunError: the parent folder cannot be written, or its path is too long for Ray's sockets.
     """
     folder = _ray_private.temporary_folder()
     if folder is None:
@@ -65,11 +65,11 @@ def check_temporary_folder() -> None:
 
 
 def _remove(folder: Path, lock: FileLock) -> None:
-    """Remove a session's folder; its mark last, so that what cannot go now goes with the next."""
+    """Remove a session's folder, the mark last, so that a later session can remove what is left."""
     for path in folder.iterdir():
         if path.name != _MARK:
             shutil.rmtree(path, ignore_errors=True)
-            with suppress(OSError):  # it was no folder, or is gone
+            with suppress(OSError):  # already removed
                 path.unlink()
     lock.release()
     if all(path.name == _MARK for path in folder.iterdir()):
@@ -77,11 +77,11 @@ def _remove(folder: Path, lock: FileLock) -> None:
 
 
 def _locked(folder: Path) -> FileLock | None:
-    """The lock of a session's folder, now held; None: another process holds it."""
+    """Lock a session's folder; None if another process holds the lock or locking fails."""
     lock = FileLock(folder / _MARK)
     try:
         lock.acquire(timeout=0)
-    # Some file systems have no locks (filelock says it with the latter); then nothing is removed.
+    # Some file systems have no locks (then filelock raises the last one); nothing is removed then.
     except (Timeout, OSError, NotImplementedError):
         return None
     return lock

@@ -1,4 +1,4 @@
-"""Which worker gets which task: who is idle, who plays, which calls have not returned."""
+"""Assigns tasks to workers and tracks idle workers, playing workers and pending calls."""
 
 import time
 from collections import OrderedDict
@@ -18,33 +18,38 @@ _READY = WorkerState.READY  # looked up once: Enum's own look-up is slow
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call to a worker that has not returned. Without a task: is it ready?"""
+    """A pending call to a worker; without a task it asks whether the worker is ready."""
 
     worker: PoolWorker
     task: EpisodeTask | None = None
 
 
 class TaskRouter:
-    """Sends tasks to workers and takes their answers in.
+    """Sends tasks to workers and collects their answers.
 
-    A worker may have a second task waiting behind its game, so that it need not wait for the
-    learner's answer.
+    A worker may have a second task queued behind its game, so that it does not wait for the
+    learner between games.
 
     Args:
-        clock: the pool's.
+        clock: the pool's clock.
     """
 
     def __init__(self, clock: PolledClock) -> None:
         self._clock = clock
         self.idle: OrderedDict[PoolWorker, None] = OrderedDict()
-        """Ready workers without a task; the one that has waited longest comes first."""
+        """Ready workers without a task, longest waiting first."""
         self.playing: OrderedDict[PoolWorker, None] = OrderedDict()
-        """Ready workers with room for another task behind their game, ordered likewise."""
+        """Ready workers with room for another task behind their game, longest playing first."""
         self.calls: dict[Reference, Call] = {}
-        """What has not returned, by the reference to the answer; the oldest comes first."""
+        """Pending calls by the reference to their answer, oldest first."""
 
     def submit(self, task: EpisodeTask, weights: Reference) -> None:
-        """Send a task to the worker that is idle for longest, or else plays for longest."""
+        """Send a task to the longest idle worker, or else to the longest playing one.
+
+        Args:
+            task: the task.
+            weights: reference to the weights to play it with.
+        """
         queue = self.idle or self.playing
         worker = next(iter(queue))
         if worker.tasks == 0:
@@ -57,7 +62,7 @@ class TaskRouter:
             self.playing[worker] = None
 
     def place(self, worker: PoolWorker) -> None:
-        """Queue a worker where it belongs now: its state or its tasks have changed."""
+        """Requeue a worker after a change of its state or its tasks."""
         self.idle.pop(worker, None)
         self.playing.pop(worker, None)
         if worker.state is _READY:
@@ -69,9 +74,15 @@ class TaskRouter:
     def answers(
         self, pending: list[Reference], most: int, timeout: float
     ) -> Iterator[tuple[Call, Any]]:
-        """Up to ``most`` of the pending calls with their results; waits for ``timeout`` seconds.
+        """Wait for answers to pending calls.
 
-        A failed call yields its exception.
+        Args:
+            pending: references of the calls.
+            most: maximum number of answers.
+            timeout: seconds to wait for that many.
+
+        Returns:
+            The answered calls with their results; a failed call yields its exception.
         """
         if pending:
             ready, _ = ray.wait(pending, num_returns=most, timeout=timeout)
@@ -83,11 +94,11 @@ class TaskRouter:
         return zip(calls, get_all(ready), strict=True)
 
     def calls_to(self, workers: Container[PoolWorker]) -> list[Reference]:
-        """The calls to these workers that have not returned."""
+        """References of the pending calls to these workers."""
         return [reference for reference, call in self.calls.items() if call.worker in workers]
 
     def drop(self, worker: PoolWorker) -> list[EpisodeTask]:
-        """Expect nothing more of a worker that is gone; returns the tasks that it had."""
+        """Drop the pending calls to a worker that is gone; return its tasks."""
         self.place(worker)
         calls = [self.calls.pop(reference) for reference in self.calls_to([worker])]
         return [call.task for call in calls if call.task is not None]

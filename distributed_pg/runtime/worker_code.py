@@ -1,10 +1,10 @@
-"""Send Ray's workers the code that this process runs, and refuse those that run other code.
+"""Sends the code of this process to Ray's workers, and refuses workers that run different code.
 
-Left to itself, Ray has its workers look for modules in the driver's current folder first, then in
-that of its script, and then wherever the node's environment says. Given a ``working_dir``, they
-look there first, and in neither of the driver's folders. So they are given one that holds a copy of
-this package and nothing else. It stays as it is during the run, whatever becomes of the original,
-and reaches the nodes on which another version is installed, or none.
+By default, Ray's workers search for modules in the driver's current folder, then in the folder of
+its script, then in the node's environment. With a ``working_dir`` they search that first, and
+neither of the driver's folders. So they get one that contains only a copy of this package. It does
+not change during the run, even if the original does, and it also reaches nodes with another version
+of the package, or none.
 """
 
 import tempfile
@@ -19,16 +19,16 @@ from distributed_pg.system_info import PACKAGE, own_code, own_files
 from distributed_pg.training.rollout_worker import WorkerInfo
 
 _COMBINE = {
-    # In a Ray job that has a working_dir, ray.init() must not have another one unless told so.
+    # Lets ray.init() set a working_dir in a Ray job that already has one.
     "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1"
 }
 
 
 @contextmanager
 def code_for_workers() -> Iterator[dict[str, str]]:
-    """The ``runtime_env`` to give ``ray.init()``, which has to be called in the ``with`` block.
+    """Yield the ``runtime_env`` for ``ray.init()``, to be called in the ``with`` block.
 
-    A Ray that is started again gets the same code, even if the package was edited meanwhile.
+    A restarted Ray gets the same code, even if the package has been edited since.
     """
     with tempfile.TemporaryDirectory(prefix="distributed_pg-") as folder:
         for name, content in own_files().items():
@@ -40,12 +40,12 @@ def code_for_workers() -> Iterator[dict[str, str]]:
 
 
 def check_code(info: WorkerInfo) -> None:
-    """Refuse a worker that runs other code than this process, or the run would not be its own.
+    """Refuse a worker that runs different code from this process.
 
     Raises:
-        RunError: it does.
+        RunError: the worker runs different code.
     """
-    here, there = own_code(), getattr(info, "code", None)  # old code does not say which it is
+    here, there = own_code(), getattr(info, "code", None)  # older versions do not report it
     if there is None or there.digest != here.digest:
         raise RunError(
             f"a worker runs other code than this process: {there or 'an older distributed_pg'}, "

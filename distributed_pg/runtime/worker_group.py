@@ -1,4 +1,4 @@
-"""A worker's life: it starts, becomes ready, is lost, tried again or replaced."""
+"""The life cycle of workers: starting, ready, retried, replaced, gone."""
 
 import logging
 import time
@@ -23,56 +23,56 @@ from distributed_pg.training.rollout_worker import WorkerInfo
 _LOG = logging.getLogger(__name__)
 
 START_SECONDS = 120.0
-"""How long a worker may take to start, at least, before another is started in its place."""
+"""Minimum time a worker has to start before it is replaced."""
 RETRY_SECONDS = 1.0
-"""How long to wait before a worker that did not start is tried again."""
+"""Delay before a worker that did not start is retried."""
 UNREACHABLE_ATTEMPTS = 3
-"""Failed calls in a row after which a worker that cannot be reached is replaced."""
+"""Consecutive failed calls after which an unreachable worker is replaced."""
 START_ATTEMPTS = 5
-"""Failed starts in a row after which the run gives up, if no worker can play."""
+"""Consecutive failed starts after which the run fails, if no worker is ready."""
 PATIENCE_SECONDS = 30.0
-"""How long no worker may be ready before the user is told."""
+"""Time without a ready worker before a warning."""
 
 
 class WorkerState(Enum):
-    """Where a worker is in its life."""
+    """The state of a worker."""
 
     STARTING = auto()
-    """It was asked whether it is ready, and has not answered; also after Ray restarted it."""
+    """It has been asked whether it is ready and has not answered; also after a restart by Ray."""
     RETRYING = auto()
-    """It did not start, and will be asked again."""
+    """It did not start and will be asked again."""
     READY = auto()
     """It can play."""
     GONE = auto()
-    """It was killed, or died for good."""
+    """It was killed, or died permanently."""
 
 
 @dataclass(eq=False, slots=True)
 class PoolWorker:
-    """A worker and what the pool knows of it."""
+    """A worker and the pool's knowledge about it."""
 
     actor: Worker
     submit: Submit
     silent_since: float
-    """When it last answered, or was given something to answer, by the pool's clock."""
+    """Time of its last answer, or of the first request after that, by the pool's clock."""
     state: WorkerState = WorkerState.STARTING
     tasks: int = 0
-    """Tasks it was given that have not come back; it plays the first."""
+    """Number of unfinished tasks; it plays the first."""
     failed_starts: int = 0
-    """How often it failed to start since it was made or last ready."""
+    """Number of failed starts since it was created or last ready."""
 
 
 class WorkerGroup:
     """The workers of a pool.
 
-    Ray restarts a worker that died, without limit. It may play again when it says that it is ready.
+    Ray restarts a dead worker without limit. It can play again once it reports that it is ready.
 
     Args:
         config: the run's settings, sent to every worker.
-        play: how a worker is had to play.
-        start: makes a worker.
-        cpus: how many CPUs there are for workers.
-        clock: the pool's.
+        play: returns the function that sends tasks to a worker.
+        start: starts a worker.
+        cpus: returns the number of CPUs for workers.
+        clock: the pool's clock.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class WorkerGroup:
         self._cpus = cpus
         self._clock = clock
         self.ready = 0
-        """Workers that are ready."""
+        """Number of ready workers."""
         self._workers: set[PoolWorker] = set()
         self._retries: deque[tuple[float, PoolWorker]] = deque()
         self._failed_starts = 0
@@ -98,7 +98,7 @@ class WorkerGroup:
         self._none_ready_reported = False
 
     def __len__(self) -> int:
-        """Workers that are not gone."""
+        """Number of workers that are not gone."""
         return len(self._workers)
 
     def __iter__(self) -> Iterator[PoolWorker]:
@@ -113,7 +113,7 @@ class WorkerGroup:
         return worker
 
     def ask_if_ready(self, worker: PoolWorker) -> Reference:
-        """Have a worker say when it is ready; returns a reference to its WorkerInfo."""
+        """Ask a worker to report when it is ready; return a reference to its WorkerInfo."""
         if worker.failed_starts == 0:
             worker.silent_since = self._clock()
         self._move(worker, WorkerState.STARTING)
@@ -121,17 +121,21 @@ class WorkerGroup:
         return reference
 
     def to_ask_again(self) -> Iterator[PoolWorker]:
-        """The workers that did not start and have waited long enough since."""
+        """Yield the workers that did not start and are due for a retry."""
         while self._retries and self._retries[0][0] <= time.monotonic():
             worker = self._retries.popleft()[1]
-            if worker.state is WorkerState.RETRYING:  # it was not replaced meanwhile
+            if worker.state is WorkerState.RETRYING:  # else it has been replaced
                 yield worker
 
     def started(self, worker: PoolWorker, info: WorkerInfo) -> None:
-        """A worker is ready.
+        """Record that a worker is ready.
+
+        Args:
+            worker: the worker.
+            info: its report.
 
         Raises:
-            RunError: it runs other code than this process.
+            RunError: the worker runs different code from this process.
         """
         check_code(info)
         self._move(worker, WorkerState.READY)
@@ -142,10 +146,14 @@ class WorkerGroup:
                 _LOG.warning(f"on a worker {change}: the run may not have the same bits again")
 
     def failed_to_start(self, worker: PoolWorker, error: RayError) -> None:
-        """A worker did not start: it, or another in its place, is asked again in a moment.
+        """Schedule a retry for a worker that did not start, or for its replacement.
+
+        Args:
+            worker: the worker.
+            error: why it did not start.
 
         Raises:
-            RunError: that was one time too many, and no worker is ready.
+            RunError: starts have failed too often, and no worker is ready.
         """
         worker.failed_starts += 1
         if worker.failed_starts == 1:
@@ -158,13 +166,13 @@ class WorkerGroup:
             _LOG.warning("a worker cannot be reached and is replaced")
             self.kill(worker)
             worker = self.start()
-        again = time.monotonic() + RETRY_SECONDS
+        retry_at = time.monotonic() + RETRY_SECONDS
         worker = self.successor(worker, error)
         self._move(worker, WorkerState.RETRYING)
-        self._retries.append((again, worker))
+        self._retries.append((retry_at, worker))
 
     def successor(self, worker: PoolWorker, error: RayError) -> PoolWorker:
-        """The worker itself, or one in its place if ``error`` says that Ray won't restart it."""
+        """The same worker, or a new one if ``error`` means that Ray will not restart it."""
         if not isinstance(error, ActorDiedError):
             return worker
         self._remove(worker)
@@ -176,13 +184,18 @@ class WorkerGroup:
         self._remove(worker)
 
     def kill_all(self) -> None:
-        """Kill all workers, when the pool is closed."""
+        """Kill all workers when the pool is closed."""
         for worker in self._workers:
-            with suppress(RayError):  # Ray itself is gone, and its workers with it
+            with suppress(RayError):  # Ray is gone, and the workers with it
                 ray.kill(worker.actor)
 
     def is_hung(self, worker: PoolWorker, deadline: float) -> bool:
-        """Whether a worker with something to answer was silent for too long."""
+        """Whether a worker that owes an answer has been silent for too long.
+
+        Args:
+            worker: the worker.
+            deadline: maximum silence in seconds.
+        """
         silent = self._clock() - worker.silent_since
         if worker.state is WorkerState.GONE:
             return False
@@ -190,13 +203,13 @@ class WorkerGroup:
             return worker.tasks > 0 and silent > deadline
         if silent <= max(deadline, START_SECONDS):
             return False
-        if self._cpus() < len(self._workers):  # it may wait for a CPU: its time begins anew
+        if self._cpus() < len(self._workers):  # it may be waiting for a CPU: restart its time
             worker.silent_since = self._clock()
             return False
         return True
 
     def warn_if_none_is_ready(self) -> None:
-        """Tell the user, once, that no worker has been ready for a while."""
+        """Warn once if no worker has been ready for a while."""
         now = self._clock()
         if self.ready > 0:
             self._none_ready_since, self._none_ready_reported = now, False
@@ -212,6 +225,6 @@ class WorkerGroup:
         self._move(worker, WorkerState.GONE)
 
     def _move(self, worker: PoolWorker, state: WorkerState) -> None:
-        """Change a worker's state; nothing else does."""
+        """Change a worker's state; the only place that does."""
         self.ready += (state is WorkerState.READY) - (worker.state is WorkerState.READY)
         worker.state = state

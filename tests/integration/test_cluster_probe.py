@@ -91,4 +91,4 @@ def test_and_of_another_version_if_there_is_one(
     (line,) = refused.stderr.splitlines()
     assert f"{NOT_A_NODE}--address={address}`" in line
     assert "it runs Ray 2.0.0 on Python 3." in line
-    assert f"and here is Ray {ray.__version__} on Python " in line
+    assert f"this process Ray {ray.__version__} on Python " in line

@@ -266,7 +266,7 @@ def test_what_a_failed_job_saved_is_fetched(head: Head, tmp_path: Path) -> None:
     head.find(f"distributed_pg_runs/{job}").kill()
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert f"distributed-pg: error: job {job} failed (exit code -9); the last it said: " in errors
+    assert f"distributed-pg: error: job {job} failed (exit code -9); its last output: " in errors
     assert f"Weights checksum: {checksum(tmp_path / 'out')}" in output
 
 
@@ -282,7 +282,7 @@ def test_jobs_without_a_run_to_fetch(head: Head, tmp_path: Path) -> None:
     output, errors = early.communicate(timeout=60)
     assert "Job early has no run: it ended before it began\n" in output
     assert early.returncode == 1
-    said = "job early failed (exit code 1); the last it said: ModuleNotFoundError: No module named"
+    said = "job early failed (exit code 1); its last output: ModuleNotFoundError: No module named"
     assert errors == f"distributed-pg: error: {said} 'nothing'\n"
 
     output, errors = elsewhere.communicate(timeout=60)

@@ -87,14 +87,14 @@ def test_a_job_that_did_not_fail(status: JobStatus) -> None:
         (
             "a\nValueError: b\n\n",
             1,
-            "job one failed (exit code 1); the last it said: ValueError: b",
+            "job one failed (exit code 1); its last output: ValueError: b",
         ),
-        ("", -9, "job one failed (exit code -9); the last it said: nothing"),
-        (None, None, "job one failed; the last it said: nothing"),
+        ("", -9, "job one failed (exit code -9); its last output: nothing"),
+        (None, None, "job one failed; its last output: nothing"),
         (
             "no module\nRunning entrypoint for job one: train it\n",
             1,
-            "job one failed (exit code 1); the last it said: no module",
+            "job one failed (exit code 1); its last output: no module",
         ),
     ],
 )
