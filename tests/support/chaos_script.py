@@ -1,4 +1,4 @@
-"""``scripts/chaos.py`` as tests run it."""
+"""Runs ``scripts/chaos.py`` for tests."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ CHAOS = ROOT / "scripts" / "chaos.py"
 
 
 def chaos(out: Path, *arguments: str) -> dict[str, Any]:
-    """The record of a run that must go well."""
+    """Run the script, check that it succeeded, and return its record."""
     result = subprocess.run(
         [sys.executable, str(CHAOS), *arguments, "--out", str(out)],
         capture_output=True,

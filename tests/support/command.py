@@ -1,4 +1,4 @@
-"""The command as tests give it, and what they expect of it."""
+"""Runs the ``distributed-pg`` command and checks its output."""
 
 import json
 import os
@@ -13,12 +13,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 """The checkout."""
 SUPPORT = Path(__file__).resolve().parent
-"""Where the helpers of the tests are."""
+"""The folder of the test helpers."""
 COMMAND = [sys.executable, "-m", "distributed_pg"]
 QUICK = ["--num-workers", "1", "--batch-size", "1", "--frame-limit", "400", "--hidden-units", "8"]
 DEADLINE = 240.0
-"""Seconds after which what was waited for counts as missing. Ray alone may take a minute to start,
-with all cores busy."""
+"""Seconds before a wait fails. Ray alone may take a minute to start when all cores are busy."""
 
 
 def distributed_pg(
@@ -44,7 +43,7 @@ def until(
     process: subprocess.Popen[Any] | None = None,
     seconds: float = DEADLINE,
 ) -> None:
-    """Wait for ``condition``, while ``process`` runs."""
+    """Wait until ``condition`` holds; fail if ``process`` ends before."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert process is None or process.poll() is None, process.communicate()
@@ -63,13 +62,13 @@ def assert_one_line_error(
 
 
 def metrics(run: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl but for one that is not complete."""
+    """The complete lines of metrics.jsonl."""
     lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def python(code: str, **environment: str) -> str:
-    """What the code prints in a process of its own."""
+    """Run the code in a separate process and return its output."""
     return subprocess.run(
         [sys.executable, "-c", code],
         env=os.environ | environment,

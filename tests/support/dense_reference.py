@@ -1,4 +1,4 @@
-"""The classic script's mathematics, dense and in float64, written independently of the package."""
+"""The classic script's mathematics in dense float64, independent of the package."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,7 +7,7 @@ Array = NDArray[np.float64]
 
 
 def classic_frame(rgb: NDArray[np.uint8], crop: tuple[int, ...] = (35, 195, 0, 160)) -> Array:
-    """Crop, downsample by two, erase the two backgrounds, everything else 1; flattened."""
+    """Crop, downsample by two, set both backgrounds to 0 and all else to 1, and flatten."""
     red = rgb[crop[0] : crop[1], crop[2] : crop[3]][::2, ::2, 0].astype(int)
     red[red == 144] = 0
     red[red == 109] = 0
@@ -16,7 +16,7 @@ def classic_frame(rgb: NDArray[np.uint8], crop: tuple[int, ...] = (35, 195, 0, 1
 
 
 def forward(w1: Array, w2: Array, x: Array) -> tuple[Array, Array]:
-    """Hidden activations and the probabilities of all actions. w1 (D, H), w2 (H, A), x (D,)."""
+    """Hidden activations and action probabilities, from w1 (D, H), w2 (H, A) and x (D,)."""
     hidden = w1.T @ x
     hidden[hidden < 0] = 0
     if w2.shape[1] == 2:  # the script's own sigmoid
@@ -48,10 +48,10 @@ def gradient(
     *,
     learned_baseline: bool,
 ) -> tuple[Array, Array]:
-    """Gradient of one episode, dense: (D, H) and (H, A). xs is (T, D).
+    """Dense gradient of one episode, (D, H) and (H, A), from frames xs (T, D).
 
-    With a learned baseline v(x), the last column of w2, it is that of the policy's objective with
-    the advantages G - v normalized, minus (G - v)^2 / 4.
+    With a learned baseline v(x), the last column of w2, the objective is that of the policy with
+    normalized advantages G - v, minus (G - v)^2 / 4.
     """
     hiddens, dlogps = [], []
     for x, action in zip(xs, actions, strict=True):

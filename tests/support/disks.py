@@ -1,4 +1,4 @@
-"""Disks that fail, for tests."""
+"""Failing disks for tests."""
 
 import resource
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def full_disk(room: int) -> Iterator[None]:
-    """No file of this process can grow beyond ``room`` bytes."""
+    """Limit the size of files that this process writes to ``room`` bytes."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
     try:

@@ -1,10 +1,10 @@
-"""Runs of the real learner under random faults, in virtual time: all end in the same bits.
+"""Runs the real learner under random faults in virtual time; all runs must give the same bits.
 
-A seed decides everything: the run's settings, the workers, the faults. Run by itself,
+The seed determines everything: the run's settings, the workers and the faults. As a script,
 
-    python tests/fault_simulation.py --seeds 10000
+    python tests/support/fault_simulation.py --seeds 10000
 
-it tries so many seeds and prints those that fail; ``--first S --seeds 1`` replays one.
+it runs this many seeds and prints those that fail; ``--first S --seeds 1`` replays one.
 """
 
 import argparse
@@ -36,22 +36,22 @@ from distributed_pg.training.worker_pool import PoolEvent
 
 INPUTS, HIDDEN = 8, 3
 DEADLOCK_SECONDS = 100_000.0
-"""Of virtual time, after which nothing will come any more."""
+"""Virtual time after which a run counts as deadlocked."""
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """What a seed stands for."""
+    """The scenario that a seed determines."""
 
     config: TrainConfig
     workers: int
     faults: Faults
     kills: tuple[float, ...]
-    """When the learner's process is killed, in virtual seconds since it began."""
+    """When the learner's process is killed, in virtual seconds since its start."""
 
 
 def scenario(seed: int) -> Scenario:
-    """The scenario of a seed: some kinds of faults, often several at once, at some rate."""
+    """Generate the scenario of a seed: up to five kinds of faults at random rates."""
     chance = random.Random(seed)
     batch_size, updates = chance.randint(1, 6), chance.randint(2, 6)
     config = TrainConfig(
@@ -70,7 +70,7 @@ def scenario(seed: int) -> Scenario:
 
 
 def play(task: EpisodeTask, policy: Policy) -> tuple[EpisodeStats, Gradient]:
-    """Stands for an episode: depends on its number and on every weight that it was played with."""
+    """Simulate an episode; the result depends on its index and on all weights it is played with."""
     chance = np.random.default_rng(task.episode)
     rows = np.sort(chance.permutation(INPUTS)[:4]).astype(np.int32)
     noise = chance.standard_normal((4, HIDDEN)).astype(np.float32)
@@ -85,18 +85,18 @@ def play(task: EpisodeTask, policy: Policy) -> tuple[EpisodeStats, Gradient]:
 
 
 def reward_of(episode: int) -> float:
-    """Tells the episodes apart in the metrics."""
+    """A reward that identifies the episode in the metrics."""
     return float(episode % 43 - 21)
 
 
 def initial_state(config: TrainConfig) -> TrainingState:
-    """As :meth:`TrainingState.initial`, with a small policy."""
+    """Like :meth:`TrainingState.initial`, with a small policy."""
     policy = Policy.init(config.seed, INPUTS, HIDDEN, 2)
     return TrainingState({0: policy}, policy.zeros_like(), Progress())
 
 
 def by_the_definition(config: TrainConfig, updates: int) -> Policy:
-    """The run's last weights, computed in order by what the README says."""
+    """The run's final weights, computed sequentially by the definition in the README."""
     start = initial_state(config)
     versions, cache = [start.policy], start.cache.copy()
     for update in range(updates):
@@ -120,22 +120,22 @@ class Killed(BaseException):
 
 
 class MortalCluster(SimulatedWorkerPool):
-    """Ends the learner at a given time; nothing of it is left but what is on the disk."""
+    """Kills the learner at a given time; only what is on disk survives."""
 
     kill_at = float("inf")
 
     def poll(self, timeout: float, deadline: float) -> list[PoolEvent]:
-        told = len(self.faults)
+        before = len(self.faults)
         events = super().poll(timeout, deadline)
         if self.clock.now > self.kill_at:
-            del self.faults[told:]  # it was not told any more
+            del self.faults[before:]  # the learner never received these
             raise Killed
         assert self.clock.now < DEADLOCK_SECONDS, "deadlock"
         return events
 
 
 class MemoryDisk(RunDir):
-    """A run's folder that remembers instead of writing."""
+    """A run's folder in memory."""
 
     def __init__(self, path: Path, state: TrainingState) -> None:
         super().__init__(path)
@@ -153,7 +153,7 @@ class MemoryDisk(RunDir):
 
 
 class Listener:
-    """A reporter that counts, and reads the log."""
+    """Counts backups and collects faults from the log."""
 
     def __init__(self) -> None:
         self.reported: list[str] = []
@@ -162,7 +162,7 @@ class Listener:
     def message(self, text: str) -> None:
         if "a second worker plays it too" in text:
             self.backups += 1
-        elif "some will wait" not in text:  # that is no fault
+        elif "some will wait" not in text:  # not a fault
             self.reported.append(text)
 
     def updated(self, record: UpdateRecord) -> None:
@@ -170,17 +170,17 @@ class Listener:
 
 
 TOTAL: collections.Counter[str] = collections.Counter()
-"""Faults of all runs so far, by kind."""
+"""Number of faults in all runs so far, by kind."""
 
 
 def check(seed: int) -> None:
     """Run the seed's scenario.
 
     Raises:
-        AssertionError: the run broke a promise.
+        AssertionError: the run violated a guarantee.
     """
-    what = scenario(seed)
-    config = what.config
+    case = scenario(seed)
+    config = case.config
     assert config.stop_episodes is not None
     updates = config.stop_episodes // config.batch_size
     listener, clock = Listener(), Clock()
@@ -192,14 +192,14 @@ def check(seed: int) -> None:
         state = TrainingState(policies, disk.saved.cache.copy(), disk.saved.progress)
         pool = MortalCluster(
             play,
-            what.workers,
-            what.faults,
+            case.workers,
+            case.faults,
             seed=seed + kills,
             clock=clock,
             most_versions=config.policy_lag + 2,
         )
-        if kills < len(what.kills):
-            pool.kill_at = clock.now + what.kills[kills]
+        if kills < len(case.kills):
+            pool.kill_at = clock.now + case.kills[kills]
         learner = Learner(config, state, pool, disk, listener, disk.path, clock)
         try:
             with log_shown_by(listener.message):
@@ -224,20 +224,20 @@ def check(seed: int) -> None:
 
 
 def problem(seed: int) -> str | None:
-    """How the seed's run broke a promise, and how to see it again; None if it did not."""
+    """How the seed's run failed, with the command to replay it; None if it succeeded."""
     try:
         check(seed)
-    except Exception as error:  # noqa: BLE001  # whatever it is, the seed brings it back
+    except Exception as error:  # noqa: BLE001  # the seed reproduces any of them
         replay = f"python tests/support/fault_simulation.py --first {seed} --seeds 1"
         return f"{type(error).__name__}: {error}; replay: {replay}"
     return None
 
 
 def main() -> None:
-    """Try many seeds."""
+    """Run many seeds."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--seeds", type=int, default=1000, help="how many (1000)")
-    parser.add_argument("--first", type=int, default=0, help="the first one (0)")
+    parser.add_argument("--seeds", type=int, default=1000, help="number of seeds (1000)")
+    parser.add_argument("--first", type=int, default=0, help="first seed (0)")
     arguments = parser.parse_args()
     begin = time.monotonic()
     seeds = range(arguments.first, arguments.first + arguments.seeds)

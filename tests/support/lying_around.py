@@ -1,4 +1,4 @@
-"""What may lie around where a command is started, and a cluster."""
+"""Hostile surroundings of a command, such as modules that shadow libraries, and a cluster."""
 
 import contextlib
 import os
@@ -22,9 +22,9 @@ INSTALLED = Path(sys.executable).with_name("distributed-pg")
 
 
 class Traps:
-    """A folder with a module for every name that Python or a library of ours could import.
+    """A folder with a module for every name that Python or an installed library could import.
 
-    Each writes down its name and fails. The package is one of them, and so is ``sitecustomize``.
+    Each records its name and fails. The package is among them, and so is ``sitecustomize``.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -38,12 +38,12 @@ class Traps:
 
     @property
     def sprung(self) -> str:
-        """The modules that were run."""
+        """Names of the modules that were imported."""
         return self._log.read_text() if self._log.exists() else ""
 
 
 def copy_package(folder: Path) -> Path:
-    """A copy of the package in ``folder`` with other code in it, which does the same."""
+    """Copy the package to ``folder``, with different code but the same behaviour."""
     folder.mkdir()
     ignored = shutil.ignore_patterns("__pycache__")
     copy = shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=ignored)
@@ -54,9 +54,9 @@ def copy_package(folder: Path) -> Path:
 
 @contextlib.contextmanager
 def ray_head(cwd: Path, **environment: str) -> Iterator[tuple[str, Path]]:
-    """A cluster of one node, started in ``cwd``: its address, and the folder with its sockets."""
+    """Start a one-node cluster in ``cwd``; yield its address and the folder with its sockets."""
     with contextlib.ExitStack() as stack:
-        folder = Path(tempfile.mkdtemp(prefix="ray-"))  # sockets cannot have pytest's long paths
+        folder = Path(tempfile.mkdtemp(prefix="ray-"))  # pytest's paths are too long for sockets
         stack.callback(shutil.rmtree, folder)
         ports = free_ports(2)
         command = [str(INSTALLED.with_name("ray")), "start", "--head", "--block", "--num-cpus=1"]
@@ -68,15 +68,15 @@ def ray_head(cwd: Path, **environment: str) -> Iterator[tuple[str, Path]]:
         )
         stack.callback(end, process)
         deadline = time.monotonic() + DEADLINE
-        while "Ray runtime started" not in (said := (folder / "log").read_text()):
-            assert process.poll() is None, said
-            assert time.monotonic() < deadline, said
+        while "Ray runtime started" not in (output := (folder / "log").read_text()):
+            assert process.poll() is None, output
+            assert time.monotonic() < deadline, output
             time.sleep(0.1)
         yield f"127.0.0.1:{ports[0]}", folder / "ray"
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports nobody listens at, of those that the system gives to nobody by itself."""
+    """Unused ports outside the range that the system assigns automatically."""
     ports: set[int] = set()
     while len(ports) < count:
         port = 20_000 + secrets.randbelow(10_000)
@@ -86,10 +86,10 @@ def free_ports(count: int) -> list[int]:
 
 
 def end(process: psutil.Process) -> None:
-    """End a head node and all that it started."""
+    """Kill a head node and all its descendants."""
     processes = [process, *process.children(recursive=True)]
-    for one in processes:
+    for victim in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
-            one.kill()
+            victim.kill()
     _, alive = psutil.wait_procs(processes, timeout=30)
     assert not alive

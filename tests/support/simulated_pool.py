@@ -1,4 +1,4 @@
-"""A pool in this process, in virtual time, whose workers fail on request."""
+"""A worker pool simulated in this process, in virtual time, with injected faults."""
 
 import heapq
 import itertools
@@ -19,7 +19,7 @@ Play = Callable[[EpisodeTask, Policy], tuple[EpisodeStats, Gradient]]
 
 
 def play_for_real(config: TrainConfig) -> Play:
-    """The worker's work: the games of ``config``, each of which takes a second."""
+    """A ``play`` function that plays real games with ``config``; each takes one virtual second."""
     env = PongEnv(**config.env_settings())
 
     def play(task: EpisodeTask, policy: Policy) -> tuple[EpisodeStats, Gradient]:
@@ -31,28 +31,28 @@ def play_for_real(config: TrainConfig) -> Play:
 
 @dataclass(frozen=True)
 class Faults:
-    """How likely each fault is, for an episode unless it says otherwise."""
+    """Probability of each fault, per episode unless stated otherwise."""
 
     dies_before: float = 0.0
     dies_during: float = 0.0
     dies_after: float = 0.0
     hangs: float = 0.0
     slow: float = 0.0
-    """It takes 50 times as long."""
+    """The episode takes 50 times as long."""
     announced_twice: float = 0.0
     answers_late: float = 0.0
-    """The worker is reported lost, and its answer comes all the same, later."""
+    """The worker is reported lost, but its answer still arrives later."""
     fails: float = 0.0
-    """The worker's code raises an exception; never three times for the same episode."""
+    """The worker's code raises an exception; at most twice per episode."""
     node_dies: float = 0.0
-    """Half of the workers go at once."""
+    """Half of the workers die at once."""
     all_die: float = 0.0
     joins_late: float = 0.0
-    """For a worker: it is not there from the beginning."""
+    """Per worker: it is not there at the start."""
 
 
 class Clock:
-    """Virtual seconds."""
+    """A clock of virtual seconds."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -65,14 +65,14 @@ class Clock:
 class _Worker:
     ready: bool = False
     tasks: deque[tuple[EpisodeTask, Policy]] = field(default_factory=deque)
-    """Tasks and the weights to play them with; it plays the first."""
+    """Tasks with the weights to play them with; it plays the first."""
     silent_since: float = 0.0
     life: int = 0
-    """How often it was replaced; what an earlier life had planned does not happen."""
+    """Number of times it was replaced; the plans of an earlier life are void."""
 
 
 class SimulatedWorkerPool:
-    """Implements the interface of a pool; ``play`` stands for the worker's work."""
+    """Implements the interface of a worker pool; ``play`` simulates an episode."""
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class SimulatedWorkerPool:
             self._start(worker, self._chance.uniform(1, 30) if late else 0.0)
         self.most_weights = 0
         self.faults: list[str] = []
-        """What the learner was told of, and has to report once."""
+        """Faults sent to the learner, which must report each once."""
         self.poll(0.0, 1e9)
 
     @property
@@ -131,7 +131,7 @@ class SimulatedWorkerPool:
             self._begin(worker)
 
     def poll(self, timeout: float, deadline: float) -> list[PoolEvent]:
-        end = self.clock.now + max(timeout, 0.001)  # to look takes a moment
+        end = self.clock.now + max(timeout, 0.001)  # polling takes a moment
         while not self._events:
             self._replace_hung(deadline)
             if not self._plans or self._plans[0][0] > end:
@@ -155,7 +155,7 @@ class SimulatedWorkerPool:
         return None
 
     def _begin(self, worker: _Worker) -> None:
-        """The worker turns to its first task; decide what will become of that."""
+        """Start the worker's first task, and plan its outcome."""
         faults, (task, policy) = self._faults, worker.tasks[0]
         stats, gradient = self._play(task, policy)
         seconds = stats.seconds * (50.0 if self._happens(faults.slow) else 1.0)
@@ -221,7 +221,7 @@ class SimulatedWorkerPool:
                 self._die([worker], "the worker hung")
 
     def _plan(self, worker: _Worker | None, seconds: float, act: Callable[[], None]) -> None:
-        """Do ``act`` after ``seconds``, if the worker is still the same one."""
+        """Call ``act`` after ``seconds``, unless the worker has been replaced by then."""
         life = worker.life if worker else 0
 
         def happen() -> None:
@@ -233,5 +233,5 @@ class SimulatedWorkerPool:
     def _may_fail(self, episode: int) -> bool:
         return self._failures.get(episode, 0) < 2
 
-    def _happens(self, likely: float) -> bool:
-        return likely > 0.0 and self._chance.random() < likely
+    def _happens(self, probability: float) -> bool:
+        return probability > 0.0 and self._chance.random() < probability

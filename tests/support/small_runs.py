@@ -1,4 +1,4 @@
-"""Runs whose files are a few kilobytes, for tests of what becomes of the files."""
+"""Runs with files of a few kilobytes, for tests of storage."""
 
 from pathlib import Path
 
@@ -9,11 +9,11 @@ from distributed_pg.config import TrainConfig
 from distributed_pg.storage.run_dir import RunDir
 
 CONFIG = TrainConfig(hidden_units=4, batch_size=1, crop=(35, 39, 0, 160), checkpoint_every=1)
-"""One update an episode, a checkpoint an update."""
+"""One episode per update, one update per checkpoint."""
 
 
 def state_after(update: int, reward: float = -1.0) -> TrainingState:
-    """A state after so many episodes of which each had this reward."""
+    """A state after ``update`` episodes that all had the same reward."""
     policy = TrainingState.initial(CONFIG).policy
     versions = dict.fromkeys(range(max(0, update - 1), update + 1), policy)
     rewards = (reward,) * min(update, WINDOW)
@@ -22,12 +22,12 @@ def state_after(update: int, reward: float = -1.0) -> TrainingState:
 
 
 def make_update(run: RunDir, update: int, config: TrainConfig = CONFIG) -> None:
-    """Write what an update does."""
+    """Write the metrics and the checkpoint of an update."""
     run.append(record_of(update))
     run.save(config, state_after(update), best=False)
 
 
 def listing(folder: Path) -> dict[str, bytes]:
-    """All that is in a folder."""
+    """Paths and contents of everything in a folder."""
     paths = sorted(folder.rglob("*"))
     return {str(path): b"" if path.is_dir() else path.read_bytes() for path in paths}

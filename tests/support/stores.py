@@ -1,4 +1,4 @@
-"""Stores that fail, and what is kept in them, for tests."""
+"""Failing object stores, and files to keep in them, for tests."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ CHECKPOINT = "checkpoints/update-00000001.safetensors"
 
 
 def files_of_a_run(folder: Path) -> Path:
-    """A folder with what has the names of a run's files."""
+    """Fill a folder with files named like those of a run."""
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "config.json").write_text("{}")
     (folder / "metrics.jsonl").write_text('{"update": 1}\n')
@@ -19,14 +19,14 @@ def files_of_a_run(folder: Path) -> Path:
 
 
 def fetched(uri: str, folder: Path) -> dict[str, bytes]:
-    """What is kept there, copied into a folder."""
+    """Copy the run at a URI into a folder; return its files by name."""
     RemoteRun(uri).fetch(folder)
     files = (path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 class FailingStore:
-    """A file system that fails from its n-th writing call on."""
+    """A file system whose write calls fail after the first ``calls``."""
 
     def __init__(self, fs: Any, calls: int) -> None:
         self._fs = fs

@@ -1,4 +1,4 @@
-"""A command in a terminal of its own, for tests."""
+"""Runs a command in a separate terminal, for tests."""
 
 import os
 import pty
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 class Terminal:
-    """Runs a command as the leader of a session whose terminal this is."""
+    """Runs a command as the leader of a session with this terminal."""
 
     def __init__(self, command: Sequence[str], cwd: Path, **environment: str) -> None:
         self._master, slave = pty.openpty()
@@ -29,17 +29,17 @@ class Terminal:
         self._reader.start()
 
     def press(self, keys: bytes) -> None:
-        """Type something."""
+        """Type keys."""
         os.write(self._master, keys)
 
     def close(self) -> None:
-        """Close the terminal's window: the command gets a hang-up."""
+        """Close the terminal; the command receives SIGHUP."""
         self._closing.set()
         self._reader.join()
         os.close(self._master)
 
     def end(self, timeout: float) -> bytes:
-        """Wait until the command has ended; returns all that was shown."""
+        """Wait for the command to end; return its output."""
         self.process.wait(timeout)
         self.close()
         return self._shown
@@ -50,7 +50,7 @@ class Terminal:
             if select.select([self._master], [], [], 0.1)[0]:
                 try:
                     self._shown += os.read(self._master, 65536)
-                except OSError:  # nobody has it open at the other side any more
+                except OSError:  # no process has the other end open
                     return
             elif closing:
                 return

@@ -1,4 +1,4 @@
-"""What the tests of record and play share."""
+"""A checkpoint for the tests of record and play."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from distributed_pg.storage.checkpoint import save_checkpoint
 
 
 def untrained_checkpoint(path: Path, frame_limit: int) -> Path:
-    """The initial policy of a run whose games are cut off after ``frame_limit`` frames."""
+    """Save the initial policy of a run whose games end after ``frame_limit`` frames."""
     config = TrainConfig(frame_limit=frame_limit, frame_skip=4, hidden_units=8)
     save_checkpoint(path, config, TrainingState.initial(config))
     return path
