@@ -150,7 +150,7 @@ def _checked_out(out: Path) -> Path:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"--out: {out} cannot be made ({error.strerror})") from None
+        raise RunError(f"--out: {out} cannot be created ({error.strerror})") from None
     return out
 
 

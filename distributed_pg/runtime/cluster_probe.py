@@ -29,7 +29,7 @@ _TIMED_OUT = 75
 _REFUSED = "Unauthenticated"
 """Part of Ray's message when a cluster rejects the token."""
 _ADVICE = (
-    "it asks for a token, and the one here is missing or another one; copy the cluster's "
+    "it requires a token, and the one here is missing or wrong; copy the cluster's "
     "~/.ray/auth_token, or set RAY_AUTH_TOKEN"
 )
 _KILLED = -9  # by SIGKILL, a name that not every system has

@@ -72,7 +72,7 @@ class Dashboard(JobSubmissionClient):
             try:
                 super().__init__(url)
             except (RuntimeError, LookupError, requests.HTTPError, requests.JSONDecodeError) as e:
-                raise RunError(f"{url} is not the dashboard of a Ray to use: {one_line(e)}") from e
+                raise RunError(f"{url} is not a usable Ray dashboard: {one_line(e)}") from e
 
     def submit(self, job: str, flags: Sequence[str], location: str | Path | None) -> None:
         """Start a job that trains with this process's copy of the package.

@@ -164,8 +164,8 @@ def ray_session(
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if not _OURS.acquire(blocking=False):
         raise UsageError(
-            "another thread of this process trains or evaluates already; one can at a time: wait "
-            "for it, or use another process"
+            "another thread of this process is already training or evaluating; wait for it, or use "
+            "another process"
         )
     try:
         if ray.is_initialized():

@@ -55,7 +55,7 @@ def check_temporary_folder() -> None:
     variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), None)
     named = f"{variable or 'the folder for temporary files'}: {folder}"
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise RunError(f"{named} is not a folder that can be written; Ray needs one")
+        raise RunError(f"{named} is not a writable folder, which Ray needs")
     most = _LONGEST - len(_IN_THE_FOLDER) - 1
     if sys.platform != "win32" and len(os.fsencode(folder)) > most:
         raise RunError(

@@ -143,7 +143,7 @@ class WorkerGroup:
         for change in changed_versions(info.versions):
             if change not in self._reported_changes:
                 self._reported_changes.add(change)
-                _LOG.warning(f"on a worker {change}: the run may not have the same bits again")
+                _LOG.warning(f"on a worker {change}: the run may not be reproducible bit for bit")
 
     def failed_to_start(self, worker: PoolWorker, error: RayError) -> None:
         """Schedule a retry for a worker that did not start, or for its replacement.
@@ -157,7 +157,7 @@ class WorkerGroup:
         """
         worker.failed_starts += 1
         if worker.failed_starts == 1:
-            _LOG.warning(f"a worker did not start and is tried again ({reason_of(error)})")
+            _LOG.warning(f"a worker did not start and is retried ({reason_of(error)})")
         if isinstance(error, ActorDiedError):
             self._failed_starts += 1
             if self._failed_starts >= START_ATTEMPTS and self.ready == 0:

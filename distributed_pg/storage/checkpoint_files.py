@@ -62,7 +62,7 @@ def newest_good(folder: Path, load: Callable[[Path], T]) -> tuple[Path, T]:
             damaged.append(error)
             continue
         for reason in damaged:
-            _LOG.warning(f"{reason}; going on from {path.name}")
+            _LOG.warning(f"{reason}; using {path.name}")
         return path, loaded
     raise RunError(f"no checkpoint is good; the newest: {damaged[0]}") from damaged[0]
 

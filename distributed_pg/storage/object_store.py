@@ -237,7 +237,7 @@ class RemoteRun:
                     raise error
                 lost(str(error))
             return contents
-        raise RunError(f"{self.uri}: cannot be read (it changes all the time)")
+        raise RunError(f"{self.uri}: cannot be read (it keeps changing)")
 
     def _get(self, name: str, files: dict[str, Stored]) -> bytes | CheckpointError:
         """A file's content, or an error if the file is damaged or missing."""

@@ -134,7 +134,7 @@ def load_newest_at(location: str | Path, load: Callable[[Path], T]) -> T:
                 reasons.append(error)
                 continue
         for reason in reasons:
-            _LOG.warning(f"{reason}; going on from {found[0].name}")
+            _LOG.warning(f"{reason}; using {found[0].name}")
         return loaded
     if reasons:
         raise RunError(f"no checkpoint is good; the newest: {reasons[0]}") from reasons[0]
@@ -144,7 +144,7 @@ def load_newest_at(location: str | Path, load: Callable[[Path], T]) -> T:
 def _create(config: TrainConfig, remote: RemoteRun, uploader: Uploader) -> RunDir:
     if remote.pointer() is not None:
         raise UsageError(
-            f"run_dir: {remote.uri} holds a run already; --resume {remote.uri} goes on with it"
+            f"run_dir: {remote.uri} holds a run already; --resume {remote.uri} continues it"
         )
     return RunDir.create(replace(config, run_dir=None), uploader)
 

@@ -240,7 +240,7 @@ class RunDir:
 
     def _holds_a_run(self) -> UsageError:
         return UsageError(
-            f"run_dir: {self.path} holds a run already; --resume {self.path} goes on with it"
+            f"run_dir: {self.path} holds a run already; --resume {self.path} continues it"
         )
 
 

@@ -58,8 +58,8 @@ def _acquire(file: BinaryIO, path: Path) -> bool:
         if error.errno not in _NO_LOCKS:
             raise
         _LOG.warning(
-            f"{path}: the file system knows no locks ({error.strerror}); nothing keeps another "
-            "process from training in this folder as well"
+            f"{path}: the file system does not support locks ({error.strerror}); nothing keeps "
+            "another process from training in this folder as well"
         )
         return True
 

@@ -80,7 +80,7 @@ class Uploader:
                 raise NoAnswerError(f"{self._remote.uri}: no answer within {BEGIN_SECONDS:.0f} s")
             if state.error is not None:
                 raise state.error
-        _LOG.info(f"The run is kept at {self._remote.uri}, and meanwhile in {folder}")
+        _LOG.info(f"The run is kept at {self._remote.uri}, with a local copy in {folder}")
 
     def check(self) -> None:
         """Check that no other process has taken over the run.
@@ -129,7 +129,7 @@ class Uploader:
         reason = error or f"{self._remote.uri}: no answer within {END_SECONDS:.0f} s"
         return RunError(
             f"{reason}; the last checkpoint is in {self._folder} only. What was uploaded "
-            "before is still there, and --resume goes on from it"
+            "before is still there, and --resume continues from it"
         )
 
     def _work(self) -> None:
@@ -173,7 +173,7 @@ class Uploader:
             _LOG.info(f"{self._remote.uri}: the run is uploaded again")
         # A takeover is not logged here: it ends the run, which reports it.
         elif error and before is None and has_begun and not isinstance(error, TakenOverError):
-            _LOG.warning(f"{error}; training goes on, and tries again")
+            _LOG.warning(f"{error}; training goes on, the upload is retried")
 
     def _wait_to_retry(self, seconds: float) -> bool:
         """Wait after a failure; return whether to try again."""

@@ -37,7 +37,7 @@ def test_of_many_that_begin_in_one_folder_at_once_one_does(tmp_path: Path) -> No
     for process in processes:
         process.join(120)
     said = sorted(results.get(timeout=10) for _ in processes)
-    refused = f"run_dir: {tmp_path}/deep/run holds a run already; --resume {tmp_path}/deep/run goes"
+    refused = f"run_dir: {tmp_path}/deep/run holds a run already; --resume {tmp_path}/deep/run con"
     assert said[0] == "began"
     assert all(text.startswith(refused) for text in said[1:])
     assert resume_config(tmp_path / "deep/run").hidden_units == CONFIG.hidden_units

@@ -90,4 +90,4 @@ def test_a_temporary_folder_that_ray_cannot_use_is_named(
     assert_one_line_error(result, 1, rf"{variable}: .*xxx is too long for Ray's sockets")
     monkeypatch.setenv(variable, str(tmp_path / "nowhere"))
     result = distributed_pg(*train, cwd=tmp_path)
-    assert_one_line_error(result, 1, rf"{variable}: .*nowhere is not a folder that can be written")
+    assert_one_line_error(result, 1, rf"{variable}: .*nowhere is not a writable folder")

@@ -284,7 +284,7 @@ def test_workers_that_cannot_start_stop_the_run(
         train(replace(CONFIG, num_workers=1, run_dir=tmp_path / "run"), None)
     reason = "ActorDiedError: ImportError: no module named emulator.py"
     assert str(raised.value) == f"no worker can be started: {reason}"
-    again = f"a worker did not start and is tried again ({reason})"
+    again = f"a worker did not start and is retried ({reason})"
     assert set(told) == {again}
 
 

@@ -242,7 +242,7 @@ def test_a_thread_of_its_own_cannot_use_ray_as_well() -> None:
         thread = threading.Thread(target=other)
         thread.start()
         thread.join()
-    assert "another thread of this process trains or evaluates already" in str(result[0])
+    assert "another thread of this process is already training or evaluating" in str(result[0])
 
 
 START = """

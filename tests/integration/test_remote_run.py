@@ -181,7 +181,7 @@ def test_a_store_that_denies_after_a_while_is_told_and_the_run_is_here(
         deny_later()
     (here,) = Path("runs").iterdir()
     kept, failed = lines
-    assert kept == f"The run is kept at {bucket}/run, and meanwhile in {here}"
+    assert kept == f"The run is kept at {bucket}/run, with a local copy in {here}"
     assert failed.startswith(f"{bucket}/run: cannot be ")
-    assert failed.endswith("; training goes on, and tries again")
+    assert failed.endswith("; training goes on, the upload is retried")
     assert (here / "metrics.jsonl").exists()

@@ -49,4 +49,4 @@ with RunDir(Path(sys.argv[1])).lock():
 def test_a_system_without_fcntl_can_train(tmp_path: Path) -> None:
     result = run(sys.executable, "-c", WITHOUT_FCNTL, tmp_path, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert "knows no locks" in result.stdout  # Windows has its own, which filelock uses
+    assert "does not support locks" in result.stdout  # Windows has its own, which filelock uses

@@ -120,7 +120,7 @@ def test_another_token_is_one_clear_line(growing: str, tmp_path: Path) -> None:
     refused = _run(*TRAIN, "--address", growing, "--run-dir", run, environment=other)
     assert refused.returncode == 1
     (line,) = refused.stderr.splitlines()
-    assert "it asks for a token, and the one here is missing or another one" in line
+    assert "it requires a token, and the one here is missing or wrong" in line
 
 
 def test_another_version_is_one_clear_line(growing: str, tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def test_evaluating_a_run_says_which_checkpoint_is_damaged(
     assert load_policy(run.path).progress.update == 10
     (line,) = caplog.messages
     assert line.startswith(f"{path_of(run, 20)}: not a distributed_pg checkpoint, or cut short")
-    assert line.endswith("; going on from update-00000010.safetensors")
+    assert line.endswith("; using update-00000010.safetensors")
 
 
 def test_checkpoints_may_be_a_link_to_another_disk(tmp_path: Path) -> None:

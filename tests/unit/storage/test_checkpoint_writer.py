@@ -112,7 +112,7 @@ def test_the_newest_good_checkpoint_is_found(
     assert path.name == "update-00000001.safetensors"
     (message,) = caplog.messages
     assert "update-00000002.safetensors: not a distributed_pg checkpoint, or cut short" in message
-    assert message.endswith("; going on from update-00000001.safetensors")
+    assert message.endswith("; using update-00000001.safetensors")
     for file in (tmp_path / "run/checkpoints").iterdir():
         file.write_bytes(b"")
     with pytest.raises(RunError, match=r"no checkpoint is good; the newest: .*update-00000002"):

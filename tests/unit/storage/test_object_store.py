@@ -182,5 +182,5 @@ def test_a_reader_begins_again_where_the_run_changes_while_it_reads(
         Reader(uri).fetch(tmp_path / "fetched")
         assert (tmp_path / "fetched" / CHECKPOINT).read_bytes() == b"0"
     else:
-        with pytest.raises(RunError, match=r"cannot be read \(it changes all the time\)"):
+        with pytest.raises(RunError, match=r"cannot be read \(it keeps changing\)"):
             Reader(uri).fetch(tmp_path / "fetched")

@@ -30,7 +30,7 @@ def test_a_file_system_without_locks_is_told_and_trained_on(
     answer(monkeypatch, number)
     with locked(tmp_path):
         (line,) = caplog.messages
-        assert line.startswith(f"{tmp_path}/lock: the file system knows no locks (")
+        assert line.startswith(f"{tmp_path}/lock: the file system does not support locks (")
         assert os.strerror(number) in line
         with locked(tmp_path):
             pass

@@ -90,8 +90,8 @@ def test_a_resume_takes_over_and_the_owner_ends_whatever_disk_errors_do(
         run_at(uri, act, config)
     (run,) = Path("runs").iterdir()  # the second one made no update
     assert [text for text in caplog.messages if text.endswith(str(run))] == [
-        f"The run is kept at {uri}, and meanwhile in {run}",
-        f"{uri} is in use: another process trains there; what this one has made is in {run}",
+        f"The run is kept at {uri}, with a local copy in {run}",
+        f"{uri} is in use: another process trains there; the work of this process is in {run}",
     ]
     assert update_at(uri) == 0  # the second one's
 
@@ -277,7 +277,7 @@ def test_a_newest_checkpoint_that_is_lost_or_damaged_there_is_left_out(
     third_name, second_name = (f"checkpoints/update-0000000{n}.safetensors" for n in (3, 2))
     gone = f"{uri}: {third_name} cannot be read (it is gone)"
     damaged = f"{uri}: {second_name} is damaged, its checksum does not match"
-    on = "; going on from update-00000001.safetensors"
+    on = "; using update-00000001.safetensors"
     caplog.clear()
     assert load_policy(uri).progress.update == 1
     assert caplog.messages == [gone + on, damaged + on]

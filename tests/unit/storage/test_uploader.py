@@ -42,8 +42,8 @@ def test_a_store_that_goes_and_comes_back_is_told_once_and_loses_nothing(
     uploader.end()
     assert fetched(remote.uri, tmp_path / "fetched")[CHECKPOINT] == b"newer"
     assert caplog.messages == [
-        f"The run is kept at memory://comes-back, and meanwhile in {run}",
-        "memory://comes-back: cannot be written (gone); training goes on, and tries again",
+        f"The run is kept at memory://comes-back, with a local copy in {run}",
+        "memory://comes-back: cannot be written (gone); training goes on, the upload is retried",
         "memory://comes-back: the run is uploaded again",
     ]
 
