@@ -59,7 +59,7 @@ class TrainConfig:
     learning_rate: Annotated[float, Range(0.0, 1.0, open_low=True)] = 3e-3
     """RMSProp's initial step size."""
     anneal_episodes: Count | None = 2000
-    """The learning rate falls to a half of its initial value after this many episodes, to a third
+    """The learning rate falls to half its initial value after this many episodes, to a third
     after twice as many, and so on. None: it is constant."""
     gamma: Annotated[float, Range(0.0, 1.0)] = 0.99
     """Discount factor of the rewards, per step."""

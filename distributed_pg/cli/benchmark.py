@@ -38,7 +38,7 @@ class BenchmarkArgs:
     """Numbers of simulated workers, which play no games, to find how many one learner can serve."""
     native_kernels: bool = False
     """Also measure training with workers that use all vector instructions of their CPU, shown as
-    native: the effect of restricting workers to SSE."""
+    native, to show the gain from restricting workers to SSE."""
     checkpoint: str | None = None
     """Policy that plays, at its frame skip: a file, a run's folder or URI, or pretrained. Default:
     the initial policy at 4 frames per step, as in the classic script; its games are short."""

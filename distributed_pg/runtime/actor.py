@@ -57,6 +57,9 @@ def start_worker(config: TrainConfig, kernels: dict[str, str] | None = None) -> 
         config: the run's settings.
         kernels: environment variables that select numpy's kernels; None: those that give the same
             bits on every machine.
+
+    Returns:
+        The handle of its actor.
     """
     options = {
         "num_cpus": 1,

@@ -155,6 +155,9 @@ def ray_session(
         num_workers: the desired number of workers, or ``"auto"``.
         max_workers: upper limit with ``"auto"``; None: no limit.
 
+    Yields:
+        The session.
+
     Raises:
         UsageError: another thread of this process has a session, or this process is connected to a
             Ray at another address.

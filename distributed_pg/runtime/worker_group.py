@@ -172,7 +172,12 @@ class WorkerGroup:
         self._retries.append((retry_at, worker))
 
     def successor(self, worker: PoolWorker, error: RayError) -> PoolWorker:
-        """The same worker, or a new one if ``error`` means that Ray will not restart it."""
+        """The same worker, or a new one if Ray will not restart it.
+
+        Args:
+            worker: the failed worker.
+            error: its error.
+        """
         if not isinstance(error, ActorDiedError):
             return worker
         self._remove(worker)

@@ -84,6 +84,9 @@ def parse_checkpoint(path: Path, metadata: dict[str, str], tensors: Tensors) -> 
         metadata: the file's metadata.
         tensors: the file's tensors; emptied.
 
+    Returns:
+        The checkpoint.
+
     Raises:
         CheckpointError: the contents are inconsistent.
     """

@@ -123,7 +123,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def is_record_until(line: bytes, update: int) -> bool:
-    """Whether a line is complete and its update is not after ``update``."""
+    """Whether a line is complete and its update is at most ``update``."""
     try:
         return int(json.loads(line)["update"]) <= update
     except (ValueError, TypeError, LookupError):  # left incomplete by a killed process

@@ -36,6 +36,9 @@ def open_run(config: TrainConfig) -> Iterator[RunDir]:
     Args:
         config: the run's settings and location.
 
+    Yields:
+        The run's folder.
+
     Raises:
         UsageError: the location already holds a run, or none to resume, or another process trains
             there.

@@ -107,6 +107,9 @@ def load_policy(location: str | Path) -> TrainedPolicy:
         location: a checkpoint, a policy file, a run's folder or URI for its newest policy, or
             ``"pretrained"``.
 
+    Returns:
+        The policy and the run it comes from.
+
     Raises:
         UsageError: there is nothing at the location.
         RunError: the policy cannot be read.

@@ -35,7 +35,12 @@ def check_same_run(config: TrainConfig, saved: TrainConfig) -> None:
 
 
 def held_conditions(config: TrainConfig, progress: Progress) -> list[str]:
-    """Names of the stop conditions that already hold."""
+    """Names of the stop conditions that already hold.
+
+    Args:
+        config: the settings to resume with.
+        progress: the run so far.
+    """
     none: dict[str, Any] = dict.fromkeys(STOP_CONDITIONS)
     alone = {
         name: replace(config, **{**none, name: getattr(config, name)}) for name in STOP_CONDITIONS
