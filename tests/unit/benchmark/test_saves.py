@@ -26,7 +26,7 @@ def test_it_waits_for_the_last_checkpoint(monkeypatch: pytest.MonkeyPatch) -> No
 
     def slow_save(self: RunDir, *arguments: Any, **options: Any) -> Path:
         begun.append(self)
-        time.sleep(0.5)
+        time.sleep(0.2)
         saved.append(save(self, *arguments, **options))
         return saved[-1]
 

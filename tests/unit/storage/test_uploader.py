@@ -19,6 +19,11 @@ SECONDS = 30.0
 """After so long what was waited for counts as missing."""
 
 
+@pytest.fixture(autouse=True)
+def _retries_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distributed_pg.storage.uploader.FIRST_WAIT", 0.02)
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """A folder with the files of a run."""
@@ -26,9 +31,8 @@ def run(tmp_path: Path) -> Path:
 
 
 def test_a_store_that_goes_and_comes_back_is_told_once_and_loses_nothing(
-    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("distributed_pg.storage.uploader.FIRST_WAIT", 0.02)
     remote = RemoteRun("memory://comes-back")
     whole, broken = remote._fs, FailingStore(remote._fs, 0)
     uploader = Uploader(remote)

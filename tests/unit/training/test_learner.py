@@ -27,9 +27,9 @@ from distributed_pg.training.learner import Learner
 from distributed_pg.training.schedule import EpisodeTask
 from distributed_pg.training.worker_pool import EpisodeDone, PoolEvent
 
-# Games of 200 steps: long enough for points, short enough for many runs.
+# Games of 160 steps: long enough for points, short enough for many runs.
 CONFIG = TrainConfig(
-    seed=7, batch_size=3, stop_episodes=12, frame_limit=800, hidden_units=20, checkpoint_every=2
+    seed=7, batch_size=3, stop_episodes=12, frame_limit=320, hidden_units=20, checkpoint_every=2
 )
 
 
@@ -157,7 +157,7 @@ def test_same_bits_whatever_the_workers_and_the_faults(
 
 
 @pytest.mark.parametrize("policy_lag", [0, 1, 2])
-@pytest.mark.parametrize("stop", [3, 6, 8])
+@pytest.mark.parametrize("stop", [3, 8])  # with a checkpoint there already, and without
 def test_stopped_and_resumed_is_the_same_run(tmp_path: Path, policy_lag: int, stop: int) -> None:
     config = replace(CONFIG, policy_lag=policy_lag)
     whole, _, _ = run(config, tmp_path / "whole")
@@ -256,7 +256,7 @@ def test_metrics_and_checkpoints_on_disk(tmp_path: Path) -> None:
     assert len(last["rewards"]) == 3
     rates = [3e-3 / (1 + 3 * update / 2000) for update in range(7)]
     assert [line["learning_rate"] for line in lines] == pytest.approx(rates, rel=1e-12)
-    assert lines[0]["lengths"] == [400, 400, 400]  # 800 frames, 2 a step
+    assert lines[0]["lengths"] == [160, 160, 160]  # 320 frames, 2 a step
     assert last["workers"] == 2
     assert [line["policy_lag"] for line in lines] == [0, *[CONFIG.policy_lag] * 6]
     assert last["weights_norm"] == norm(state.policy)
