@@ -64,9 +64,6 @@ class Gradient:
 
         Float addition is not associative: the bits of the sum depend on the order of the gradients,
         so the learner adds them in the order of the episodes.
-
-        Args:
-            total: the sum, with the shapes of the policy.
         """
         for start in range(0, len(self.rows), _ROWS_TOGETHER):
             part = slice(start, start + _ROWS_TOGETHER)

@@ -27,14 +27,7 @@ class Policy:
 
     @classmethod
     def init(cls, seed: int, inputs: int, hidden_units: int, actions: int) -> "Policy":
-        """Initialize with normal random weights / sqrt(fan-in), and 0 for the value.
-
-        Args:
-            seed: determines the weights.
-            inputs: number of pixels, D.
-            hidden_units: number of hidden units, H.
-            actions: number of actions, A.
-        """
+        """Initialize with normal random weights / sqrt(fan-in), and 0 for the value."""
         random = np.random.default_rng(seed)
         w1 = random.standard_normal((inputs, hidden_units)) / math.sqrt(inputs)
         w2 = random.standard_normal((hidden_units, actions - 1)) / math.sqrt(hidden_units)

@@ -28,13 +28,7 @@ class RMSProp:
         self._scratch = np.empty(_BLOCK_BYTES // 4, np.float32)
 
     def step(self, policy: Policy, cache: Policy, gradient: Policy) -> None:
-        """Make one update in place.
-
-        Args:
-            policy: the weights to update.
-            cache: the mean squared gradient to update.
-            gradient: the sum of the batch's gradients.
-        """
+        """Update the weights and the mean squared gradient in place."""
         for weights, squares, grad in zip(
             policy.arrays, cache.arrays, gradient.arrays, strict=True
         ):

@@ -82,17 +82,7 @@ class Trajectory:
 
 
 def rollout(env: PongEnv, policy: Policy, config: TrainConfig, episode: int) -> EpisodeResult:
-    """Play one training episode and compute its gradient.
-
-    Args:
-        env: the environment.
-        policy: the weights to play with.
-        config: the settings of the run.
-        episode: index of the episode in the run.
-
-    Returns:
-        The episode's statistics and gradient.
-    """
+    """Play the training episode with this index in the run, and compute its gradient."""
     clock = _Clock(env)
     trajectory = play_episode(env, policy, episode_seed(config.seed, episode, TRAINING))
     gradient = episode_gradient(policy, trajectory, config)
@@ -102,17 +92,14 @@ def rollout(env: PongEnv, policy: Policy, config: TrainConfig, episode: int) -> 
 def evaluate_episode(
     env: PongEnv, policy: Policy, seed: int, episode: int, *, greedy: bool
 ) -> EpisodeStats:
-    """Play one evaluation episode.
+    """Play the episode with this index in an evaluation.
 
     Args:
         env: the environment.
         policy: the weights to play with.
         seed: seed of the evaluation.
-        episode: index of the episode in the evaluation.
+        episode: index of the episode.
         greedy: take the most probable action instead of sampling.
-
-    Returns:
-        The episode's statistics.
     """
     clock = _Clock(env)
     trajectory = play_episode(env, policy, episode_seed(seed, episode, EVALUATION), greedy=greedy)
@@ -120,30 +107,14 @@ def evaluate_episode(
 
 
 def episode_seed(seed: int, episode: int, stream: int) -> np.random.SeedSequence:
-    """The seed of all random numbers of one episode.
-
-    Args:
-        seed: seed of the run or evaluation.
-        episode: index of the episode.
-        stream: :data:`TRAINING` or :data:`EVALUATION`.
-    """
+    """The seed of all random numbers of an episode of a run or an evaluation with this seed."""
     return np.random.SeedSequence(seed, spawn_key=(stream, episode))
 
 
 def play_episode(
     env: PongEnv, policy: Policy, seed: np.random.SeedSequence, *, greedy: bool = False
 ) -> Trajectory:
-    """Play one full game.
-
-    Args:
-        env: the environment.
-        policy: the weights to play with.
-        seed: the only source of random numbers.
-        greedy: take the most probable action instead of sampling.
-
-    Returns:
-        The game's steps.
-    """
+    """Play one full game; ``seed`` is the only source of random numbers."""
     noise = begin_episode(env, seed, greedy=greedy)
     hidden_blocks: list[Floats] = []
     output_blocks: list[Floats] = []
@@ -197,13 +168,8 @@ def begin_episode(
 ) -> Iterator[Sequence[float]]:
     """Reset the environment for an episode.
 
-    Args:
-        env: the environment.
-        seed: seed of the episode.
-        greedy: return zero noise, which selects the most probable actions.
-
     Returns:
-        The noise for :func:`choose`, one item per step, without end.
+        The noise for :func:`choose`, one item per step, without end; all zeros if ``greedy``.
     """
     env_seed, action_seed = seed.spawn(2)
     env.reset(seed=int(env_seed.generate_state(1, np.uint64)[0]))
@@ -225,9 +191,6 @@ def choose(outputs: Floats, noise: Sequence[float]) -> int:
     Args:
         outputs: outputs of the network, float32 (A,).
         noise: one number per action.
-
-    Returns:
-        The index of the action.
     """
     logits = outputs.tolist()
     logits[-1] = 0.0  # replaces the value
@@ -244,20 +207,12 @@ def _gumbel_noise(random: np.random.Generator, actions: int) -> Iterator[Sequenc
 
 
 def episode_gradient(policy: Policy, trajectory: Trajectory, config: TrainConfig) -> Gradient:
-    """The REINFORCE gradient: sum over the steps of advantage times grad log pi(action).
+    """The REINFORCE gradient of an episode: sum of advantage times grad log pi(action).
 
     Williams, "Simple statistical gradient-following algorithms for connectionist reinforcement
     learning", 1992. The advantage is the return, normalized over the episode. With a learned
     baseline (Sutton and Barto, "Reinforcement learning", 2018, section 13.4) the value is
     subtracted before normalization, and its squared error is a second objective.
-
-    Args:
-        policy: the weights that played the episode.
-        trajectory: the episode.
-        config: the settings of the run.
-
-    Returns:
-        The gradient of the episode.
     """
     steps = len(trajectory.actions)
     outputs, learned = trajectory.outputs, config.baseline == "learned"

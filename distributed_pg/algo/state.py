@@ -50,12 +50,7 @@ class Progress:
         return 0 if self.peak_mean_100 is None else self.episodes - self.peak_episodes
 
     def after_update(self, batch: list[EpisodeStats], wall_seconds: float) -> "Progress":
-        """The progress after one more update.
-
-        Args:
-            batch: statistics of the update's episodes, in order.
-            wall_seconds: time spent training so far.
-        """
+        """The progress after one more update, made from ``batch``."""
         rewards = [stats.reward for stats in batch]
         running_mean = self.running_mean
         for reward in rewards:
