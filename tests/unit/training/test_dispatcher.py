@@ -5,6 +5,7 @@ from simulated_pool import Clock
 
 from distributed_pg.algo.policy import Policy
 from distributed_pg.algo.rollout import EpisodeStats
+from distributed_pg.errors import RunError
 from distributed_pg.training.dispatcher import Dispatcher
 from distributed_pg.training.schedule import EpisodeTask, Schedule
 from distributed_pg.training.worker_pool import EpisodeDone, EpisodeFailed, PoolEvent, WorkerLost
@@ -145,3 +146,36 @@ def test_what_happens_to_a_copy_of_a_finished_episode_is_not_held_against_it(
     pool.events += 20 * [WorkerLost(EpisodeTask(2, 0), "the node died")]
     assert dispatcher.collect(0.0) == []
     assert len(told) == 23
+
+
+@pytest.mark.parametrize(
+    ("event", "times", "said"),
+    [
+        (
+            EpisodeFailed(EpisodeTask(0, 0), "ValueError: no", "Traceback: all of it"),
+            3,
+            "episode 0 (weights version 0) failed 3 times; the last time:\nTraceback: all of it",
+        ),
+        (
+            WorkerLost(EpisodeTask(0, 0), "the node died"),
+            20,
+            "episode 0 (weights version 0) lost 20 workers (the node died)",
+        ),
+    ],
+)
+def test_an_episode_is_tried_again_and_again_but_not_for_ever(
+    told: list[str], event: PoolEvent, times: int, said: str
+) -> None:
+    pool, clock = ScriptedCluster(), Clock()
+    dispatcher = dispatcher_of(Schedule(batch_size=1, policy_lag=0, last_update=1), pool, clock)
+    for _ in range(times - 1):
+        dispatcher.hand_out()
+        pool.events, pool.idle = [event], pool.idle + 1
+        assert dispatcher.collect(0.0) == []
+    dispatcher.hand_out()
+    assert pool.given == [0] * times
+    assert len(told) == times - 1
+    pool.events = [event]
+    with pytest.raises(RunError) as raised:
+        dispatcher.collect(0.0)
+    assert str(raised.value) == said
