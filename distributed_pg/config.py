@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from distributed_pg.errors import ConfigError, one_line
+from distributed_pg.errors import ConfigError, did_you_mean, one_line
 from distributed_pg.fields import Range, check_fields, check_value
 
 WORKERS = Range(1, 100_000)
@@ -69,8 +69,8 @@ class TrainConfig:
     """Baseline subtracted from the returns of an episode. mean: their mean; learned: the network's
     value of each step, then the mean of what remains."""
     warm_up: bool = True
-    """Use the plain mean of the squared gradients so far until RMSProp has seen enough of them to
-    decay. Without it the first steps are ten times as long as later ones."""
+    """RMSProp begins with the plain mean of the squared gradients so far, until it has seen enough
+    of them to decay. Without this warm-up the first steps are ten times as long as later ones."""
     policy_lag: Annotated[int, Range(0, 1000)] = 1
     """Age, in updates, of the weights that play an episode. 0: all workers wait for each update; 1:
     they keep playing meanwhile."""
@@ -98,7 +98,7 @@ class TrainConfig:
     """Stop when the mean reward of the last 100 episodes reaches this."""
     stop_plateau: Count | None = _free(None)
     """Stop when the mean reward of the last 100 episodes has not reached a new high for this many
-    episodes."""
+    episodes; counted once there are 100."""
 
     num_workers: NumWorkers = _of_the_place("auto")
     """Number of workers, one CPU each. auto: one per CPU of the machine, or of the cluster as it
@@ -250,9 +250,12 @@ def preset(name: str, **changes: Any) -> TrainConfig:
         changes: values of the fields to change.
 
     Raises:
-        ConfigError: there is no such preset, or a value is out of range.
+        ConfigError: there is no such preset or setting, or a value is out of range.
     """
     check_value("preset", name, Preset)
+    fields = [f.name for f in dataclasses.fields(TrainConfig)]
+    for unknown in changes.keys() - fields:
+        raise ConfigError(f"{unknown}: no such setting{did_you_mean(unknown, fields)}")
     settings: dict[str, Any] = {"preset": name, **PRESETS[name], **changes}
     return TrainConfig(**settings)
 

@@ -32,7 +32,7 @@ class TrainArgs:
     config: tyro.conf.OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
 
     quiet: bool = False
-    """Print only the run's location at the end, and warnings on stderr."""
+    """Print only the run's location at the end, and log lines on stderr."""
     no_color: bool = False
     """Show no colours; the environment variable NO_COLOR has the same effect."""
 
@@ -102,11 +102,13 @@ def _last_lines(
     progress = result.progress
     outcome = "Stopped on request" if result.interrupted else "Done"
     address_flag = "" if address is None else f" --address {address}"
+    # The stop condition that held still does; another one has to take its place.
+    stop_flag = "" if result.interrupted else f" --stop-episodes {2 * progress.episodes}"
     commands = (
         f"evaluate {kept_at}",
         f"record {kept_at} --out game.mp4",
         f"report {kept_at} --out report.html",
-        f"train --resume {kept_at}{address_flag}",
+        f"train --resume {kept_at}{address_flag}{stop_flag}",
     )
     return [
         f"{outcome} after {progress.episodes} episodes, {progress.update} updates.",

@@ -249,3 +249,8 @@ def test_a_warm_up_takes_the_plain_mean_first() -> None:
 def test_run_dir_and_resume_exclude_each_other() -> None:
     with pytest.raises(ConfigError, match="run_dir: a resumed run stays in its folder"):
         TrainConfig(run_dir=Path("a"), resume=Path("b"))
+
+
+def test_a_preset_has_no_other_settings() -> None:
+    with pytest.raises(ConfigError, match=r"^sed: no such setting; did you mean seed\?$"):
+        preset("default", sed=7)
