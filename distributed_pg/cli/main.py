@@ -5,6 +5,7 @@ import io
 import itertools
 import operator
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -53,6 +54,7 @@ _DEFAULTS: dict[str, Callable[[list[str]], Any]] = {
     "submit": submit.defaults,
 }
 """For some commands, a function that returns default values, given the command line."""
+_NO_MEMBER = re.compile(r"no type matching (\S+) could be instantiated from \[(.*)\]\.")
 READER_GONE = 128 + 13
 """Exit code when the reader of the output is gone, as if SIGPIPE had ended the process."""
 
@@ -179,4 +181,12 @@ def _one_line(box: str) -> str:
     texts = [line.strip("-") and line for line in lines]  # dashes are frame if output is not UTF-8
     # The message ends at a frame line or an empty one.
     message = itertools.takewhile(bool, itertools.dropwhile(operator.not_, texts))
-    return " ".join(message).removeprefix("Error parsing ") or box
+    sentence = " ".join(message).removeprefix("Error parsing ") or box
+    return _NO_MEMBER.sub(_not_one_of, sentence)
+
+
+def _not_one_of(found: re.Match[str]) -> str:
+    """What tyro says of a value that fits no member of a union, as a user would put it."""
+    kinds = {"INT": "a whole number", "FLOAT": "a number", "{None}": "None"}
+    members = [kinds.get(member, member.strip("{}")) for member in found[1].split("|")]
+    return f"{found[2]} is not {' or '.join(members)}"
