@@ -1,7 +1,8 @@
 """Extensions of tyro: number formats like 2e3, ranges in the help, suggestions for typos."""
 
+import argparse
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any
 
@@ -88,6 +89,29 @@ def _with_range(field: StructFieldSpec) -> StructFieldSpec:
         hint = tyro.conf.arg(help_behavior_hint=lambda default: f"({allowed}; default: {default})")
         kind = Annotated[kind, hint]
     return dataclasses.replace(field, type=kind, helptext=paragraph)
+
+
+def early_flags(
+    arguments: list[str], names: Iterable[str]
+) -> tuple[argparse.Namespace, list[str]] | None:
+    """Read some flags before tyro does, since the defaults of others depend on them.
+
+    Args:
+        arguments: the command line.
+        names: the flags, without dashes in front and with underscores; each takes a value.
+
+    Returns:
+        The values, None for flags that are not given, and the remaining arguments. None if a flag
+        lacks its value, which tyro reports.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for name in names:
+        spellings = dict.fromkeys((f"--{name.replace('_', '-')}", f"--{name}"))
+        parser.add_argument(*spellings, dest=name)
+    try:
+        return parser.parse_known_args(arguments)
+    except argparse.ArgumentError:
+        return None
 
 
 def suggestion(arguments: list[str], commands: Mapping[str, type]) -> str:

@@ -1,6 +1,5 @@
 """``distributed-pg submit``."""
 
-import argparse
 import logging
 import re
 import secrets
@@ -14,6 +13,7 @@ import tyro
 
 from distributed_pg.cli import train
 from distributed_pg.cli.console import command_name, console
+from distributed_pg.cli.parsing import early_flags
 from distributed_pg.cli.train import TrainArgs
 from distributed_pg.errors import RunError, UsageError, plain
 
@@ -85,13 +85,10 @@ def defaults(arguments: list[str]) -> SubmitArgs:
         UsageError: there is no such preset, or no run to resume.
         RunError: the run to resume cannot be read.
     """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for name in ("dashboard", "out", "attach", "stop"):
-        parser.add_argument(f"--{name}")
-    try:
-        _, given = parser.parse_known_args(arguments[1:])
-    except argparse.ArgumentError:  # a flag without its value; the real parser reports it
+    found = early_flags(arguments[1:], ("dashboard", "out", "attach", "stop"))
+    if found is None:
         return SubmitArgs()
+    _, given = found
     return SubmitArgs(train=train.defaults(arguments), given=tuple(given))
 
 

@@ -1,6 +1,5 @@
 """``distributed-pg train``."""
 
-import argparse
 import logging
 import os
 import signal
@@ -16,6 +15,7 @@ import tyro
 from rich.console import Console
 
 from distributed_pg.cli.console import command_name, console
+from distributed_pg.cli.parsing import early_flags
 from distributed_pg.config import PRESETS, STOP_CONDITIONS, TrainConfig, preset
 
 _LOG = logging.getLogger(__name__)
@@ -53,15 +53,10 @@ def defaults(arguments: list[str]) -> TrainArgs:
         UsageError: there is no such preset, or no run to resume.
         RunError: the run to resume cannot be read.
     """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--preset")
-    parser.add_argument("--resume")
-    for name in STOP_CONDITIONS:
-        parser.add_argument(f"--{name.replace('_', '-')}", f"--{name}", dest=name)
-    try:
-        given, _ = parser.parse_known_args(arguments)
-    except argparse.ArgumentError:  # a flag without its value; the real parser reports it
+    found = early_flags(arguments, ("preset", "resume", *STOP_CONDITIONS))
+    if found is None:
         return TrainArgs()
+    given, _ = found
     if given.resume not in (None, "None"):
         from distributed_pg.trainer import resume_config
 
