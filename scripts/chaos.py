@@ -53,6 +53,7 @@ KINDS = {
     "worker_killed": 740,
     "two_workers_killed": 100,
     "worker_stopped": 40,
+    "holder_killed": 20,
     "node_killed": 20,
     "learner_stopped": 20,
     "learner_killed": 20,
@@ -130,6 +131,11 @@ class Chaos:
     def worker_stopped(self) -> None:
         """Send SIGSTOP to a worker, which then hangs."""
         send(self._victims(1)[0], signal.SIGSTOP)
+
+    def holder_killed(self) -> None:
+        """Send SIGKILL to the process that puts the weights into the store."""
+        for holder in self._machines.holders():
+            send(holder, signal.SIGKILL)
 
     def node_killed(self) -> None:
         """Kill a node and add another."""

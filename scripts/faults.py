@@ -22,6 +22,8 @@ LOST_AT_MOST = 1
 """Maximum number of updates lost by any end except SIGKILL."""
 RAYLET, GCS, AGENT = "raylet", "gcs_server", "ray::RuntimeEnvAgent"
 """Names of processes of a local Ray."""
+HOLDER = "ray::WeightsHolder"
+"""Name of the process that puts the weights into the object store."""
 _TAIL = 50_000
 """Bytes at the end of a metrics.jsonl that are certain to contain a full line."""
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import psutil
 from faults import (
+    HOLDER,
     LOST_AT_MOST,
     TRAIN,
     FaultError,
@@ -18,6 +19,7 @@ from faults import (
     lost_updates,
     plays,
     send,
+    title,
     until,
 )
 from ray.cluster_utils import Cluster
@@ -68,6 +70,11 @@ class Machines:
         """The workers that are playing."""
         nodes = list(self.cluster.worker_nodes)
         return [p for node in nodes for p in descendants(_process(node, "raylet")) if plays(p)]
+
+    def holders(self) -> list[psutil.Process]:
+        """The processes that hold the weights, which are on the driver's node."""
+        children = descendants(_process(self.cluster.head_node, "raylet"))
+        return [p for p in children if title(p).startswith(HOLDER)]
 
     def kill_node(self, node: Any) -> None:
         """Kill a node's raylet, all its descendants and with them its object store."""

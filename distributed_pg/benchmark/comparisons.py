@@ -32,6 +32,7 @@ from distributed_pg.determinism import ONE_THREAD, environment
 from distributed_pg.envs.pong import load_pong
 from distributed_pg.own_code import neutral_folder
 from distributed_pg.runtime.actor import worker_environment
+from distributed_pg.runtime.weights_holder import IN_THE_STORE
 from distributed_pg.training.rollout_worker import RolloutWorker
 
 RAY_WORKER_NICENESS = 15
@@ -71,7 +72,8 @@ def classic_rate(policy: Policy, frame_skip: int, seconds: float) -> Rate:
 
 def tutorial_rate(policy: Policy, frame_skip: int, workers: int, seconds: float) -> Rate:
     """Measure the tutorial way on Ray: each actor plays one episode per update."""
-    actor = ray.remote(TutorialWorker).options(num_cpus=1, runtime_env={"env_vars": ONE_THREAD})
+    environment = {"env_vars": ONE_THREAD | IN_THE_STORE}
+    actor = ray.remote(TutorialWorker).options(num_cpus=1, runtime_env=environment)
     actors: list[Any] = [actor.remote(seed, frame_skip) for seed in range(workers)]
     ray.get([worker.ready.remote() for worker in actors])
     weights = dense_weights(policy)

@@ -20,13 +20,14 @@ _KEEP_MEMORY = {
 }
 """Keeps the memory that an episode frees for the next one. Getting it from the system again, page
 by page, would cost 1% of a worker's time."""
-_IN_THE_ANSWER = {
+INLINE = {
     "RAY_max_direct_call_object_size": str(2**28),
     "RAY_task_rpc_inlined_bytes_limit": str(2**28),
 }
-"""Makes a worker return results of up to this many bytes, half of Ray's limit, in its answer. By
-default, results above 100 KiB stay in the object store, where they must be fetched and are lost
-with their node."""
+"""Makes a process send arguments and results of up to this many bytes, half of Ray's limit, within
+its calls and answers. By default, those above 100 KiB go through the object store: there results
+must be fetched and are lost with their node, and Ray ends a process whose store dies while it puts
+an argument."""
 
 Worker: TypeAlias = ActorHandle[Any]
 Reference: TypeAlias = ray.ObjectRef[Any]
@@ -43,7 +44,7 @@ def play(worker: Worker) -> Submit:
 def worker_environment(kernels: dict[str, str] | None = None) -> dict[str, dict[str, str]]:
     """Ray's ``runtime_env`` for a worker; see :func:`start_worker`."""
     kernels = kernel_environment() if kernels is None else kernels
-    return {"env_vars": {**kernels, **_KEEP_MEMORY, **_IN_THE_ANSWER}}
+    return {"env_vars": {**kernels, **_KEEP_MEMORY, **INLINE}}
 
 
 def start_worker(config: TrainConfig, kernels: dict[str, str] | None = None) -> Worker:

@@ -1,8 +1,9 @@
 """Detects that Ray itself is gone, before Ray ends this process because of it.
 
 Ray has one process per machine, the raylet, and one per cluster, the GCS. Without the raylet, Ray
-ends a process that puts an object into the store; without the GCS, it ends every process after a
-while. Neither leaves a chance to save, so training checks here first.
+ends a process that uses the object store, which the learner leaves to a holder; see
+:mod:`distributed_pg.runtime.weights_holder`. Without the GCS, it ends every process after a while,
+with no chance to save, so training checks here.
 """
 
 import os

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Protocol
 
-import ray
 from ray.exceptions import RayError, RayTaskError
 
 from distributed_pg.algo.policy import Policy
@@ -16,6 +15,12 @@ from distributed_pg.runtime.actor import Reference, Submit, Worker, play, start_
 from distributed_pg.runtime.causes import reason_of
 from distributed_pg.runtime.health import cluster_cpus
 from distributed_pg.runtime.task_router import Call, TaskRouter
+from distributed_pg.runtime.weights_holder import (
+    end_holder,
+    hold,
+    restart_if_it_hangs,
+    start_holder,
+)
 from distributed_pg.runtime.worker_group import PoolWorker, WorkerGroup, WorkerState
 from distributed_pg.training.polled_clock import PolledClock
 from distributed_pg.training.schedule import EpisodeTask
@@ -51,7 +56,7 @@ class RayWorkerPool:
         target: returns the desired number of workers; called regularly.
         play: returns the function that sends tasks to a worker.
         start: starts a worker.
-        check: raises RayLostError if Ray is gone; called with ``at_once`` before an object is put.
+        check: raises RayLostError if Ray is gone; called with ``at_once`` before a broadcast.
         cpus: returns the number of CPUs for workers.
     """
 
@@ -69,6 +74,7 @@ class RayWorkerPool:
         self._clock = PolledClock(time.monotonic)
         self._group = WorkerGroup(config, play, start, cpus, self._clock)
         self._router = TaskRouter(self._clock)
+        self._holder = start_holder()
         self._weights: dict[int, Reference] = {}
         self._look_for_hung_at = 0.0
         self._resize_at = 0.0
@@ -86,6 +92,7 @@ class RayWorkerPool:
     ) -> None:
         """Stop the workers and free their resources."""
         self._group.kill_all()
+        end_holder(self._holder)
         self._router.calls.clear()
         self._weights.clear()
 
@@ -105,7 +112,7 @@ class RayWorkerPool:
         return len(self._router.idle)
 
     def broadcast(self, version: int, policy: Policy) -> None:
-        """Put the weights into the object store, where workers read them without copying.
+        """Have the holder put the weights into the store, where workers read them without copying.
 
         Args:
             version: the version of the weights.
@@ -114,8 +121,10 @@ class RayWorkerPool:
         Raises:
             RayLostError: Ray is gone.
         """
-        self._check(at_once=True)  # Ray would end this process if the raylet were gone
-        self._weights[version] = ray.put(policy)
+        # If the caller has connected this process to Ray, Ray may put the weights here after all,
+        # and would end this process if the raylet were gone.
+        self._check(at_once=True)
+        self._weights[version] = hold(self._holder, policy)
 
     def drop_weights(self, before: int) -> None:
         """Free all versions of the weights below ``before``."""
@@ -221,10 +230,18 @@ class RayWorkerPool:
         # Their answers may have arrived. After a stall, Ray needs a moment to find them.
         pending = self._router.calls_to(suspects)
         events = self._take_in(pending, len(pending), _LOOK_SECONDS)
-        for worker in suspects:
-            if self._group.is_hung(worker, deadline):
-                events += self._replace(worker)
+        hung = [worker for worker in suspects if self._group.is_hung(worker, deadline)]
+        self._restart_hung_holder(hung)
+        for worker in hung:
+            events += self._replace(worker)
         return events
+
+    def _restart_hung_holder(self, hung: list[PoolWorker]) -> None:
+        """Restart the holder if these workers are silent because they do not get their weights."""
+        tasks = [self._router.calls[call].task for call in self._router.calls_to(hung)]
+        versions = {task.version for task in tasks if task} & self._weights.keys()
+        if restart_if_it_hangs(self._holder, [self._weights[version] for version in versions]):
+            _LOG.warning("the process that holds the weights was silent and is restarted")
 
     def _replace(self, worker: PoolWorker) -> list[WorkerLost]:
         """Kill a silent worker and start another."""

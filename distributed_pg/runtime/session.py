@@ -20,6 +20,7 @@ from distributed_pg.config import NumWorkers
 from distributed_pg.determinism import environment
 from distributed_pg.errors import RunError, UsageError, one_line
 from distributed_pg.runtime import _ray_private
+from distributed_pg.runtime.actor import INLINE
 from distributed_pg.runtime.causes import reason_of
 from distributed_pg.runtime.cluster_probe import check_cluster_answers
 from distributed_pg.runtime.health import (
@@ -94,7 +95,7 @@ class RaySession:
         """Check that Ray is still there; must be called often.
 
         Args:
-            at_once: check even if that was just done; required before an object is put.
+            at_once: check even if that was just done; required before a broadcast.
 
         Raises:
             RayLostError: Ray's processes have ended, or the cluster's head is silent.
@@ -271,7 +272,9 @@ def _connected(address: str) -> Iterator[None]:
 def _init(address: str, **options: Any) -> None:
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
+        # Ray reads its variables again when it connects this process.
         with (
+            environment(INLINE),
             code_for_workers() as code,
             _ray_private.our_sigterm_handler(),
             _ray_private.no_listener(),

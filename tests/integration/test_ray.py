@@ -54,10 +54,10 @@ class Observer:
         self._after_update(record)
 
 
-def worker_processes() -> list[psutil.Process]:
-    """The rollout workers that this process's Ray started."""
+def worker_processes(actor: str = "RolloutWorker") -> list[psutil.Process]:
+    """The rollout workers, or the processes of another actor, that this process's Ray started."""
     children = psutil.Process().children(recursive=True)
-    return [child for child in children if "RolloutWorker" in " ".join(cmdline(child))]
+    return [child for child in children if actor in " ".join(cmdline(child))]
 
 
 def cmdline(process: psutil.Process) -> list[str]:
@@ -154,6 +154,22 @@ def test_same_bits_when_a_worker_is_killed(
     assert result.weights_checksum == reference[policy_lag].weights_checksum
     assert len(set(killed)) == 2
     assert any("is played again" in line for line in told)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_same_bits_when_the_weights_holder_dies_or_hangs(
+    tmp_path: Path, reference: dict[int, TrainResult], told: list[str], number: signal.Signals
+) -> None:
+    def harm(record: UpdateRecord) -> None:
+        if record.update in (1, 3):
+            (holder,) = worker_processes("WeightsHolder")
+            holder.send_signal(number)
+
+    config = replace(CONFIG, num_workers=2, hang_seconds=2, run_dir=tmp_path / "run")
+    result = train(config, Observer(harm))
+    assert result.weights_checksum == reference[1].weights_checksum
+    restarted = any("the process that holds the weights was silent" in line for line in told)
+    assert restarted == (number is signal.SIGSTOP)
 
 
 def test_the_only_worker_is_killed_and_replaced(

@@ -81,9 +81,6 @@ class FakeRay:
     def waited_enough(self) -> float:
         return self.clock.now + self.finds_out_after - self.waited
 
-    def put(self, policy: object) -> object:
-        return policy
-
     def kill(self, worker: object) -> None:
         self.killed.append(worker)
 
@@ -100,8 +97,12 @@ def cluster_on(fake: FakeRay, monkeypatch: pytest.MonkeyPatch) -> RayWorkerPool:
 
     time = SimpleNamespace(monotonic=fake.clock, sleep=sleep)
     for module in (ray_worker_pool, task_router, worker_group):
-        monkeypatch.setattr(module, "ray", fake)
         monkeypatch.setattr(module, "time", time)
+    for module in (task_router, worker_group):
+        monkeypatch.setattr(module, "ray", fake)
+    monkeypatch.setattr(ray_worker_pool, "start_holder", lambda: None)
+    monkeypatch.setattr(ray_worker_pool, "hold", lambda _, policy: policy)
+    monkeypatch.setattr(ray_worker_pool, "restart_if_it_hangs", lambda *_: False)
     return RayWorkerPool(
         TrainConfig(),
         lambda: 4,
