@@ -16,7 +16,7 @@ from distributed_pg.runtime.actor import Reference, Submit, Worker, play, start_
 from distributed_pg.runtime.causes import reason_of
 from distributed_pg.runtime.health import cluster_cpus
 from distributed_pg.runtime.task_router import Call, TaskRouter
-from distributed_pg.runtime.worker_group import PoolWorker, WorkerGroup, WorkerState
+from distributed_pg.runtime.worker_lifecycle import PoolWorker, WorkerGroup, WorkerState
 from distributed_pg.training.polled_clock import PolledClock
 from distributed_pg.training.schedule import EpisodeTask
 from distributed_pg.training.worker_pool import EpisodeDone, EpisodeFailed, PoolEvent, WorkerLost

@@ -279,7 +279,7 @@ def test_workers_that_cannot_start_stop_the_run(
             raise ImportError("no module named emulator.py")
 
     monkeypatch.setattr("distributed_pg.runtime.actor.RolloutWorker", CannotStart)
-    monkeypatch.setattr("distributed_pg.runtime.worker_group.RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("distributed_pg.runtime.worker_lifecycle.RETRY_SECONDS", 0.01)
     with pytest.raises(RunError) as raised:
         train(replace(CONFIG, num_workers=1, run_dir=tmp_path / "run"), None)
     reason = "ActorDiedError: ImportError: no module named emulator.py"
@@ -291,7 +291,7 @@ def test_workers_that_cannot_start_stop_the_run(
 def test_the_user_is_told_when_no_cpu_is_free(
     monkeypatch: pytest.MonkeyPatch, told: list[str]
 ) -> None:
-    monkeypatch.setattr("distributed_pg.runtime.worker_group.PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr("distributed_pg.runtime.worker_lifecycle.PATIENCE_SECONDS", 0.1)
     with RayWorkerPool(CONFIG, lambda: 3) as busy:
         while busy.workers < 3:
             busy.poll(1.0, 60.0)
