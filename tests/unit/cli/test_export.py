@@ -7,6 +7,8 @@ import pytest
 
 from distributed_pg.cli.main import main
 
+ALLOWED = "give a checkpoint, a .safetensors export, a run's folder or URI, or pretrained"
+
 
 @pytest.mark.parametrize(
     ("name", "size"), [("p.safetensors", 2.6), ("p.npz", 5.1), ("P.ONNX", 5.1)]
@@ -23,10 +25,10 @@ def test_the_file_and_its_size_are_named(
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ("pretrained --out p.txt", "out: p.txt does not end in one of .safetensors, .npz, .onnx"),
-        ("pretrained --out p", "out: p does not end in one of .safetensors, .npz, .onnx"),
-        ("pretrained --out none/p.npz", "out: there is no folder none"),
-        ("none --out p.npz", "none: No such file or directory"),
+        ("pretrained --out p.txt", "--out: p.txt does not end in one of .safetensors, .npz, .onnx"),
+        ("pretrained --out p", "--out: p does not end in one of .safetensors, .npz, .onnx"),
+        ("pretrained --out none/p.npz", "--out: there is no folder none"),
+        ("none --out p.npz", f"none: No such file or directory; {ALLOWED}"),
         ("--out p.npz", "export: name a checkpoint, a run's folder or URI, or pretrained"),
     ],
 )

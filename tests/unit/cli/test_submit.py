@@ -43,12 +43,12 @@ def test_without_flags_it_is_the_local_tunnel_and_train_without_flags() -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ("--batch-size 0", "batch_size: 0 is not a whole number from 1 to 100000"),
-        ("--preset fast", "preset: 'fast' is not one of default, karpathy"),
-        ("--colour red", "Unrecognized options: --colour, red"),
-        ("--addres auto", "Unrecognized options: --addres, auto; did you mean --address?"),
-        ("--dashbord x", "Unrecognized options: --dashbord, x; did you mean --dashboard?"),
-        ("--given x", "Unrecognized options: --given, x"),
+        ("--batch-size 0", "--batch-size: 0 is not a whole number from 1 to 100000"),
+        ("--preset fast", "--preset: 'fast' is not one of default, karpathy"),
+        ("--colour red", "Unrecognized options: --colour"),
+        ("--addres auto", "Unrecognized options: --addres; did you mean --address?"),
+        ("--dashbord x", "Unrecognized options: --dashbord; did you mean --dashboard?"),
+        ("--given x", "Unrecognized options: --given"),
         ("--out", "Missing value for argument '--out'"),
         ("--address auto", "--address: the job runs on the cluster of the dashboard; leave it out"),
         ("--run-dir here", "--run-dir: here is on this machine, where the cluster cannot reach it"),

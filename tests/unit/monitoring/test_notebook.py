@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from records import record_of
+from simulated_pool import Clock
 
 from distributed_pg.config import TrainConfig
 from distributed_pg.monitoring.notebook import NotebookDisplay
@@ -21,8 +22,8 @@ def test_the_panel_is_sent_again_only_when_it_has_changed(monkeypatch: pytest.Mo
 
     parts = SimpleNamespace(HTML=str, display=display)
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(display=parts))
-    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
-    monkeypatch.setattr("distributed_pg.monitoring.panel.time", clock)
+    clock = Clock()
+    monkeypatch.setattr("distributed_pg.monitoring.panel.time", SimpleNamespace(monotonic=clock))
     with NotebookDisplay(RunPanel(TrainConfig())) as cell:
         cell.refresh()
         assert len(sent) == 1
