@@ -57,14 +57,14 @@ def test_a_run_outlives_its_terminal_and_a_worker_where_hang_ups_are_ignored(
 ) -> None:
     # What the run says of the worker cannot be shown any more.
     shell = ["sh", "-c", 'trap "" HUP; exec "$@"', "sh"]
-    terminal = Terminal([*shell, *TRAIN, "--stop-episodes", "200"], tmp_path)
+    terminal = Terminal([*shell, *TRAIN, "--stop-episodes", "60"], tmp_path)
     until(lambda: len(_lines(tmp_path)) > 2, terminal.process)
     terminal.close()
     children = psutil.Process(terminal.process.pid).children(recursive=True)
     (worker,) = (child for child in children if "RolloutWorker" in child.name())
     worker.kill()
     assert terminal.process.wait(DEADLINE) == 0
-    assert checkpoint(tmp_path / "run", 200).is_file()
+    assert checkpoint(tmp_path / "run", 60).is_file()
 
 
 def test_a_terminal_that_is_stopped_stops_nothing(tmp_path: Path) -> None:
