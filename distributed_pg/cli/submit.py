@@ -120,7 +120,9 @@ def run(args: SubmitArgs) -> int:
 def _dashboard(url: str) -> "Dashboard":
     from distributed_pg.runtime.jobs import Dashboard
 
-    logging.getLogger("ray").setLevel(logging.CRITICAL + 1)  # its failures are exceptions
+    # Silences Ray's client; its failures are exceptions.
+    log = logging.getLogger("ray")
+    log.handlers, log.propagate = [logging.NullHandler()], False
     return Dashboard(url)
 
 
