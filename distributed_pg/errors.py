@@ -1,4 +1,7 @@
-"""Errors that a user can cause. The command line prints each as one line."""
+"""Errors that a user can cause, and the wording of messages.
+
+The command line prints each error as one line.
+"""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -57,6 +60,11 @@ def did_you_mean(word: object, known: Iterable[str]) -> str:
     """End of a message about an unknown word: suggests a similar known one; empty if none is."""
     close = get_close_matches(str(word), known, n=1)
     return f"; did you mean {close[0]}?" if close else ""
+
+
+def counted(count: int, noun: str) -> str:
+    """A number of things: "1 update", "2 updates"."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def plain(text: object) -> str:

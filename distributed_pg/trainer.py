@@ -11,6 +11,7 @@ from typing import Any, Literal
 from distributed_pg._extras import need_extra
 from distributed_pg.algo.state import Progress, TrainingState
 from distributed_pg.config import TrainConfig
+from distributed_pg.monitoring.display_thread import DisplayThread
 from distributed_pg.monitoring.progress import shown
 from distributed_pg.monitoring.reporter import Callback, Reporter
 from distributed_pg.monitoring.sinks import Sink, Sinks
@@ -130,6 +131,8 @@ class _Training:
     def _run_on_ray(self) -> bool:
         """Train on one Ray session; whatever ends it, the last update is saved."""
         config = self.config
+        if isinstance(self.reporter, DisplayThread):
+            self.reporter.starting()
         with (
             ray_session(config.address, config.num_workers, config.max_workers) as session,
             _requested_cpus(config, session),

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from hosts import Rig
+from host_rig import Rig
 
 from distributed_pg.errors import RunError
 from distributed_pg.own_code import own_command

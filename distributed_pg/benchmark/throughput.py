@@ -27,7 +27,7 @@ from distributed_pg.benchmark.saturation import start_waiting, wait_for
 from distributed_pg.config import STOP_CONDITIONS, TrainConfig, preset
 from distributed_pg.determinism import ONE_THREAD, native_kernels
 from distributed_pg.envs.pong import PongEnv
-from distributed_pg.errors import UsageError
+from distributed_pg.errors import UsageError, counted
 from distributed_pg.runtime.actor import Worker, start_worker
 from distributed_pg.runtime.ray_worker_pool import RayWorkerPool
 from distributed_pg.runtime.session import ray_session
@@ -193,7 +193,7 @@ def simulate(
     simulations = []
     with ray_session(address, 1):
         for n in workers:
-            progress(f"simulating {n} workers")
+            progress(f"simulating {counted(n, 'worker')}")
             start = start_waiting(n, played)
             with RayWorkerPool(config, partial(int, n), wait_for, start=start) as pool:
                 records = _watch_training(replace(config, batch_size=n), state, pool, seconds)

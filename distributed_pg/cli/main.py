@@ -26,7 +26,7 @@ from distributed_pg.cli import (
     train,
 )
 from distributed_pg.cli.console import console
-from distributed_pg.cli.parsing import rules, suggestion
+from distributed_pg.cli.parsing import rules, suggestion, with_flag
 from distributed_pg.determinism import pin_kernels
 from distributed_pg.errors import ConfigError, RunError, UsageError
 from distributed_pg.monitoring.log import log_shown_by
@@ -55,6 +55,8 @@ _DEFAULTS: dict[str, Callable[[list[str]], Any]] = {
 }
 """For some commands, a function that returns default values, given the command line."""
 _NO_MEMBER = re.compile(r"no type matching (\S+) could be instantiated from \[(.*)\]\.")
+_UNRECOGNIZED = "Unrecognized options: "
+_MISSING = re.compile(r"Missing from distributed-pg (\S+): ((?:--\S+ )?\S+) ")
 READER_GONE = 128 + 13
 """Exit code when the reader of the output is gone, as if SIGPIPE had ended the process."""
 
@@ -77,11 +79,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()  # a full disk may only show now
             return code
         except OutputError as error:
-            return READER_GONE if error.reader_gone else _failed(error, 1)
+            return READER_GONE if error.reader_gone else _failed(arguments, error, 1)
         except UsageError as error:
-            return _failed(error, 2)
+            return _failed(arguments, error, 2)
         except RunError as error:
-            code = _failed(error, 1)
+            code = _failed(arguments, error, 1)
             if error.hangs:
                 os._exit(code)
             return code
@@ -97,8 +99,9 @@ def _run(arguments: list[str]) -> int:
         command = parse_command(arguments)
     except SystemExit:  # help was asked for
         return 0
-    run = next(run for kind, run in COMMANDS.values() if isinstance(command, kind))
-    with log_shown_by(partial(console(stderr=True).print, soft_wrap=True)):
+    kind, run = next(both for both in COMMANDS.values() if isinstance(command, both[0]))
+    show = partial(console(stderr=True).print, soft_wrap=True)
+    with log_shown_by(lambda line: show(with_flag(line, kind))):
         return run(command)
 
 
@@ -110,8 +113,11 @@ def _versions() -> str:
     return f"distributed-pg {versions['distributed-pg']} ({libraries})"
 
 
-def _failed(error: Exception, code: int) -> int:
-    print(f"distributed-pg: error: {error}", file=sys.stderr, flush=True)  # noqa: T201
+def _failed(arguments: list[str], error: Exception, code: int) -> int:
+    """Print the error, which names a field, with the flag that the user knows it by."""
+    kind, _ = COMMANDS.get(arguments[0], (None, None))
+    message = str(error) if kind is None else with_flag(str(error), kind)
+    print(f"distributed-pg: error: {message}", file=sys.stderr, flush=True)  # noqa: T201
     return code
 
 
@@ -144,7 +150,8 @@ def parse_command(arguments: list[str]) -> Any:
         if not stop.code:
             raise
         message = _one_line(errors.getvalue())
-        if message.startswith("Unrecognized"):
+        if message.startswith(_UNRECOGNIZED):
+            message = _without_values(message, arguments)
             message += suggestion(arguments, {name: kind for name, (kind, _) in COMMANDS.items()})
         raise _config_error(stop) or UsageError(message) from None
 
@@ -182,7 +189,22 @@ def _one_line(box: str) -> str:
     # The message ends at a frame line or an empty one.
     message = itertools.takewhile(bool, itertools.dropwhile(operator.not_, texts))
     sentence = " ".join(message).removeprefix("Error parsing ") or box
+    if missing := _MISSING.match(sentence):
+        command, argument = missing.groups()
+        return f"{command}: {argument} is missing; {command} --help describes it"
     return _NO_MEMBER.sub(_not_one_of, sentence)
+
+
+def _without_values(message: str, arguments: list[str]) -> str:
+    """Tyro's list of unrecognized words, without the values of unrecognized flags."""
+    words = message.removeprefix(_UNRECOGNIZED).split(", ")
+    after = dict(itertools.pairwise(reversed(arguments)))  # each word's predecessor
+    kept = [w for w in words if w.startswith("-") or not _takes_value(after.get(w, ""), words)]
+    return _UNRECOGNIZED + ", ".join(kept)
+
+
+def _takes_value(flag: str, unrecognized: list[str]) -> bool:
+    return flag.startswith("--") and "=" not in flag and flag in unrecognized
 
 
 def _not_one_of(found: re.Match[str]) -> str:

@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal, InvalidOperation
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import tyro
 from tyro.constructors import (
@@ -133,11 +133,25 @@ def suggestion(arguments: list[str], commands: Mapping[str, type]) -> str:
     return "" if unknown is None else did_you_mean(unknown, known)
 
 
+def with_flag(message: str, kind: type) -> str:
+    """Name the flag in a message that begins with a setting's name, as Python knows it.
+
+    Args:
+        message: the message, such as "batch_size: 0 is not ...".
+        kind: the argument dataclass of the command.
+    """
+    name, colon, rest = message.partition(": ")
+    flag = f"--{name.replace('_', '-')}"
+    return f"{flag}: {rest}" if colon and flag in _flags(kind) else message
+
+
 def _flags(kind: type) -> Iterator[str]:
     """The flags of a dataclass and of its nested dataclasses."""
+    hints = get_type_hints(kind, include_extras=True)
     for field in dataclasses.fields(kind):
+        positional = tyro.conf.Positional in getattr(hints[field.name], "__metadata__", ())
         if dataclasses.is_dataclass(field.default_factory):
             yield from _flags(field.default_factory)
-        elif field.metadata.get("flag", True):
+        elif field.metadata.get("flag", True) and not positional:
             name = field.name.replace("_", "-")
             yield from (f"--{name}", f"--no-{name}")

@@ -10,6 +10,7 @@ from distributed_pg._extras import need_extra
 from distributed_pg.cli.arguments import Checkpoint
 from distributed_pg.cli.console import console
 from distributed_pg.config import Seed
+from distributed_pg.errors import counted
 from distributed_pg.fields import Range, check_fields
 
 
@@ -72,7 +73,8 @@ def run(args: RecordArgs) -> int:
         )
     console().print(
         f"Wrote {recording.path}: game {recording.episode} of seed {args.seed}, reward "
-        f"{recording.reward:+.0f} in {recording.steps} steps, {recording.seconds:.1f} seconds",
+        f"{recording.reward:+.0f} in {counted(recording.steps, 'step')}, "
+        f"{recording.seconds:.1f} seconds",
         soft_wrap=True,
     )
     return 0

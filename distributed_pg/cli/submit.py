@@ -15,7 +15,7 @@ from distributed_pg.cli import train
 from distributed_pg.cli.console import command_name, console
 from distributed_pg.cli.parsing import early_flags
 from distributed_pg.cli.train import TrainArgs
-from distributed_pg.errors import RunError, UsageError, plain
+from distributed_pg.errors import RunError, UsageError, counted, plain
 
 if TYPE_CHECKING:
     from distributed_pg.runtime.jobs import Dashboard
@@ -118,10 +118,11 @@ def run(args: SubmitArgs) -> int:
 
 
 def _dashboard(url: str) -> "Dashboard":
-    logging.disable()  # silences Ray's client; its failures are exceptions
-
     from distributed_pg.runtime.jobs import Dashboard
 
+    # Silences Ray's client; its failures are exceptions.
+    log = logging.getLogger("ray")
+    log.handlers, log.propagate = [logging.NullHandler()], False
     return Dashboard(url)
 
 
@@ -172,7 +173,7 @@ def _follow(dashboard: "Dashboard", job: str, out: Path) -> int:
         kept_at = (details.metadata or {})["run_dir"]
         names = [] if kept_at else dashboard.run_files(details)
         if names:
-            _print(f"Fetching {len(names)} files to {out}")
+            _print(f"Fetching {counted(len(names), 'file')} to {out}")
             dashboard.fetch(details, names, out)
     except RunError as error:
         commands = _next_commands(dashboard.url, job, out)

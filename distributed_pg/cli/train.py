@@ -15,8 +15,9 @@ import tyro
 from rich.console import Console
 
 from distributed_pg.cli.console import command_name, console
-from distributed_pg.cli.parsing import early_flags
+from distributed_pg.cli.parsing import early_flags, with_flag
 from distributed_pg.config import PRESETS, STOP_CONDITIONS, TrainConfig, preset
+from distributed_pg.errors import counted
 
 _LOG = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ def run(args: TrainArgs) -> int:
     with (
         _StopSignals() as stop,
         DisplayThread(_display(args, screen, errors), warn) as display,
-        log_shown_by(display.message),
+        log_shown_by(lambda line: display.message(with_flag(line, TrainArgs))),
     ):
         from distributed_pg.trainer import train  # imports Ray, slowly: the display is up by now
 
@@ -106,7 +107,8 @@ def _last_lines(
         f"train --resume {kept_at}{address_flag}{stop_flag}",
     )
     return [
-        f"{outcome} after {progress.episodes} episodes, {progress.update} updates.",
+        f"{outcome} after {counted(progress.episodes, 'episode')}, "
+        f"{counted(progress.update, 'update')}.",
         f"Weights checksum: {result.weights_checksum}",
         f"Checkpoint: {result.checkpoint}",
         "",
@@ -130,7 +132,7 @@ def _preset_text(name: str) -> str:
     return (
         f"learning rate {config.learning_rate:g}, batch size {config.batch_size}, "
         f"{config.baseline} baseline, policy lag {config.policy_lag}, "
-        f"{config.frame_skip} frames a step"
+        f"{counted(config.frame_skip, 'frame')} a step"
     )
 
 

@@ -9,13 +9,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
 from types import TracebackType
 from typing import Protocol
 
 from distributed_pg.errors import one_line
 from distributed_pg.monitoring.streams import OutputError
 from distributed_pg.storage.metrics import UpdateRecord
+
+_Exit = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
 
 REFRESH_SECONDS = 0.5
 """Time between two refreshes of the live parts."""
@@ -39,6 +40,9 @@ class Display(Protocol):
     ) -> None:
         """Show the final numbers and lines, unless the run failed."""
 
+    def starting(self) -> None:
+        """Show that the settings are accepted and the workers are being started."""
+
     def message(self, text: str) -> None:
         """Print one permanent line."""
 
@@ -52,23 +56,54 @@ class Display(Protocol):
         """Set the lines to print at the end."""
 
 
+class _WarningsOnly:
+    """Replaces a display that failed: what the user must know goes where warnings go."""
+
+    def __init__(self, warn: Callable[[str], None]) -> None:
+        self._warn = warn
+        self._concluding: Sequence[str] = ()
+
+    def __enter__(self) -> "_WarningsOnly":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for line in self._concluding:
+            self._warn(line)
+
+    def starting(self) -> None:
+        """Do nothing."""
+
+    def message(self, text: str) -> None:
+        self._warn(text)
+
+    def updated(self, record: UpdateRecord) -> None:
+        """Do nothing."""
+
+    def refresh(self) -> None:
+        """Do nothing."""
+
+    def conclude(self, lines: Sequence[str]) -> None:
+        self._concluding = lines
+
+
 class DisplayThread:
     """A :class:`distributed_pg.monitoring.reporter.Reporter` that runs a display in a thread.
 
     Args:
         display: draws while the ``with`` block runs.
-        warn: called with one line when the display fails and is closed.
+        warn: called with one line when the display fails and is closed, and from then on with the
+            log and the last lines.
     """
 
     def __init__(self, display: Display, warn: Callable[[str], None]) -> None:
         self._display = display
         self._warn = warn
         self._changed = threading.Condition()  # guards the fields below
-        self._calls: deque[Callable[[], None]] = deque(maxlen=_MOST_WAITING)
+        self._calls: deque[Callable[[Display], None]] = deque(maxlen=_MOST_WAITING)
+        self._call: Callable[[Display], None] | None = None  # the one being drawn
+        self._concluding: Sequence[str] = ()
         self._ended = False
-        self._outcome: tuple[
-            type[BaseException] | None, BaseException | None, TracebackType | None
-        ] = (None, None, None)
+        self._outcome: _Exit = (None, None, None)
         # A daemon thread: a hanging terminal must not keep the process alive.
         self._thread = threading.Thread(target=self._work, name="display", daemon=True)
 
@@ -95,34 +130,42 @@ class DisplayThread:
         """Whether the terminal failed to show the last lines in time."""
         return self._ended and self._thread.is_alive()
 
+    def starting(self) -> None:
+        """Queue that the workers are being started."""
+        self._put(lambda display: display.starting())
+
     def message(self, text: str) -> None:
         """Queue one permanent line."""
-        self._put(partial(self._display.message, text))
+        self._put(lambda display: display.message(text))
 
     def updated(self, record: UpdateRecord) -> None:
         """Queue an update."""
-        self._put(partial(self._display.updated, record))
+        self._put(lambda display: display.updated(record))
 
     def conclude(self, lines: Sequence[str]) -> None:
         """Queue the lines to print at the end."""
-        self._put(partial(self._display.conclude, lines))
+        self._concluding = lines
+        self._put(lambda display: display.conclude(lines))
 
-    def _put(self, call: Callable[[], None]) -> None:
+    def _put(self, call: Callable[[Display], None]) -> None:
         with self._changed:
             self._calls.append(call)
             self._changed.notify()
 
     def _work(self) -> None:
         try:
-            self._display.__enter__()
-            while self._draw():
-                pass
-            self._display.__exit__(*self._outcome)
+            self._show()
         except OutputError as error:
             self._give_up(str(error))
         # Whatever a terminal library raises must not end the run; the user gets a warning.
         except Exception as error:  # noqa: BLE001
             self._give_up(f"the display failed ({type(error).__name__}: {one_line(error)})")
+
+    def _show(self) -> None:
+        self._display.__enter__()
+        while self._draw():
+            pass
+        self._display.__exit__(*self._outcome)
 
     def _draw(self) -> bool:
         """Draw what arrives within :data:`REFRESH_SECONDS`; return whether to continue."""
@@ -133,15 +176,21 @@ class DisplayThread:
                 if not self._calls and self._ended:
                     return False
                 call = self._calls.popleft() if self._calls else None
+                self._call = call
             if call is not None:
-                call()
+                call(self._display)
         self._display.refresh()
         return True
 
     def _give_up(self, reason: str) -> None:
         with self._changed:
             ended, outcome = self._ended, self._outcome
-            self._calls = deque(maxlen=0)
         self._warn(reason if ended else f"{reason}; training goes on without it")
         with suppress(OutputError):
             self._display.__exit__(*outcome)  # restores the terminal
+        self._display = _WarningsOnly(self._warn)
+        # What could not be shown is said now.
+        self._display.conclude(self._concluding)
+        if self._call is not None:
+            self._call(self._display)
+        self._show()

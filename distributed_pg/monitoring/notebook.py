@@ -34,7 +34,10 @@ class NotebookDisplay:
         # Only notebook kernels have IPython, and they have it loaded.
         self._html = sys.modules["IPython"].display.HTML
         self._panel = panel
-        self._cell = sys.modules["IPython"].display.display(self._rendered(), display_id=True)
+        self._shown = self._rendered()
+        self._cell = sys.modules["IPython"].display.display(
+            self._html(self._shown), display_id=True
+        )
 
     def __enter__(self) -> "NotebookDisplay":
         """Do nothing: the panel is already shown."""
@@ -43,6 +46,9 @@ class NotebookDisplay:
     def __exit__(self, *_: object) -> None:
         """Leave the final numbers in the cell."""
         self.refresh()
+
+    def starting(self) -> None:
+        """Do nothing: the panel says so."""
 
     def message(self, text: str) -> None:
         """Print one permanent line."""
@@ -53,19 +59,22 @@ class NotebookDisplay:
         self._panel.updated(record)
 
     def refresh(self) -> None:
-        """Redraw the panel."""
-        self._cell.update(self._rendered())
+        """Redraw the panel if it has changed: a notebook keeps what it is sent."""
+        rendered = self._rendered()
+        if rendered != self._shown:
+            self._shown = rendered
+            self._cell.update(self._html(rendered))
 
     def conclude(self, lines: Sequence[str]) -> None:
         """Print the lines."""
         for line in lines:
             print(line, flush=True)  # noqa: T201
 
-    def _rendered(self) -> Any:
+    def _rendered(self) -> str:
         console = Console(
             file=io.StringIO(), record=True, width=_WIDTH, force_terminal=True, highlight=False
         )
         console.print(self._panel)
         style = html.escape(_STYLE)
         code = f'<pre style="{style}">{{code}}</pre>'
-        return self._html(console.export_html(inline_styles=True, code_format=code))
+        return console.export_html(inline_styles=True, code_format=code)

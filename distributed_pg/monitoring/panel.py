@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from distributed_pg.config import TrainConfig
+from distributed_pg.errors import counted
 from distributed_pg.monitoring.braille import curve
 from distributed_pg.storage.metrics import METRICS, UpdateRecord, read_metrics
 
@@ -109,7 +110,7 @@ class RunPanel:
         if config.stop_reward is not None:
             return f"until last 100 is {config.stop_reward:+g}"
         if config.stop_plateau is not None:
-            return f"until {config.stop_plateau} episodes bring no gain"
+            return f"until no gain in {counted(config.stop_plateau, 'episode')}"
         return "no stop condition"
 
 

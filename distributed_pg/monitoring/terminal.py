@@ -28,6 +28,9 @@ class QuietDisplay:
     def __exit__(self, *_: object) -> None:
         """Do nothing."""
 
+    def starting(self) -> None:
+        """Do nothing."""
+
     def message(self, text: str) -> None:
         """Print one line."""
         self._console.print(f"{time.strftime('%H:%M:%S')} {text}", soft_wrap=True)
@@ -55,6 +58,7 @@ class TrainDisplay:
         self._console = console
         self._panel = panel
         self._last_line = time.monotonic()
+        self._last_shown: UpdateRecord | None = None
         self._concluding: Sequence[str] = ()
         self._live: Live | None = None
         if live:
@@ -69,8 +73,6 @@ class TrainDisplay:
         """Start drawing."""
         if self._live:
             self._live.start(refresh=True)
-        else:
-            self.message("Starting the workers")
         return self
 
     def __exit__(
@@ -82,10 +84,18 @@ class TrainDisplay:
         """Remove the live panel and print the final numbers, unless the run failed."""
         if self._live:
             self._live.stop()
-        if self._panel.record and kind is None:
-            self._show(self._panel if self._live else self._panel.line(self._panel.record))
+        record = self._panel.record
+        if record and kind is None and self._live:
+            self._show(self._panel)
+        elif record and kind is None and record is not self._last_shown:
+            self._show(self._panel.line(record))
         for line in self._concluding:
             self._console.print(line, soft_wrap=True)
+
+    def starting(self) -> None:
+        """Print a line; the live panel says so by itself."""
+        if not self._live:
+            self.message("Starting the workers")
 
     def message(self, text: str) -> None:
         """Print one permanent line."""
@@ -98,6 +108,7 @@ class TrainDisplay:
         now = time.monotonic()
         if not self._live and (first or now - self._last_line >= LINE_SECONDS):
             self._last_line = now
+            self._last_shown = record
             self._show(self._panel.line(record))
 
     def refresh(self) -> None:

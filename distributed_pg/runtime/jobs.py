@@ -194,8 +194,7 @@ class Dashboard(JobSubmissionClient):
                 "RAY_AUTH_TOKEN"
             ) from error
         except (requests.RequestException, aiohttp.ClientError, ConnectionError) as error:
-            reason = one_line(error, 200)
-            raise RunError(f"{begin}nobody answers at {self.url} ({reason})") from error
+            raise RunError(f"{begin}{_no_answer(self.url, one_line(error, 200))}") from error
         except RuntimeError as error:
             raise RunError(f"{begin}{self.url}: {one_line(error)}") from error
 
@@ -249,6 +248,14 @@ def failure(details: JobDetails) -> str | None:
     header = f"Running entrypoint for job {details.submission_id}: {details.entrypoint}"
     output = last_line((details.message or "").replace(header, "")) or "nothing"
     return f"job {details.submission_id} failed{exit_code}; its last output: {output}"
+
+
+def _no_answer(url: str, reason: str) -> str:
+    """The message for a dashboard that does not answer, with what to do about it."""
+    # Ray's own reason says no more than the address once again.
+    said = "" if url in reason else f" ({reason})"
+    tunnel = "; ray dashboard CLUSTER.yaml opens a tunnel to it" if is_loopback(url) else ""
+    return f"nobody answers at {url}{said}{tunnel}"
 
 
 def _link(job: str) -> str:

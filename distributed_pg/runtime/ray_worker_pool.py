@@ -21,7 +21,7 @@ from distributed_pg.runtime.weights_holder import (
     restart_if_it_hangs,
     start_holder,
 )
-from distributed_pg.runtime.worker_group import PoolWorker, WorkerGroup, WorkerState
+from distributed_pg.runtime.worker_lifecycle import PoolWorker, WorkerGroup, WorkerState
 from distributed_pg.training.polled_clock import PolledClock
 from distributed_pg.training.schedule import EpisodeTask
 from distributed_pg.training.worker_pool import EpisodeDone, EpisodeFailed, PoolEvent, WorkerLost

@@ -9,7 +9,7 @@ from typing import Any
 import ray
 
 from distributed_pg.runtime.actor import MOST_TASKS, Reference, get_all
-from distributed_pg.runtime.worker_group import PoolWorker, WorkerState
+from distributed_pg.runtime.worker_lifecycle import PoolWorker, WorkerState
 from distributed_pg.training.polled_clock import PolledClock
 from distributed_pg.training.schedule import EpisodeTask
 

@@ -25,6 +25,7 @@ from distributed_pg.storage.tensor_file import read_tensor_file, write_tensor_fi
 FORMAT = "distributed_pg policy 1"
 PRETRAINED = "pretrained"
 """The name of the policy shipped with the package; see docs/pretrained.md."""
+_ALLOWED = "give a checkpoint, a .safetensors export, a run's folder or URI, or pretrained"
 _PRETRAINED_FILE = Path(__file__).parent.parent / "assets" / "pretrained.safetensors"
 
 
@@ -127,6 +128,8 @@ def read_policy(path: Path) -> TrainedPolicy:
     Raises:
         CheckpointError: the file is neither, or is damaged.
     """
+    if path.suffix.lower() in (".npz", ".onnx"):
+        raise CheckpointError(f"{path}: exported for other programs; {_ALLOWED}")
     metadata, tensors = read_tensor_file(path, checkpoint.FORMAT, FORMAT)
     if metadata["format"] == checkpoint.FORMAT:
         loaded = checkpoint.parse_checkpoint(path, metadata, tensors)
@@ -148,4 +151,4 @@ def _is_folder(path: Path) -> bool:
     try:
         return stat.S_ISDIR(path.stat().st_mode)
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from None
+        raise UsageError(f"{path}: {error.strerror}; {_ALLOWED}") from None

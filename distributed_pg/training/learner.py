@@ -12,7 +12,7 @@ from distributed_pg.algo.rmsprop import RMSProp, norm
 from distributed_pg.algo.rollout import EpisodeStats
 from distributed_pg.algo.state import WINDOW, Progress, TrainingState
 from distributed_pg.config import TrainConfig
-from distributed_pg.errors import RunError
+from distributed_pg.errors import RunError, counted
 from distributed_pg.monitoring.reporter import Callback, Reporter
 from distributed_pg.storage.checkpoint import weights_checksum
 from distributed_pg.storage.checkpoint_writer import CheckpointWriter
@@ -186,8 +186,9 @@ class Learner:
         if self._warned_of_idle_workers or workers <= config.batch_size * lag:
             return
         self._warned_of_idle_workers = True
+        at_a_time = counted(config.episodes_at_a_time, "episode")
         _LOG.warning(
-            f"{workers} workers, but at most {config.episodes_at_a_time} episodes at a time "
+            f"{workers} workers, but at most {at_a_time} at a time "
             f"(batch_size x (policy_lag + 1)): some will wait; batch_size {-(-workers // lag)} "
             "has work for all, but a larger batch takes more episodes to learn"
         )

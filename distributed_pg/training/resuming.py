@@ -8,7 +8,7 @@ from typing import Any
 
 from distributed_pg.algo.state import Progress
 from distributed_pg.config import STOP_CONDITIONS, TrainConfig, may_change, of_the_place
-from distributed_pg.errors import RunError, UsageError
+from distributed_pg.errors import RunError, UsageError, counted
 from distributed_pg.storage.checkpoint import Checkpoint
 from distributed_pg.storage.metrics import METRICS
 from distributed_pg.storage.run_dir import CONFIG, parse_config
@@ -57,11 +57,12 @@ def nothing_left(config: TrainConfig, progress: Progress, held: list[str]) -> st
         progress: the run so far.
         held: the stop conditions that hold, at least one.
     """
+    without_gain = counted(progress.episodes_since_peak, "episode")
     reached = {
-        "stop_episodes": f"{progress.episodes} episodes",
-        "stop_frames": f"{progress.frames} frames",
+        "stop_episodes": counted(progress.episodes, "episode"),
+        "stop_frames": counted(progress.frames, "frame"),
         "stop_minutes": f"{progress.wall_seconds / 60:.3g} minutes of training",
-        "stop_plateau": f"{progress.episodes_since_peak} episodes without a higher mean reward",
+        "stop_plateau": f"{without_gain} without a higher mean reward",
         "stop_reward": f"a mean reward of {progress.mean_100 or 0.0:.2f}",
     }
     reasons = ", ".join(
@@ -92,7 +93,7 @@ def repairs(folder: Path, config: TrainConfig, checkpoint: Checkpoint) -> Iterat
     missing = [number for number in range(1, update + 1) if number not in lines]
     if missing:
         yield (
-            f"{folder / METRICS}: the lines of {len(missing)} of the {update} updates so far are "
+            f"{folder / METRICS}: the lines of {len(missing)} of {counted(update, 'update')} are "
             f"missing, from update {missing[0]} on; curves have a gap there, the run does not"
         )
 

@@ -62,36 +62,11 @@ def test_output_that_nobody_reads_is_no_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "pattern"),
     [
-        ("train --batch-size 0", 2, "error: batch_size: 0 is not a whole number from 1 to 100000"),
-        ("train --batch-size x", 2, "--batch-size: .*'x'"),
-        ("train --num-workers 0", 2, "error: num_workers: 0 is not a whole number from 1"),
-        ("train --preset fast", 2, "error: preset: 'fast' is not one of default, karpathy"),
-        ("train --actions UP", 2, "actions: 'UP' is not two or more different actions"),
-        ("train --preset defualt", 2, "is not one of default, karpathy; did you mean default.$"),
-        ("train --colour red", 2, "--colour"),
-        (
-            "train --batchsize 4",
-            2,
-            "options: --batchsize, 4; did you mean --batch-size.$",
-        ),
-        ("trian", 2, "Unrecognized options: trian; did you mean train.$"),
-        ("train --seed 1.5", 2, "--seed: '1.5' is not a whole number, such as 2000 or 2e3$"),
-        ("train --stop-episodes 1e3 --batch-size 0", 2, "error: batch_size: 0"),
-        ("train --stop-episodes", 2, "--stop-episodes"),
-        ("train --run-dir /dev/null/run", 1, "run_dir: /dev/null/run cannot be written"),
-        ("benchmark --out /dev/null/out", 1, "out: /dev/null/out cannot be written"),
-        ("train --resume nowhere", 2, r"nowhere holds no run \(config.json: No such file"),
-        ("train --address head", 2, "address: 'head' is not HOST:PORT"),
-        ("learn", 2, "learn"),
-        ("evaluate", 2, "PATH"),
-        ("evaluate nowhere", 2, "nowhere: No such file or directory"),
+        ("train --batch-size 0", 2, "--batch-size: 0 is not a whole number from 1 to 100000$"),
+        ("train --run-dir /dev/null/run", 1, "--run-dir: /dev/null/run cannot be written"),
+        ("benchmark --out /dev/null/out", 1, "--out: /dev/null/out cannot be written"),
+        ("evaluate nowhere", 2, "nowhere: No such file or directory; give a checkpoint"),
         ("evaluate . ", 2, "holds no run"),
-        ("evaluate x --episodes 0", 2, "episodes: 0 is not a whole number from 1"),
-        ("evaluate x --seed -1", 2, "seed: -1 is not a whole number from 0"),
-        ("benchmark --num-workers 1,x", 2, "num_workers: 'x' is not a whole number from 1"),
-        ("benchmark --rounds 0", 2, "rounds: 0 is not a whole number from 1 to 1000"),
-        ("benchmark --seconds 0", 2, "seconds: 0.0 is not a number from 0.1 to 3600"),
-        ("evaluate x --num-workers 0", 2, "error: num_workers: 0 is not a whole number from 1"),
     ],
 )
 def test_wrong_usage_is_one_line(tmp_path: Path, arguments: str, code: int, pattern: str) -> None:
@@ -131,16 +106,16 @@ COLOURED = re.compile(r"\x1b\[(?:\d+;)*(?:3[0-8]|9[0-7])(?:;\d+)*m")
 
 
 @pytest.mark.parametrize(
-    ("flag", "no_color", "coloured"),
-    [((), "", True), ((), "1", False), (("--no-color",), "", False)],
+    ("flag", "coloured"),
+    [((), True), (("--no-color",), False)],
 )
 def test_the_panel_on_a_terminal(
-    finished_run: Path, tmp_path: Path, flag: tuple[str, ...], no_color: str, coloured: bool
+    finished_run: Path, tmp_path: Path, flag: tuple[str, ...], coloured: bool
 ) -> None:
     shutil.copytree(finished_run, tmp_path / "run")
     episodes = str(len(metrics(finished_run)) + 1)
     arguments = ("train", "--resume", "run", *flag, "--stop-episodes", episodes)
-    screen = on_a_terminal(*arguments, cwd=tmp_path, NO_COLOR=no_color)
+    screen = on_a_terminal(*arguments, cwd=tmp_path, NO_COLOR="")
     assert "Starting the workers and playing the first batch" in screen
     last = screen[screen.rindex("running mean") :]
     # One dot an update, two dots a character: the updates before the resume are drawn as well.
@@ -158,7 +133,7 @@ def test_a_run_directory_in_use_is_refused(finished_run: Path) -> None:
 
 def test_a_changed_setting_is_refused_on_resume(finished_run: Path) -> None:
     result = distributed_pg("train", "--resume", finished_run, "--seed", "5", cwd=finished_run)
-    assert_one_line_error(result, 2, "seed: the run in .* has 0, not 5")
+    assert_one_line_error(result, 2, "--seed: the run in .* has 0, not 5")
 
 
 def test_a_file_that_is_no_checkpoint(tmp_path: Path) -> None:
@@ -199,7 +174,7 @@ def test_evaluate_prints_a_table(finished_run: Path) -> None:
 def test_benchmark_measures_everything_and_writes_it_down(
     tmp_path: Path, finished_run: Path
 ) -> None:
-    arguments = ("benchmark", "--num-workers", "1", "--rounds", "1", "--seconds", "3")
+    arguments = ("benchmark", "--num-workers", "1", "--rounds", "1", "--seconds", "1")
     more = ("--native-kernels", "--simulate-workers", "4,16", "--out", "measured")
     policy = ("--checkpoint", finished_run)
     # It measures for almost two minutes where it is alone, and here it is not.
@@ -248,7 +223,7 @@ def test_more_workers_than_cpus_is_a_warning(tmp_path: Path) -> None:
     arguments = ("train", *QUICK, "--num-workers", workers, "--stop-episodes", "1")
     result = distributed_pg(*arguments, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert re.search(rf"num_workers: {workers} workers share \d+ CPUs", result.stdout)
+    assert re.search(rf"--num-workers: {workers} workers share \d+ CPUs", result.stdout)
 
 
 def test_missing_rom_is_one_line(tmp_path: Path) -> None:
@@ -264,7 +239,7 @@ def test_an_address_where_nobody_listens(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         result = distributed_pg("train", "--address", address, cwd=tmp_path)
-    assert_one_line_error(result, 1, f"address: nobody answers at {address}")
+    assert_one_line_error(result, 1, f"--address: nobody answers at {address}")
 
 
 @pytest.fixture
@@ -278,7 +253,7 @@ def web_server() -> Iterator[str]:
 def test_an_address_that_is_not_ray(tmp_path: Path, web_server: str) -> None:
     result = distributed_pg("train", "--address", web_server, cwd=tmp_path)
     assert_one_line_error(
-        result, 1, f"address: cannot join the Ray cluster at {web_server}: no answer within 20 s"
+        result, 1, f"--address: cannot join the Ray cluster at {web_server}: no answer within 20 s"
     )
 
 

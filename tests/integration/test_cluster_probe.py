@@ -74,7 +74,7 @@ def test_a_machine_that_is_no_node_is_told_so(
     refused = train(*there, address=address, traps=traps, folder=tmp_path)
     assert (refused.returncode, traps.sprung) == (1, "")
     (line,) = refused.stderr.splitlines()
-    assert line.startswith("distributed-pg: error: address: cannot join the Ray cluster at ")
+    assert line.startswith("distributed-pg: error: --address: cannot join the Ray cluster at ")
     assert f"{NOT_A_NODE}--address={address}`" in line
     assert "here is Ray" not in line
 

@@ -37,13 +37,14 @@ def names_and_addresses(process: psutil.Process) -> tuple[list[str], set[str]]:
     return names, addresses
 
 
-def test_a_local_run_listens_on_the_loopback_address_only_and_has_no_idle_workers(
+def test_a_local_run_listens_on_loopback_only_has_no_idle_workers_and_its_folder_to_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As in a job on the head of a cluster; it must not keep a local run from having CPUs.
     monkeypatch.setenv("RAY_OVERRIDE_RESOURCES", '{"CPU": 0}')
     process = start_endless_run(tmp_path)
     names, addresses = names_and_addresses(psutil.Process(process.pid))
+    second = distributed_pg("train", "--resume", "run", cwd=tmp_path)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode == 0
@@ -51,13 +52,6 @@ def test_a_local_run_listens_on_the_loopback_address_only_and_has_no_idle_worker
     assert addresses <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
     assert sum(name.startswith("ray::RolloutWorker") for name in names) == 1
     assert "ray::IDLE" not in names
-
-
-def test_a_second_run_in_the_same_folder_is_refused(tmp_path: Path) -> None:
-    process = start_endless_run(tmp_path)
-    second = distributed_pg("train", "--resume", "run", cwd=tmp_path)
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
     assert_one_line_error(second, 2, rf"run is in use by process {process.pid} on ")
 
 

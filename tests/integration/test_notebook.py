@@ -15,7 +15,6 @@ SETTINGS = "batch_size=2, frame_limit=400, hidden_units=8, num_workers=1, stop_e
 CELLS = (
     "import distributed_pg as pg",
     f"result = pg.train(pg.TrainConfig({SETTINGS}, run_dir='run'))",
-    "result = pg.resume('run', stop_episodes=8)\nresult.progress.episodes",
     "pg.evaluate('run', 2, num_workers=1).episodes",
     "pg.plot('run', by=('frames', 'minutes'))",
     "import gymnasium\nenv = gymnasium.make('distributed_pg/Pong-v0', frame_skip=2)\n"
@@ -33,16 +32,15 @@ def test_a_notebook_trains_evaluates_plots_and_predicts(tmp_path: Path) -> None:
     notebook = v4.new_notebook(cells=[v4.new_code_cell(code) for code in CELLS])
     client = NotebookClient(notebook, timeout=DEADLINE, resources={"metadata": {"path": tmp_path}})
     client.execute()
-    _, trained, resumed, evaluated, plotted, predicted, stopped = map(_shown, notebook.cells)
+    _, trained, evaluated, plotted, predicted, stopped = map(_shown, notebook.cells)
     assert "running mean" in trained["text/html"]
     assert "<pre" in trained["text/html"]
-    assert resumed["text/plain"] == "8"
     assert evaluated["text/plain"] == "2"
     assert "image/png" in plotted
     assert predicted["text/plain"] == "True"
     checkpoint = load_checkpoint(RunDir.open(tmp_path / "run").newest_checkpoint())
     checksum = weights_checksum(checkpoint.state.policy)
-    assert stopped["text/plain"] == f"(True, 10, '{checksum}')"
+    assert stopped["text/plain"] == f"(True, 8, '{checksum}')"
 
 
 def _shown(cell: Any) -> dict[str, str]:

@@ -231,24 +231,6 @@ def test_a_picture_shows_points_and_probabilities_and_the_difference_frame() -> 
     assert not changed[:, 120:].any()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code", "pattern"),
-    [
-        ("nowhere --out game.avi", 2, r"out: game.avi ends in none of .mp4, .gif$"),
-        ("nowhere --out no/game.mp4", 2, "out: there is no folder no$"),
-        ("nowhere --out game.mp4", 2, "nowhere: No such file or directory"),
-        ("x --best-of 0", 2, "best_of: 0 is not a whole number from 1"),
-        ("x --max-seconds 0", 2, "max_seconds: 0.0 is not a number above 0"),
-        ("x --seed -1", 2, "seed: -1 is not a whole number from 0"),
-    ],
-)
-def test_wrong_usage_is_one_line(tmp_path: Path, arguments: str, code: int, pattern: str) -> None:
-    result = command(*arguments.split(), cwd=tmp_path)
-    assert result.returncode == code
-    assert re.fullmatch(rf"distributed-pg: error: .*{pattern}.*\n", result.stderr), result.stderr
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_the_command_writes_a_video_and_says_which_game_it_is(
     checkpoint: Path, game: Playback, tmp_path: Path
 ) -> None:
@@ -279,7 +261,9 @@ def test_a_video_that_cannot_be_written_leaves_the_old_one(
         check=False,
     )
     assert result.returncode == 1
-    assert re.fullmatch(rf"distributed-pg: error: out: .*{name}.*\n", result.stderr), result.stderr
+    assert re.fullmatch(rf"distributed-pg: error: --out: .*{name}.*\n", result.stderr), (
+        result.stderr
+    )
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_bytes() == b"the old one"
 

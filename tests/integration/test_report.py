@@ -238,9 +238,9 @@ def test_what_was_not_asked_for_is_left_out(run: Path, capsys: pytest.CaptureFix
     ("arguments", "code", "complaint"),
     [
         (["nowhere"], 2, "nowhere holds no run"),
-        (["RUN", "--out", "page.txt"], 2, "out: page.txt does not end in .html"),
-        (["RUN", "--out", "none/page.html"], 2, "out: there is no folder none"),
-        (["RUN", "--episodes", "-1"], 2, "episodes: -1 is not a whole number from 0"),
+        (["RUN", "--out", "page.txt"], 2, "--out: page.txt does not end in .html"),
+        (["RUN", "--out", "none/page.html"], 2, "--out: there is no folder none"),
+        (["RUN", "--episodes", "-1"], 2, "--episodes: -1 is not a whole number from 0"),
     ],
 )
 def test_wrong_usage_is_one_line(

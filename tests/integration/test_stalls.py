@@ -20,7 +20,7 @@ from distributed_pg.algo.rollout import EpisodeStats
 from distributed_pg.algo.state import TrainingState
 from distributed_pg.config import TrainConfig
 from distributed_pg.monitoring.reporter import NullReporter
-from distributed_pg.runtime import ray_worker_pool, task_router, worker_group
+from distributed_pg.runtime import ray_worker_pool, task_router, worker_lifecycle
 from distributed_pg.runtime.ray_worker_pool import RayWorkerPool
 from distributed_pg.storage.checkpoint import weights_checksum
 from distributed_pg.storage.run_dir import RunDir
@@ -96,9 +96,9 @@ def cluster_on(fake: FakeRay, monkeypatch: pytest.MonkeyPatch) -> RayWorkerPool:
         fake.clock.now += seconds
 
     time = SimpleNamespace(monotonic=fake.clock, sleep=sleep)
-    for module in (ray_worker_pool, task_router, worker_group):
+    for module in (ray_worker_pool, task_router, worker_lifecycle):
         monkeypatch.setattr(module, "time", time)
-    for module in (task_router, worker_group):
+    for module in (task_router, worker_lifecycle):
         monkeypatch.setattr(module, "ray", fake)
     monkeypatch.setattr(ray_worker_pool, "start_holder", lambda: None)
     monkeypatch.setattr(ray_worker_pool, "hold", lambda _, policy: policy)

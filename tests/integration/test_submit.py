@@ -319,7 +319,7 @@ def test_a_wrong_dashboard_or_job_is_one_line_within_30_seconds(head: Head) -> N
         no_answer, refused, other = (f"http://127.0.0.1:{port}" for port in ports)
         expected = {
             f"--dashboard {no_answer}": f"nobody answers at {no_answer} (",
-            f"--dashboard {refused}": f"nobody answers at {refused} (",
+            f"--dashboard {refused}": f"nobody answers at {refused}; ray dashboard ",
             f"--dashboard {other}": f"{other} is not a usable Ray dashboard: ",
             "--attach nothing": f"there is no job nothing at {head.url}\n",
             "--stop nothing": f"there is no job nothing at {head.url}\n",

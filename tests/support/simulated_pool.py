@@ -1,11 +1,13 @@
 """A worker pool simulated in this process, in virtual time, with injected faults."""
 
+import functools
 import heapq
 import itertools
 import random
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from distributed_pg.algo.gradient import Gradient
 from distributed_pg.algo.policy import Policy
@@ -15,12 +17,19 @@ from distributed_pg.envs.pong import PongEnv
 from distributed_pg.training.schedule import EpisodeTask
 from distributed_pg.training.worker_pool import EpisodeDone, EpisodeFailed, PoolEvent, WorkerLost
 
+
+@functools.cache
+def _game_of(settings: tuple[tuple[str, Any], ...]) -> PongEnv:
+    """One environment for all pools with these settings: making one takes longer than a game."""
+    return PongEnv(**dict(settings))
+
+
 Play = Callable[[EpisodeTask, Policy], tuple[EpisodeStats, Gradient]]
 
 
 def play_for_real(config: TrainConfig) -> Play:
     """A ``play`` function that plays real games with ``config``; each takes one virtual second."""
-    env = PongEnv(**config.env_settings())
+    env = _game_of(tuple(config.env_settings().items()))
 
     def play(task: EpisodeTask, policy: Policy) -> tuple[EpisodeStats, Gradient]:
         result = rollout(env, policy, config, task.episode)

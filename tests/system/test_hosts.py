@@ -8,11 +8,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import hosts
+import host_network
+import host_rig
 import psutil
 import pytest
 from command import ROOT
-from hosts import Rig, main, unavailable
+from host_network import unavailable
+from host_rig import Rig
+from hosts import main
 
 from distributed_pg.errors import RunError
 
@@ -51,7 +54,7 @@ def reaches(rig: Rig, host: str, other: str) -> bool:
 
 def first_process(rig: Rig, host: str) -> psutil.Process:
     """The one that takes all others of the host with it."""
-    (pid,) = filter(hosts._is_init, rig.pids(host))
+    (pid,) = filter(host_network.is_init, rig.pids(host))
     return psutil.Process(pid)
 
 
@@ -142,8 +145,8 @@ def test_nothing_is_left_and_rigs_exist_side_by_side(rig: Rig, other: Rig) -> No
 
 @needs_hosts
 def test_a_rig_is_removed_when_making_it_fails(other: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hosts, "START", "echo the disk is on fire >&2; exit 1")
-    monkeypatch.setattr(hosts, "DEADLINE", 0.5)
+    monkeypatch.setattr(host_rig, "START", "echo the disk is on fire >&2; exit 1")
+    monkeypatch.setattr(host_network, "DEADLINE", 0.5)
     with pytest.raises(RunError, match=r"host h1 does not answer after .*: the disk is on fire"):
         other.up(2)
     assert left_of(other.name) == []
@@ -206,13 +209,13 @@ def test_a_mistake_gets_one_line(
 def test_it_says_why_it_cannot_make_hosts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("hosts.os.geteuid", lambda: 0)
-    monkeypatch.setattr(hosts, "_path", lambda: str(tmp_path))
+    monkeypatch.setattr("host_network.os.geteuid", lambda: 0)
+    monkeypatch.setattr(host_network, "search_path", lambda: str(tmp_path))
     assert unavailable() == (
         "ip, ssh, sshd, ssh-keygen, rsync, unshare not found: "
         "apt-get install iproute2 openssh-client openssh-server rsync util-linux"
     )
-    monkeypatch.setattr("hosts.os.geteuid", lambda: 1000)
+    monkeypatch.setattr("host_network.os.geteuid", lambda: 1000)
     assert main(["up", "1", "--state", str(tmp_path / "a")]) == 1
     assert capsys.readouterr().err == "hosts.py: error: only root can make hosts\n"
     assert not (tmp_path / "a").exists()

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 from command import QUICK, ROOT, metrics
-from hosts import Rig, unavailable
+from host_network import unavailable
+from host_rig import Rig
 
 README = (ROOT / "README.md").read_text()
 BRIEF = shlex.join([*QUICK, "--stop-episodes", "2", "--run-dir"])

@@ -28,7 +28,7 @@ from distributed_pg.analysis.milestones import milestones
 from distributed_pg.analysis.report.html_chart import Chart, chart, stride
 from distributed_pg.config import TrainConfig, as_flags, preset
 from distributed_pg.envs.pong import FRAMES_PER_SECOND
-from distributed_pg.errors import UsageError, writing
+from distributed_pg.errors import UsageError, counted, writing
 from distributed_pg.evaluation import Evaluation, evaluate
 from distributed_pg.storage.checkpoint import Checkpoint
 from distributed_pg.storage.policy_file import TrainedPolicy
@@ -98,7 +98,7 @@ def write_report(
         curve = run_curve(folder, run_name(location))
         evaluation = None
         if episodes:
-            _LOG.info(f"Playing {episodes} games with {path.name}")
+            _LOG.info(f"Playing {counted(episodes, 'game')} with {path.name}")
             evaluation = evaluate(path, episodes, finished=finished)
         game = None
         if video:
@@ -190,11 +190,12 @@ def _data_uri(kind: str, content: bytes) -> str:
 
 def _figures(curve: Curve, evaluation: Evaluation | None) -> list[Figure]:
     rewards = np.concatenate([record["rewards"] for record in curve.records])[-WINDOW:]
-    games = f"the last {len(rewards)} games of training"
+    last = "game" if len(rewards) == 1 else f"{len(rewards)} games"
+    games = f"the last {last} of training"
     won, won_of = (
         (float((rewards > 0).mean()), games)
         if evaluation is None
-        else (evaluation.won, f"{evaluation.episodes} games played for this page")
+        else (evaluation.won, f"{counted(evaluation.episodes, 'game')} played for this page")
     )
     frames, seconds = curve.frames[-1], 60 * curve.minutes[-1]
     speed = frames / seconds

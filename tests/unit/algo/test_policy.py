@@ -32,8 +32,8 @@ def dense_frames(trajectory: Trajectory, inputs: int = 6400) -> Array:
 
 @pytest.fixture(scope="module", params=[2, 3, 6])
 def episode(request: pytest.FixtureRequest) -> tuple[Policy, Trajectory]:
-    """A policy with A actions and a real game it played."""
-    env = PongEnv(actions=ACTION_SETS[request.param])
+    """A policy with A actions and the first points of a real game it played."""
+    env = PongEnv(actions=ACTION_SETS[request.param], frame_limit=1600)
     policy = Policy.init(seed=1, inputs=6400, hidden_units=200, actions=request.param)
     policy.w1[...] *= 8  # away from p = 1/A, where a wrong softmax would not show
     policy.w2[:, -1] = np.random.default_rng(1).normal(0.0, 0.3, 200)  # and expects something

@@ -224,17 +224,21 @@ def test_a_damaged_config_is_named(tmp_path: Path) -> None:
     [
         ("--out a.png", 2, "plot: name at least one run, or --weights CHECKPOINT"),
         ("x", 2, "--out PATH"),
-        ("x --out a.gif", 2, "out: a.gif does not end in one of .png, .svg, .pdf"),
+        ("x --out a.gif", 2, "--out: a.gif does not end in one of .png, .svg, .pdf"),
         ("nowhere --out a.png", 2, "nowhere: No such file or directory"),
         (". --out a.png", 2, "holds no run"),
-        ("x --weights y --out a.png", 2, "weights: goes without runs"),
+        ("x --weights y --out a.png", 2, "--weights: goes without runs"),
         ("--weights nowhere --out a.png", 2, "nowhere: No such file or directory"),
         ("--weights run/metrics.jsonl --out a.png", 1, "metrics.jsonl: not a distributed_pg"),
         ("--weights x --units 0 --out a.png", 2, "units: 0 is not a whole number from 1"),
-        ("x --by episodes episodes --out a.png", 2, "by: name one or more of"),
+        ("x --by episodes episodes --out a.png", 2, "--by: name one or more of"),
         ("x --by weeks --out a.png", 2, "weeks"),
-        ("run --label a b --out a.png", 2, "label: 2 given, 1 needed, one per group of runs: run"),
-        ("run --out none/a.png", 1, r"out: none/a.png cannot be written \(No such file"),
+        (
+            "run --label a b --out a.png",
+            2,
+            "--label: 2 given, 1 needed, one per group of runs: run",
+        ),
+        ("run --out none/a.png", 1, r"--out: none/a.png cannot be written \(No such file"),
     ],
 )
 def test_wrong_usage_is_one_line(

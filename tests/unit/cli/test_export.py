@@ -20,29 +20,6 @@ def test_the_file_and_its_size_are_named(
     assert round(out.stat().st_size / 1e6, 1) == size
 
 
-@pytest.mark.parametrize(
-    ("arguments", "complaint"),
-    [
-        ("pretrained --out p.txt", "out: p.txt does not end in one of .safetensors, .npz, .onnx"),
-        ("pretrained --out p", "out: p does not end in one of .safetensors, .npz, .onnx"),
-        ("pretrained --out none/p.npz", "out: there is no folder none"),
-        ("none --out p.npz", "none: No such file or directory"),
-        ("--out p.npz", "export: name a checkpoint, a run's folder or URI, or pretrained"),
-    ],
-)
-def test_wrong_usage_is_one_line(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    arguments: str,
-    complaint: str,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert main(["export", *arguments.split()]) == 2
-    assert capsys.readouterr() == ("", f"distributed-pg: error: {complaint}\n")
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_without_the_extra_one_line_says_what_installs_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -49,6 +49,7 @@ def test_settings_take_them() -> None:
         ("train --learningrate=1", "; did you mean --learning-rate?"),
         ("train --no-warmup", "; did you mean --no-warm-up?"),
         ("train --batch_size 4 --zzz", ""),
+        ("evaluate --checkpint x", ""),  # an argument without a name
         ("zzz", ""),
     ],
 )
@@ -65,7 +66,10 @@ def test_what_was_meant(line: str, meant: str) -> None:
         ("train --num-workers 1.5", "--num-workers: '1.5' is not a whole number or auto"),
         ("train --zzz", "Unrecognized options: --zzz"),
         ("plot --by x", "invalid choice 'x' for argument '--by'. Expected one of ('episodes', "),
-        ("report", "Missing from distributed-pg report: RUN The run's folder or URI. (required)"),
+        ("train a --zzz 1 --batch-size 2 --x=3 b", "Unrecognized options: a, --zzz, --x=3, b"),
+        ("report", "report: RUN is missing; report --help describes it"),
+        ("plot x", "plot: --out PATH is missing; plot --help describes it"),
+        ("evaluate", "evaluate: PATH|URI|pretrained is missing; evaluate --help describes it"),
     ],
 )
 def test_what_tyro_says_is_read_out_of_its_frame(

@@ -7,6 +7,7 @@ import pytest
 from records import record_of
 
 from distributed_pg.config import TrainConfig
+from distributed_pg.monitoring.display_thread import DisplayThread
 from distributed_pg.monitoring.log import LOGGER
 from distributed_pg.monitoring.progress import shown
 from distributed_pg.monitoring.reporter import NullReporter, Reporter
@@ -22,6 +23,8 @@ def run(
     """A run of one update, in a program with these handlers; pytest has one of its own."""
     monkeypatch.setattr(logging.root, "handlers", list(handlers))
     with shown("auto" if reporter is None else reporter, CONFIG) as watching:
+        if isinstance(watching, DisplayThread):
+            watching.starting()
         LOGGER.warning("a worker is lost")
         watching.updated(record_of(1, episodes_per_hour=3600.0))
 
@@ -32,12 +35,22 @@ def test_lines_of_the_run_and_of_its_log(
     run(monkeypatch)
     printed = capsys.readouterr()
     assert printed.err == ""
-    first, warning, update, last = printed.out.splitlines()
+    first, warning, update = printed.out.splitlines()
     assert re.fullmatch(TIME + "Starting the workers", first)
     assert re.fullmatch(TIME + "a worker is lost", warning)
-    for line in (update, last):
-        assert re.match(TIME + "update 1 episodes 1 running mean ", line)
-        assert line.endswith(" left 0:01:39")
+    assert re.match(TIME + "update 1 episodes 1 running mean ", update)
+    assert update.endswith(" left 0:01:39")
+
+
+def test_the_last_update_is_shown_at_the_end_unless_it_was_already(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with shown("auto", CONFIG) as watching:
+        for update in (1, 2, 3):
+            watching.updated(record_of(update))
+    first, last = capsys.readouterr().out.splitlines()
+    assert " update 1 " in first
+    assert " update 3 " in last
 
 
 def test_a_program_that_handles_the_log_is_not_shown_it_twice(

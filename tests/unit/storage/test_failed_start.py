@@ -114,21 +114,22 @@ def test_a_run_that_has_made_an_update_stays(tmp_path: Path) -> None:
     assert (tmp_path / "run/metrics.jsonl").exists()
 
 
-def test_a_run_that_is_gone_on_with_stays(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("flag", "updates", "error", "complaint"),
+    [
+        ("resume", 3, RunError, "no worker"),
+        ("run_dir", 0, UsageError, "holds a run already"),
+    ],
+)
+def test_a_run_that_is_there_stays_as_it_is(
+    tmp_path: Path, flag: str, updates: int, error: type[Exception], complaint: str
+) -> None:
     with open_run(replace(CONFIG, run_dir=tmp_path / "run")) as run:
-        run.save(CONFIG, state_after(3), best=False)
+        run.save(CONFIG, state_after(updates), best=False)
     before = listing(tmp_path)
-    with pytest.raises(RunError, match="no worker"):
-        start(replace(CONFIG, resume=tmp_path / "run"))
-    assert listing(tmp_path) == before
-
-
-def test_a_run_that_is_there_is_not_touched(tmp_path: Path) -> None:
-    with open_run(replace(CONFIG, run_dir=tmp_path / "run")) as run:
-        run.save(CONFIG, state_after(0), best=False)
-    before = listing(tmp_path)
-    with pytest.raises(UsageError, match="holds a run already"):
-        start(replace(CONFIG, run_dir=tmp_path / "run"))
+    settings: Any = {flag: tmp_path / "run"}
+    with pytest.raises(error, match=complaint):
+        start(replace(CONFIG, **settings))
     assert listing(tmp_path) == before
 
 

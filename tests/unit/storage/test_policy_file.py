@@ -72,6 +72,14 @@ def test_a_damaged_policy_file(tmp_path: Path) -> None:
         load_policy(path)
 
 
+@pytest.mark.parametrize("suffix", [".npz", ".onnx"])
+def test_an_export_for_other_programs_is_named_as_one(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"p{suffix}"
+    path.write_bytes(b"PK\x03\x04")
+    with pytest.raises(CheckpointError, match=rf"p\{suffix}: exported for other programs; give a"):
+        load_policy(path)
+
+
 def test_the_policy_in_the_package_wins() -> None:
     trained = load_policy(PRETRAINED)
     env = PongEnv(**trained.config.env_settings())

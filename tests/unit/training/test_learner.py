@@ -1,8 +1,10 @@
 """The real learner on a simulated pool: the same bits whatever happens on the way."""
 
+import functools
 import json
 import math
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -75,6 +77,21 @@ def run(
     return learner.state, reporter, pool
 
 
+Undisturbed = Callable[[int], tuple[TrainingState, Recorder]]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    """The run of ``CONFIG`` with a policy lag on two workers that never fail, made once."""
+
+    @functools.cache
+    def of_lag(policy_lag: int) -> tuple[TrainingState, Recorder]:
+        folder = tmp_path_factory.mktemp("undisturbed") / "run"
+        return run(replace(CONFIG, policy_lag=policy_lag), folder)[:2]
+
+    return of_lag
+
+
 def by_the_definition(config: TrainConfig, updates: int) -> Policy:
     """The run as the README defines it, one episode after another."""
     env = PongEnv(**config.env_settings())
@@ -111,7 +128,7 @@ def by_the_definition(config: TrainConfig, updates: int) -> Policy:
 def test_workers_that_will_wait_are_told_once(
     tmp_path: Path, told: list[str], workers: int, policy_lag: int, said: str | None
 ) -> None:
-    config = replace(CONFIG, batch_size=2, policy_lag=policy_lag, stop_episodes=8)
+    config = replace(CONFIG, batch_size=2, policy_lag=policy_lag, stop_episodes=8, frame_limit=4)
     run(config, tmp_path / "run", workers=workers)
     lines = [line for line in told if "batch_size" in line]
     assert len(lines) == (said is not None)
@@ -144,10 +161,14 @@ def test_the_run_is_what_its_definition_says(tmp_path: Path, settings: dict[str,
     ],
 )
 def test_same_bits_whatever_the_workers_and_the_faults(
-    tmp_path: Path, policy_lag: int, workers: int, faults: dict[str, float]
+    tmp_path: Path,
+    undisturbed: Undisturbed,
+    policy_lag: int,
+    workers: int,
+    faults: dict[str, float],
 ) -> None:
     config = replace(CONFIG, policy_lag=policy_lag)
-    expected, reference, _ = run(config, tmp_path / "reference")
+    expected, reference = undisturbed(policy_lag)
     state, reporter, pool = run(config, tmp_path / "run", None, workers, **faults)
     assert weights_checksum(state.policy) == weights_checksum(expected.policy)
     for ours, theirs in zip(reporter.records, reference.records, strict=True):
@@ -158,9 +179,11 @@ def test_same_bits_whatever_the_workers_and_the_faults(
 
 @pytest.mark.parametrize("policy_lag", [0, 2])
 @pytest.mark.parametrize("stop", [3, 8])  # with a checkpoint there already, and without
-def test_stopped_and_resumed_is_the_same_run(tmp_path: Path, policy_lag: int, stop: int) -> None:
+def test_stopped_and_resumed_is_the_same_run(
+    tmp_path: Path, undisturbed: Undisturbed, policy_lag: int, stop: int
+) -> None:
     config = replace(CONFIG, policy_lag=policy_lag)
-    whole, _, _ = run(config, tmp_path / "whole")
+    whole, _ = undisturbed(policy_lag)
     run(replace(config, stop_episodes=stop), tmp_path / "run")
     checkpoint = load_checkpoint(RunDir.open(tmp_path / "run").newest_checkpoint())
     resumed, _, _ = run(config, tmp_path / "run", checkpoint.state)
@@ -169,8 +192,8 @@ def test_stopped_and_resumed_is_the_same_run(tmp_path: Path, policy_lag: int, st
     assert replace(resumed.progress, wall_seconds=0) == replace(whole.progress, wall_seconds=0)
 
 
-def test_another_seed_is_another_run(tmp_path: Path) -> None:
-    one, _, _ = run(CONFIG, tmp_path / "one")
+def test_another_seed_is_another_run(tmp_path: Path, undisturbed: Undisturbed) -> None:
+    one, _ = undisturbed(CONFIG.policy_lag)
     other, _, _ = run(replace(CONFIG, seed=8), tmp_path / "other")
     assert weights_checksum(one.policy) != weights_checksum(other.policy)
 
@@ -187,11 +210,12 @@ def test_asked_to_stop_it_stops_between_updates(tmp_path: Path) -> None:
 
 
 def test_stop_conditions(tmp_path: Path) -> None:
-    by_episodes, _, _ = run(replace(CONFIG, stop_episodes=4), tmp_path / "episodes")
+    cut_off = replace(CONFIG, frame_limit=4, stop_episodes=None)
+    by_episodes, _, _ = run(replace(cut_off, stop_episodes=4), tmp_path / "episodes")
     assert by_episodes.progress.episodes == 6  # whole updates
-    by_minutes, _, _ = run(replace(CONFIG, stop_episodes=None, stop_minutes=0.01), tmp_path / "m")
+    by_minutes, _, _ = run(replace(cut_off, stop_minutes=0.01), tmp_path / "m")
     assert by_minutes.progress.wall_seconds < 0.6  # what is not finished by then is dropped
-    short = replace(CONFIG, frame_limit=4, batch_size=60, stop_episodes=None, stop_reward=-1.0)
+    short = replace(cut_off, batch_size=60, stop_reward=-1.0)
     by_reward, _, _ = run(short, tmp_path / "reward")
     assert by_reward.progress.episodes == 120  # never before 100 episodes
 
@@ -352,10 +376,10 @@ def test_a_gradient_that_is_not_finite_stops_the_run_and_is_not_saved(
 
 
 def test_a_failure_in_the_middle_of_an_update_harms_no_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, undisturbed: Undisturbed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The new weights are made, and the pool cannot take them."""
-    whole, _, _ = run(CONFIG, tmp_path / "whole")
+    whole, _ = undisturbed(CONFIG.policy_lag)
     real = SimulatedWorkerPool.broadcast
 
     def failing(self: SimulatedWorkerPool, version: int, policy: Policy) -> None:

@@ -206,10 +206,10 @@ def garbage(metrics: Path) -> None:
 @pytest.mark.parametrize(
     ("harm", "said"),
     [
-        (Path.unlink, "the lines of 3 of the 3 updates so far are missing, from update 1 on"),
-        (cut, "the lines of 1 of the 3 updates so far are missing, from update 3 on"),
-        (without_the_second, "the lines of 1 of the 3 updates so far are missing, from update 2"),
-        (garbage, "the lines of 3 of the 3 updates"),
+        (Path.unlink, "the lines of 3 of 3 updates are missing, from update 1 on"),
+        (cut, "the lines of 1 of 3 updates are missing, from update 3 on"),
+        (without_the_second, "the lines of 1 of 3 updates are missing, from update 2"),
+        (garbage, "the lines of 3 of 3 updates"),
     ],
 )
 def test_missing_metrics_are_told_once(

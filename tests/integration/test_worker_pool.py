@@ -1,0 +1,138 @@
+"""The pool of Ray actors: workers start or do not, come and go, and answer."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import ray
+from command import DEADLINE
+from ray.experimental import get_local_object_locations
+from worker_processes import worker_processes
+
+from distributed_pg.algo.state import TrainingState
+from distributed_pg.config import TrainConfig
+from distributed_pg.determinism import kernel_environment
+from distributed_pg.errors import RomNotFoundError, RunError
+from distributed_pg.runtime.actor import play, start_worker
+from distributed_pg.runtime.ray_worker_pool import RayWorkerPool
+from distributed_pg.runtime.session import ray_session
+from distributed_pg.trainer import train
+from distributed_pg.training.rollout_worker import RolloutWorker
+from distributed_pg.training.schedule import EpisodeTask
+from distributed_pg.training.worker_pool import EpisodeDone
+
+pytestmark = pytest.mark.usefixtures("local_ray")
+
+CONFIG = TrainConfig(seed=7, batch_size=10, frame_limit=1000, stop_episodes=40)
+
+
+def test_a_worker_without_the_game_stops_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = kernel_environment() | {"ALE_ROMS_DIR": str(tmp_path)}
+    monkeypatch.setattr("distributed_pg.runtime.actor.kernel_environment", lambda: environment)
+    with pytest.raises(RomNotFoundError, match=r"Pong ROM: .*reinstall ale-py"):
+        train(replace(CONFIG, num_workers=2, run_dir=tmp_path / "run"))
+    assert not (tmp_path / "run").exists()  # so the same command works once the game is there
+
+
+def test_workers_that_cannot_start_stop_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: list[str]
+) -> None:
+    class CannotStart(RolloutWorker):  # in here, because workers cannot import this module
+        def __init__(self, config: TrainConfig) -> None:
+            raise ImportError("no module named emulator.py")
+
+    monkeypatch.setattr("distributed_pg.runtime.actor.RolloutWorker", CannotStart)
+    monkeypatch.setattr("distributed_pg.runtime.worker_lifecycle.RETRY_SECONDS", 0.01)
+    with pytest.raises(RunError) as raised:
+        train(replace(CONFIG, num_workers=1, run_dir=tmp_path / "run"), None)
+    reason = "ActorDiedError: ImportError: no module named emulator.py"
+    assert str(raised.value) == f"no worker can be started: {reason}"
+    again = f"a worker did not start and is retried ({reason})"
+    assert set(told) == {again}
+
+
+def test_the_user_is_told_when_no_cpu_is_free(
+    monkeypatch: pytest.MonkeyPatch, told: list[str]
+) -> None:
+    monkeypatch.setattr("distributed_pg.runtime.worker_lifecycle.PATIENCE_SECONDS", 0.1)
+    with RayWorkerPool(CONFIG, lambda: 3) as busy:
+        while busy.workers < 3:
+            busy.poll(1.0, 60.0)
+        with RayWorkerPool(CONFIG, lambda: 1) as starved:
+            deadline = time.monotonic() + 60
+            while not told and time.monotonic() < deadline:
+                starved.poll(0.2, 60.0)
+    assert told == [
+        "no worker has been ready for 0 s; each needs a CPU of its own, and the cluster has 3"
+    ]
+
+
+def test_auto_is_a_worker_for_each_cpu_of_the_cluster() -> None:
+    with ray_session(None, "auto") as session:
+        assert session.workers() == 3
+    with ray_session(None, "auto", max_workers=2) as session:
+        assert session.workers() == 2
+    with ray_session(None, 5, max_workers=2) as session:
+        assert session.workers() == 5
+
+
+def test_the_cluster_follows_the_number_of_workers_that_is_wanted() -> None:
+    wanted = 1
+    with RayWorkerPool(CONFIG, lambda: wanted) as cluster:
+        _wait_for(cluster, lambda: cluster.workers == 1)
+        wanted = 5  # the cluster has three CPUs, so two have to wait
+        _wait_for(cluster, lambda: cluster.workers == 3)
+        assert cluster.starting
+        wanted = 3
+        _wait_for(cluster, lambda: not cluster.starting)
+        assert cluster.workers == 3
+
+
+def _wait_for(cluster: RayWorkerPool, condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        cluster.poll(0.1, 60.0)
+
+
+def test_workers_run_with_the_kernels_that_give_the_same_bits_everywhere() -> None:
+    before = {process.pid for process in worker_processes()}  # of other tests, about to end
+    with RayWorkerPool(CONFIG, lambda: 1) as cluster:
+        while cluster.workers < 1:
+            cluster.poll(1.0, 60.0)
+        (worker,) = (process for process in worker_processes() if process.pid not in before)
+        environment = worker.environ()
+    assert kernel_environment().items() <= environment.items()
+
+
+def test_a_gradient_that_has_arrived_cannot_be_lost_with_its_node() -> None:
+    weights = ray.put(TrainingState.initial(CONFIG).policy)
+    worker = start_worker(CONFIG)
+    answer = play(worker)(0, weights)
+    ray.wait([answer], timeout=DEADLINE)
+    stored = get_local_object_locations([weights, answer])
+    ray.kill(worker)
+    assert len(stored[weights]["node_ids"]) == 1
+    assert not stored[answer]["node_ids"]
+    stats, gradient = ray.get(answer)
+    assert gradient.nbytes == stats.gradient_bytes > 100 * 1024
+
+
+def test_an_answer_says_how_long_it_took_the_learner_to_get_it() -> None:
+    with RayWorkerPool(CONFIG, lambda: 1) as cluster:
+        _wait_for(cluster, lambda: cluster.workers == 1)
+        cluster.broadcast(0, TrainingState.initial(CONFIG).policy)
+        begin = time.monotonic()
+        cluster.submit(EpisodeTask(0, 0))
+        cluster.submit(EpisodeTask(1, 0))
+        time.sleep(1.0)  # a learner that is busy with other things
+        answers: list[EpisodeDone] = []
+        while len(answers) < 2:
+            answers += [e for e in cluster.poll(1.0, 60.0) if isinstance(e, EpisodeDone)]
+        assert answers[0].seconds > 1.0
+        # The second task waited for the first game; its time begins when that was over.
+        assert sum(answer.seconds for answer in answers) < time.monotonic() - begin
