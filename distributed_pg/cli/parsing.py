@@ -2,6 +2,9 @@
 
 import argparse
 import dataclasses
+import itertools
+import operator
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any
@@ -16,9 +19,11 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
-from distributed_pg.errors import did_you_mean
+from distributed_pg.errors import ConfigError, UsageError, did_you_mean
 from distributed_pg.fields import range_in
 
+PARSER_OPTIONS = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff)
+_NO_MEMBER = re.compile(r"no type matching (\S+) could be instantiated from \[(.*)\]\.")
 _ENDLESS = 2**53
 _MOST_DIGITS = 20
 """More than any setting allows: 1e999999999 must not become a number of that length."""
@@ -141,3 +146,41 @@ def _flags(kind: type) -> Iterator[str]:
         elif field.metadata.get("flag", True):
             name = field.name.replace("_", "-")
             yield from (f"--{name}", f"--no-{name}")
+
+
+def refusal(stop: SystemExit, printed: str) -> UsageError:
+    """The error behind an exit of tyro.
+
+    Args:
+        stop: the exit.
+        printed: what tyro has printed to stderr.
+    """
+    return _config_error(stop) or UsageError(_one_line(printed))
+
+
+def _config_error(stop: SystemExit) -> ConfigError | None:
+    """The ConfigError behind tyro's exit, if any; tyro handles every ValueError as its own."""
+    error: BaseException | None = stop
+    while error is not None and not isinstance(error, ConfigError):
+        error = error.__context__
+    return error
+
+
+def _one_line(box: str) -> str:
+    """The first sentence of tyro's framed error message.
+
+    Tyro's error hook is private, and a later version may change the frame; pyproject.toml caps it.
+    """
+    lines = [line.strip("│╭╮╰╯─ ") for line in box.splitlines()[1:]]
+    texts = [line.strip("-") and line for line in lines]  # dashes are frame if output is not UTF-8
+    # The message ends at a frame line or an empty one.
+    message = itertools.takewhile(bool, itertools.dropwhile(operator.not_, texts))
+    sentence = " ".join(message).removeprefix("Error parsing ") or box
+    return _NO_MEMBER.sub(_not_one_of, sentence)
+
+
+def _not_one_of(found: re.Match[str]) -> str:
+    """What tyro says of a value that fits no member of a union, as a user would put it."""
+    kinds = {"INT": "a whole number", "FLOAT": "a number", "{None}": "None"}
+    members = [kinds.get(member, member.strip("{}")) for member in found[1].split("|")]
+    return f"{found[2]} is not {' or '.join(members)}"

@@ -22,6 +22,7 @@ _LOG = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from distributed_pg.monitoring.display_thread import Display
+    from distributed_pg.storage.metrics import UpdateRecord
     from distributed_pg.trainer import TrainResult
 
 
@@ -75,7 +76,7 @@ def run(args: TrainArgs) -> int:
     errors = console(stderr=True, no_color=args.no_color or None)
     warn = partial(errors.print, soft_wrap=True)
     with (
-        _StopSignals() as stop,
+        StopSignals("Saving and stopping; once more to exit at once") as stop,
         DisplayThread(_display(args, screen, errors), warn) as display,
         log_shown_by(display.message),
     ):
@@ -115,7 +116,7 @@ def _last_lines(
     ]
 
 
-def _display(args: TrainArgs, screen: Console, errors: Console) -> "Display":
+def _display(args: TrainArgs, screen: Console, errors: Console) -> "Display[UpdateRecord]":
     from distributed_pg.monitoring.panel import RunPanel, past_means
     from distributed_pg.monitoring.terminal import QuietDisplay, TrainDisplay
 
@@ -148,20 +149,24 @@ def _numbers(names: Iterable[str]) -> list[signal.Signals]:
     return [getattr(signal, name) for name in names if hasattr(signal, name)]
 
 
-class _StopSignals:
+class StopSignals:
     """Makes signals ask the run to save and stop; a second request ends the process at once.
 
     A signal that the process was started with ignored, like SIGHUP under nohup, stays ignored.
+
+    Args:
+        message: logged when the first request is noticed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, message: str) -> None:
+        self._message = message
         self._asked = False
         self._reported = False
         self._requested_at: float | None = None
         self._requests = _numbers(_REQUESTS)
         self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> "_StopSignals":
+    def __enter__(self) -> "StopSignals":
         for number in (*self._requests, *_numbers(_WARNINGS)):
             if signal.getsignal(number) != signal.SIG_IGN:
                 self._before[number] = signal.signal(number, self._handle)
@@ -175,7 +180,7 @@ class _StopSignals:
         """Whether the run should stop; logs a message the first time it is true."""
         if self._asked and not self._reported:
             self._reported = True
-            _LOG.info("Saving and stopping; once more to exit at once")
+            _LOG.info(self._message)
         return self._asked
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:

@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from distributed_pg.errors import one_line
 from distributed_pg.monitoring.streams import OutputError
-from distributed_pg.storage.metrics import UpdateRecord
+
+State = TypeVar("State", contravariant=True)
 
 REFRESH_SECONDS = 0.5
 """Time between two refreshes of the live parts."""
@@ -25,10 +26,10 @@ _MOST_WAITING = 10_000
 """Lines and updates queued for a stopped terminal; beyond that the oldest are dropped."""
 
 
-class Display(Protocol):
-    """Draws a run; all calls come from one thread."""
+class Display(Protocol[State]):
+    """Draws a run, or a sweep of runs; all calls come from one thread."""
 
-    def __enter__(self) -> "Display":
+    def __enter__(self) -> "Display[State]":
         """Start drawing."""
 
     def __exit__(
@@ -42,8 +43,8 @@ class Display(Protocol):
     def message(self, text: str) -> None:
         """Print one permanent line."""
 
-    def updated(self, record: UpdateRecord) -> None:
-        """Show the run's state after an update."""
+    def updated(self, state: State) -> None:
+        """Show the newest state: for a run, the record of an update."""
 
     def refresh(self) -> None:
         """Redraw the live parts."""
@@ -52,7 +53,7 @@ class Display(Protocol):
         """Set the lines to print at the end."""
 
 
-class DisplayThread:
+class DisplayThread(Generic[State]):
     """A :class:`distributed_pg.monitoring.reporter.Reporter` that runs a display in a thread.
 
     Args:
@@ -60,7 +61,7 @@ class DisplayThread:
         warn: called with one line when the display fails and is closed.
     """
 
-    def __init__(self, display: Display, warn: Callable[[str], None]) -> None:
+    def __init__(self, display: Display[State], warn: Callable[[str], None]) -> None:
         self._display = display
         self._warn = warn
         self._changed = threading.Condition()  # guards the fields below
@@ -72,7 +73,7 @@ class DisplayThread:
         # A daemon thread: a hanging terminal must not keep the process alive.
         self._thread = threading.Thread(target=self._work, name="display", daemon=True)
 
-    def __enter__(self) -> "DisplayThread":
+    def __enter__(self) -> "DisplayThread[State]":
         """Start the thread."""
         self._thread.start()
         return self
@@ -99,9 +100,9 @@ class DisplayThread:
         """Queue one permanent line."""
         self._put(partial(self._display.message, text))
 
-    def updated(self, record: UpdateRecord) -> None:
+    def updated(self, state: State) -> None:
         """Queue an update."""
-        self._put(partial(self._display.updated, record))
+        self._put(partial(self._display.updated, state))
 
     def conclude(self, lines: Sequence[str]) -> None:
         """Queue the lines to print at the end."""

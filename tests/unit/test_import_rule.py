@@ -16,7 +16,7 @@ LAYERS = (
     {"monitoring", "viewer"},
     {"training"},
     {"runtime"},
-    {"trainer", "evaluation", "benchmark"},
+    {"trainer", "evaluation", "benchmark", "sweep"},
     {"analysis"},
     {"cli"},
     {"__main__"},
