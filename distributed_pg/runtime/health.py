@@ -49,7 +49,7 @@ class RayLostError(RunError):
         ours: whether this process started that Ray.
     """
 
-    def __init__(self, reason: str, *, ours: bool) -> None:
+    def __init__(self, reason: str, *, ours: bool = False) -> None:
         super().__init__(reason)
         self.ours = ours
 
