@@ -17,6 +17,8 @@ from rich.console import Console
 from distributed_pg.cli.console import command_name, console
 from distributed_pg.cli.parsing import early_flags
 from distributed_pg.config import PRESETS, STOP_CONDITIONS, TrainConfig, preset
+from distributed_pg.errors import UsageError
+from distributed_pg.shapes import SHAPED
 
 _LOG = logging.getLogger(__name__)
 
@@ -37,6 +39,11 @@ class TrainArgs:
     no_color: bool = False
     """Show no colours; the environment variable NO_COLOR has the same effect."""
 
+    pinned: tyro.conf.Suppress[tyro.conf.Fixed[tuple[str, ...]]] = field(
+        default=(), metadata={"flag": False}
+    )
+    """Names of the given flags of :data:`distributed_pg.shapes.SHAPED`."""
+
 
 def description() -> str:
     """The help text of the command, with the main settings of each preset."""
@@ -54,16 +61,20 @@ def defaults(arguments: list[str]) -> TrainArgs:
         UsageError: there is no such preset, or no run to resume.
         RunError: the run to resume cannot be read.
     """
-    found = early_flags(arguments, ("preset", "resume", *STOP_CONDITIONS))
+    found = early_flags(arguments, ("preset", "resume", "shape_for", *SHAPED, *STOP_CONDITIONS))
     if found is None:
         return TrainArgs()
     given, _ = found
     if given.resume not in (None, "None"):
         from distributed_pg.trainer import resume_config
 
+        if given.shape_for is not None:
+            raise UsageError("shape_for: a resumed run keeps its settings; leave it out")
         stops = [name for name in STOP_CONDITIONS if getattr(given, name) is not None]
         return TrainArgs(resume_config(given.resume, **dict.fromkeys(stops)))
-    return TrainArgs(preset(given.preset)) if given.preset is not None else TrainArgs()
+    pinned = tuple(name for name in SHAPED if getattr(given, name) is not None)
+    config = TrainConfig() if given.preset is None else preset(given.preset)
+    return TrainArgs(config, pinned=pinned)
 
 
 def run(args: TrainArgs) -> int:
@@ -80,8 +91,11 @@ def run(args: TrainArgs) -> int:
         DisplayThread(_display(args, screen, errors), warn) as display,
         log_shown_by(display.message),
     ):
-        from distributed_pg.trainer import train  # imports Ray, slowly: the display is up by now
+        # Imports Ray, slowly: the display is up by now.
+        from distributed_pg.runtime.sizing import shaped_config
+        from distributed_pg.trainer import train
 
+        config = shaped_config(config, args.pinned)
         result = train(config, display, stop.asked)
         kept_at = config.location if is_uri(config.location) else result.run_dir
         display.conclude(_last_lines(result, kept_at, config.address))

@@ -188,8 +188,8 @@ class Learner:
         self._warned_of_idle_workers = True
         _LOG.warning(
             f"{workers} workers, but at most {config.episodes_at_a_time} episodes at a time "
-            f"(batch_size x (policy_lag + 1)): some will wait; batch_size {-(-workers // lag)} "
-            "has work for all, but a larger batch takes more episodes to learn"
+            f"(batch_size x (policy_lag + 1)): some will wait; distributed-pg sweep has work for "
+            "all, and so has a new run with a larger batch or lag, which takes more episodes"
         )
 
     def _wall_seconds(self) -> float:

@@ -50,6 +50,7 @@ OUT_OF_RANGE: list[tuple[str, Any, str]] = [
     ("stop_plateau", 0, "0 is not a whole number from 1 to"),
     ("num_workers", 0, '0 is not a whole number from 1 to 100000, or "auto"'),
     ("num_workers", "many", "'many' is not a whole number from 1 to 100000, or \"auto\""),
+    ("shape_for", 0, "0 is not a whole number from 1 to 100000"),
     ("address", "ray://head:10001", "'ray://head:10001' is not HOST:PORT"),
     ("address", "head", "'head' is not HOST:PORT"),
     ("address", "head:99999", "'head:99999' is not HOST:PORT"),

@@ -8,7 +8,7 @@ from distributed_pg.system_info import PACKAGE
 
 LAYERS = (
     {"errors", "determinism", "_gymnasium"},
-    {"fields"},
+    {"fields", "shapes"},
     {"config", "system_info", "_extras", "own_code"},
     {"envs"},
     {"algo"},
