@@ -39,12 +39,12 @@ def test_all_shaped_settings_decide_what_is_learned() -> None:
 
 
 def test_a_preset_with_fixed_settings_is_not_shaped() -> None:
-    with pytest.raises(ConfigError, match="^shape_for: the preset karpathy has fixed settings"):
+    with pytest.raises(ConfigError, match=r"^shape_for: the preset karpathy has fixed settings"):
         preset("karpathy", shape_for=16)
     assert preset("karpathy").shape_for is None
 
 
 @pytest.mark.parametrize("workers", [0, 100_001, 2.0, "many"])
 def test_a_number_of_workers_out_of_range(workers: object) -> None:
-    with pytest.raises(ConfigError, match="^shape_for: "):
+    with pytest.raises(ConfigError, match=r"^shape_for: "):
         preset("default", shape_for=workers)
