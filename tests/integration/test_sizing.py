@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command import assert_one_line_error, distributed_pg
 
 from distributed_pg.cli.train import defaults as train_defaults
 from distributed_pg.config import TrainConfig, preset
 from distributed_pg.runtime import sizing
 from distributed_pg.shapes import SHAPES
-from tests.support.command import assert_one_line_error, distributed_pg
 
 SHORT = ["--frame-limit", "400", "--hidden-units", "8", "--stop-episodes", "4"]
 
