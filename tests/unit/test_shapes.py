@@ -1,5 +1,7 @@
 """Settings by number of workers."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,7 +37,8 @@ def test_what_is_given_stays() -> None:
 def test_all_shaped_settings_decide_what_is_learned() -> None:
     assert set(TrainConfig(shape_for=3).changed_settings(TrainConfig(shape_for=9))) == set()
     for name in SHAPED:
-        assert TrainConfig(**{name: 50}).changed_settings(TrainConfig()) == [name]
+        settings: dict[str, Any] = {name: 50}
+        assert TrainConfig(**settings).changed_settings(TrainConfig()) == [name]
 
 
 def test_a_preset_with_fixed_settings_is_not_shaped() -> None:
