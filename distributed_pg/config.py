@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from distributed_pg.errors import ConfigError, did_you_mean, one_line
 from distributed_pg.fields import Range, check_fields, check_value
+from distributed_pg.shapes import shape
 
 WORKERS = Range(1, 100_000)
 
@@ -100,6 +101,9 @@ class TrainConfig:
     """Stop when the mean reward of the last 100 episodes has not reached a new high for this many
     episodes; counted once there are 100."""
 
+    shape_for: Annotated[int, WORKERS] | None = _free(None)
+    """Choose batch size and policy lag for this number of workers, where they are not given. With
+    the same number, a run repeats on any machine. Default: the number of workers when it starts."""
     num_workers: NumWorkers = _of_the_place("auto")
     """Number of workers, one CPU each. auto: one per CPU of the machine, or of the cluster as it
     grows and shrinks."""
@@ -247,7 +251,8 @@ def preset(name: str, **changes: Any) -> TrainConfig:
 
     Args:
         name: a key of :data:`PRESETS`.
-        changes: values of the fields to change.
+        changes: values of the fields to change. ``shape_for`` also changes those of
+            :mod:`distributed_pg.shapes` that are not given.
 
     Raises:
         ConfigError: there is no such preset or setting, or a value is out of range.
@@ -256,7 +261,10 @@ def preset(name: str, **changes: Any) -> TrainConfig:
     fields = [f.name for f in dataclasses.fields(TrainConfig)]
     for unknown in changes.keys() - fields:
         raise ConfigError(f"{unknown}: no such setting{did_you_mean(unknown, fields)}")
-    settings: dict[str, Any] = {"preset": name, **PRESETS[name], **changes}
+    workers = changes.get("shape_for")
+    check_value("shape_for", workers, Annotated[int, WORKERS] | None)
+    shaped = {} if workers is None else shape(name, workers)
+    settings: dict[str, Any] = {"preset": name, **PRESETS[name], **shaped, **changes}
     return TrainConfig(**settings)
 
 

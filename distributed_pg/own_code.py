@@ -5,10 +5,16 @@
 """
 
 import os
+import signal
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+_PARENT_SECONDS = 0.5
+"""Time between two looks at whether the parent process is there."""
 
 
 def own_python(code: str, *arguments: str) -> list[str]:
@@ -22,10 +28,34 @@ def own_python(code: str, *arguments: str) -> list[str]:
     return [sys.executable, "-c", f"import sys; sys.path[:] = {_path()}; {code}", *arguments]
 
 
-def own_command(*arguments: str) -> list[str]:
-    """Return a command that runs ``distributed-pg`` with ``arguments`` from this process's code."""
+def own_command(*arguments: str, end_with_parent: bool = False) -> list[str]:
+    """Return a command that runs ``distributed-pg`` with ``arguments`` from this process's code.
+
+    Args:
+        arguments: the command line.
+        end_with_parent: make it save and stop when this process has ended, for whatever reason.
+    """
     run = "runpy.run_module('distributed_pg', run_name='__main__', alter_sys=True)"
+    if end_with_parent:
+        run = (
+            f"from distributed_pg.own_code import stop_without; stop_without({os.getpid()}); {run}"
+        )
     return own_python(f"import runpy; {run}", *arguments)
+
+
+def stop_without(parent: int) -> None:
+    """Send SIGTERM to this process when its parent has ended.
+
+    Args:
+        parent: the id of the parent's process.
+    """
+
+    def wait() -> None:
+        while os.getppid() == parent:
+            time.sleep(_PARENT_SECONDS)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, name="parent watch", daemon=True).start()
 
 
 def _path() -> list[str]:

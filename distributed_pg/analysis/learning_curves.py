@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from distributed_pg.analysis.statistics import confidence_interval, interquartile_mean
 from distributed_pg.config import TrainConfig
 from distributed_pg.errors import RunError, UsageError, one_line
 from distributed_pg.storage.metrics import METRICS, read_metrics
@@ -23,6 +24,7 @@ By: TypeAlias = Literal["episodes", "minutes", "frames"]
 """The x axis of a learning curve."""
 
 _NUMBERS = ("episodes", "frames", "wall_seconds", "running_mean")
+_MOST_POINTS = 1000
 _MOST = 1e18
 """Larger than any number in a run's metrics."""
 
@@ -62,19 +64,22 @@ class Group:
     curves: list[Curve]
 
     def mean(self, by: By) -> tuple[Array, Array, Array, Array]:
-        """Average the running means of the runs.
+        """The interquartile mean of the runs' running means, with its 95% confidence interval.
 
-        The average ends where the shortest run ends: beyond that it would cover fewer runs.
+        It ends where the shortest run ends: beyond that it would cover fewer runs.
 
         Returns:
-            x, and the mean, minimum and maximum of the running means there; float64 (n,) each.
+            x, and the mean and the ends of the interval there; float64 (n,) each.
         """
         grid = np.unique(np.concatenate([curve.against(by) for curve in self.curves]))
         begin = max(curve.against(by)[0] for curve in self.curves)
         end = min(curve.against(by)[-1] for curve in self.curves)
         grid = grid[(grid >= begin) & (grid <= end)]
+        # More points than a picture has pixels would only take time.
+        grid = grid[np.unique(np.linspace(0, len(grid) - 1, _MOST_POINTS).astype(int))]
         means = [np.interp(grid, curve.against(by), curve.running_mean) for curve in self.curves]
-        return grid, np.mean(means, axis=0), np.min(means, axis=0), np.max(means, axis=0)
+        values = np.array(means)
+        return grid, interquartile_mean(values), *confidence_interval(values)
 
 
 @contextmanager

@@ -73,7 +73,7 @@ def plot(*runs: str | Path, by: By | Sequence[By] = "frames", title: str = "") -
 
     Args:
         runs: folders or URIs of runs. Runs that differ only in the seed form a group, drawn with
-            its mean and range.
+            its interquartile mean and 95% confidence interval.
         by: the x axis, one panel each: ``"frames"``, ``"episodes"`` or ``"minutes"``.
         title: title of the figure.
 
@@ -95,8 +95,8 @@ def curves_figure(groups: list[Group], by: tuple[By, ...], title: str = "") -> F
 
     Args:
         groups: at least one. A group of several runs is drawn as thin lines, a strong line for
-            their mean and a band from the lowest to the highest. A single run plotted alone also
-            shows the mean of each update.
+            their interquartile mean and a band for its 95% confidence interval. A single run
+            plotted alone also shows the mean of each update.
         by: the x axes, one panel each.
         title: title of the figure.
 
@@ -231,7 +231,7 @@ def _legend(groups: list[Group]) -> "list[Artist]":
         handles.append(Line2D([], [], color=colour, linestyle=style, linewidth=2.2, label=label))
     if any(len(group.curves) > 1 for group in groups):
         handles.append(Line2D([], [], color="#777777", linewidth=0.7, label="one run"))
-        band = "strong line: mean; band: lowest to highest run"
+        band = "strong line: interquartile mean; band: 95% interval"
         handles.append(Patch(facecolor="#777777", alpha=0.25, label=band))
     elif len(groups) == 1:
         dots: dict[str, Any] = {"marker": ".", "linestyle": "", "color": _FAINT}

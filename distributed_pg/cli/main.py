@@ -2,10 +2,7 @@
 
 import contextlib
 import io
-import itertools
-import operator
 import os
-import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -23,12 +20,14 @@ from distributed_pg.cli import (
     record,
     report,
     submit,
+    sweep,
     train,
 )
 from distributed_pg.cli.console import console
-from distributed_pg.cli.parsing import rules, suggestion, with_flag
+from distributed_pg.cli.parsing import PARSER_OPTIONS, rules
+from distributed_pg.cli.usage_errors import refusal, with_flag
 from distributed_pg.determinism import pin_kernels
-from distributed_pg.errors import ConfigError, RunError, UsageError
+from distributed_pg.errors import RunError, UsageError
 from distributed_pg.monitoring.log import log_shown_by
 from distributed_pg.monitoring.streams import OutputError, checked_streams
 from distributed_pg.system_info import library_versions
@@ -40,6 +39,7 @@ workers."""
 COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "train": (train.TrainArgs, train.run),
     "submit": (submit.SubmitArgs, submit.run),
+    "sweep": (sweep.SweepArgs, sweep.run),
     "evaluate": (evaluate.EvaluateArgs, evaluate.run),
     "play": (play.PlayArgs, play.run),
     "record": (record.RecordArgs, record.run),
@@ -52,11 +52,9 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
 _DEFAULTS: dict[str, Callable[[list[str]], Any]] = {
     "train": train.defaults,
     "submit": submit.defaults,
+    "sweep": sweep.defaults,
 }
 """For some commands, a function that returns default values, given the command line."""
-_NO_MEMBER = re.compile(r"no type matching (\S+) could be instantiated from \[(.*)\]\.")
-_UNRECOGNIZED = "Unrecognized options: "
-_MISSING = re.compile(r"Missing from distributed-pg (\S+): ((?:--\S+ )?\S+) ")
 READER_GONE = 128 + 13
 """Exit code when the reader of the output is gone, as if SIGPIPE had ended the process."""
 
@@ -143,17 +141,14 @@ def parse_command(arguments: list[str]) -> Any:
                 prog="distributed-pg",
                 description=DESCRIPTION,
                 args=arguments,
-                config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff),
+                config=PARSER_OPTIONS,
                 registry=rules(),
             )
     except SystemExit as stop:
         if not stop.code:
             raise
-        message = _one_line(errors.getvalue())
-        if message.startswith(_UNRECOGNIZED):
-            message = _without_values(message, arguments)
-            message += suggestion(arguments, {name: kind for name, (kind, _) in COMMANDS.items()})
-        raise _config_error(stop) or UsageError(message) from None
+        kinds = {name: kind for name, (kind, _) in COMMANDS.items()}
+        raise refusal(stop, errors.getvalue(), arguments, kinds) from None
 
 
 def _commands(arguments: list[str]) -> Any:
@@ -169,46 +164,3 @@ def _commands(arguments: list[str]) -> Any:
         member = Annotated[kind, subcommand]  # type: ignore[valid-type]
         union = member if union is None else union | member
     return union
-
-
-def _config_error(stop: SystemExit) -> ConfigError | None:
-    """The ConfigError behind tyro's exit, if any; tyro handles every ValueError as its own."""
-    error: BaseException | None = stop
-    while error is not None and not isinstance(error, ConfigError):
-        error = error.__context__
-    return error
-
-
-def _one_line(box: str) -> str:
-    """The first sentence of tyro's framed error message.
-
-    Tyro's error hook is private, and a later version may change the frame; pyproject.toml caps it.
-    """
-    lines = [line.strip("│╭╮╰╯─ ") for line in box.splitlines()[1:]]
-    texts = [line.strip("-") and line for line in lines]  # dashes are frame if output is not UTF-8
-    # The message ends at a frame line or an empty one.
-    message = itertools.takewhile(bool, itertools.dropwhile(operator.not_, texts))
-    sentence = " ".join(message).removeprefix("Error parsing ") or box
-    if missing := _MISSING.match(sentence):
-        command, argument = missing.groups()
-        return f"{command}: {argument} is missing; {command} --help describes it"
-    return _NO_MEMBER.sub(_not_one_of, sentence)
-
-
-def _without_values(message: str, arguments: list[str]) -> str:
-    """Tyro's list of unrecognized words, without the values of unrecognized flags."""
-    words = message.removeprefix(_UNRECOGNIZED).split(", ")
-    after = dict(itertools.pairwise(reversed(arguments)))  # each word's predecessor
-    kept = [w for w in words if w.startswith("-") or not _takes_value(after.get(w, ""), words)]
-    return _UNRECOGNIZED + ", ".join(kept)
-
-
-def _takes_value(flag: str, unrecognized: list[str]) -> bool:
-    return flag.startswith("--") and "=" not in flag and flag in unrecognized
-
-
-def _not_one_of(found: re.Match[str]) -> str:
-    """What tyro says of a value that fits no member of a union, as a user would put it."""
-    kinds = {"INT": "a whole number", "FLOAT": "a number", "{None}": "None"}
-    members = [kinds.get(member, member.strip("{}")) for member in found[1].split("|")]
-    return f"{found[2]} is not {' or '.join(members)}"

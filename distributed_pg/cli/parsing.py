@@ -1,10 +1,10 @@
-"""Extensions of tyro: number formats like 2e3, ranges in the help, suggestions for typos."""
+"""Extensions of tyro: number formats like 2e3, ranges in the help, flags read early."""
 
 import argparse
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from decimal import Decimal, InvalidOperation
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 import tyro
 from tyro.constructors import (
@@ -16,9 +16,9 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
-from distributed_pg.errors import did_you_mean
 from distributed_pg.fields import range_in
 
+PARSER_OPTIONS = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff)
 _ENDLESS = 2**53
 _MOST_DIGITS = 20
 """More than any setting allows: 1e999999999 must not become a number of that length."""
@@ -112,46 +112,3 @@ def early_flags(
         return parser.parse_known_args(arguments)
     except argparse.ArgumentError:
         return None
-
-
-def suggestion(arguments: list[str], commands: Mapping[str, type]) -> str:
-    """Suggest a correction for the first unknown command or flag.
-
-    Args:
-        arguments: the command line.
-        commands: the argument dataclass of each command.
-
-    Returns:
-        The end of an error message; empty if nothing is similar.
-    """
-    command, *rest = arguments
-    if command not in commands:
-        return did_you_mean(command, commands)
-    known = set(_flags(commands[command]))
-    flags = (word.partition("=")[0].replace("_", "-") for word in rest if word.startswith("--"))
-    unknown = next((flag for flag in flags if flag not in known), None)
-    return "" if unknown is None else did_you_mean(unknown, known)
-
-
-def with_flag(message: str, kind: type) -> str:
-    """Name the flag in a message that begins with a setting's name, as Python knows it.
-
-    Args:
-        message: the message, such as "batch_size: 0 is not ...".
-        kind: the argument dataclass of the command.
-    """
-    name, colon, rest = message.partition(": ")
-    flag = f"--{name.replace('_', '-')}"
-    return f"{flag}: {rest}" if colon and flag in _flags(kind) else message
-
-
-def _flags(kind: type) -> Iterator[str]:
-    """The flags of a dataclass and of its nested dataclasses."""
-    hints = get_type_hints(kind, include_extras=True)
-    for field in dataclasses.fields(kind):
-        positional = tyro.conf.Positional in getattr(hints[field.name], "__metadata__", ())
-        if dataclasses.is_dataclass(field.default_factory):
-            yield from _flags(field.default_factory)
-        elif field.metadata.get("flag", True) and not positional:
-            name = field.name.replace("_", "-")
-            yield from (f"--{name}", f"--no-{name}")

@@ -19,8 +19,8 @@ class PlotArgs:
     """Plot the learning curves of runs, or the weights of a policy's hidden units.
 
     Runs with the same settings except for the seed form a group: a thin line per run, a thick line
-    for their mean, and a band from the lowest to the highest. The mean ends with the shortest run.
-    A table lists when each run reached its milestones.
+    for their interquartile mean, and a band for its 95% confidence interval. Both end with the
+    shortest run. A table lists when each run reached its milestones.
 
     Raises:
         UsageError: a value is not allowed.
@@ -29,7 +29,7 @@ class PlotArgs:
     out: Path
     """The figure to write: .png, .svg or .pdf."""
     runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")] = ()
-    """Folders or URIs of runs, or files in the format of metrics.jsonl."""
+    """Folders or URIs of runs, folders of sweeps, or files in the format of metrics.jsonl."""
     by: tuple[Literal["episodes", "minutes", "frames"], ...] = ("episodes", "minutes")
     """Horizontal axes to plot the reward against, one panel each."""
     label: tuple[str, ...] = ()

@@ -15,14 +15,17 @@ import tyro
 from rich.console import Console
 
 from distributed_pg.cli.console import command_name, console
-from distributed_pg.cli.parsing import early_flags, with_flag
+from distributed_pg.cli.parsing import early_flags
+from distributed_pg.cli.usage_errors import with_flag
 from distributed_pg.config import PRESETS, STOP_CONDITIONS, TrainConfig, preset
-from distributed_pg.errors import counted
+from distributed_pg.errors import UsageError, counted
+from distributed_pg.shapes import SHAPED
 
 _LOG = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from distributed_pg.monitoring.display_thread import Display
+    from distributed_pg.storage.metrics import UpdateRecord
     from distributed_pg.trainer import TrainResult
 
 
@@ -36,6 +39,11 @@ class TrainArgs:
     """Print only the run's location at the end, and log lines on stderr."""
     no_color: bool = False
     """Show no colours; the environment variable NO_COLOR has the same effect."""
+
+    pinned: tyro.conf.Suppress[tyro.conf.Fixed[tuple[str, ...]]] = field(
+        default=(), metadata={"flag": False}
+    )
+    """Names of the given flags of :data:`distributed_pg.shapes.SHAPED`."""
 
 
 def description() -> str:
@@ -54,16 +62,20 @@ def defaults(arguments: list[str]) -> TrainArgs:
         UsageError: there is no such preset, or no run to resume.
         RunError: the run to resume cannot be read.
     """
-    found = early_flags(arguments, ("preset", "resume", *STOP_CONDITIONS))
+    found = early_flags(arguments, ("preset", "resume", "shape_for", *SHAPED, *STOP_CONDITIONS))
     if found is None:
         return TrainArgs()
     given, _ = found
     if given.resume not in (None, "None"):
         from distributed_pg.trainer import resume_config
 
+        if given.shape_for is not None:
+            raise UsageError("shape_for: a resumed run keeps its settings; leave it out")
         stops = [name for name in STOP_CONDITIONS if getattr(given, name) is not None]
         return TrainArgs(resume_config(given.resume, **dict.fromkeys(stops)))
-    return TrainArgs(preset(given.preset)) if given.preset is not None else TrainArgs()
+    pinned = tuple(name for name in SHAPED if getattr(given, name) is not None)
+    config = TrainConfig() if given.preset is None else preset(given.preset)
+    return TrainArgs(config, pinned=pinned)
 
 
 def run(args: TrainArgs) -> int:
@@ -76,12 +88,15 @@ def run(args: TrainArgs) -> int:
     errors = console(stderr=True, no_color=args.no_color or None)
     warn = partial(errors.print, soft_wrap=True)
     with (
-        _StopSignals() as stop,
+        StopSignals("Saving and stopping; once more to exit at once") as stop,
         DisplayThread(_display(args, screen, errors), warn) as display,
         log_shown_by(lambda line: display.message(with_flag(line, TrainArgs))),
     ):
-        from distributed_pg.trainer import train  # imports Ray, slowly: the display is up by now
+        # Imports Ray, slowly: the display is up by now.
+        from distributed_pg.runtime.sizing import shaped_config
+        from distributed_pg.trainer import train
 
+        config = shaped_config(config, args.pinned)
         result = train(config, display, stop.asked)
         kept_at = config.location if is_uri(config.location) else result.run_dir
         display.conclude(_last_lines(result, kept_at, config.address))
@@ -117,7 +132,7 @@ def _last_lines(
     ]
 
 
-def _display(args: TrainArgs, screen: Console, errors: Console) -> "Display":
+def _display(args: TrainArgs, screen: Console, errors: Console) -> "Display[UpdateRecord]":
     from distributed_pg.monitoring.panel import RunPanel, past_means
     from distributed_pg.monitoring.terminal import QuietDisplay, TrainDisplay
 
@@ -150,20 +165,24 @@ def _numbers(names: Iterable[str]) -> list[signal.Signals]:
     return [getattr(signal, name) for name in names if hasattr(signal, name)]
 
 
-class _StopSignals:
+class StopSignals:
     """Makes signals ask the run to save and stop; a second request ends the process at once.
 
     A signal that the process was started with ignored, like SIGHUP under nohup, stays ignored.
+
+    Args:
+        message: logged when the first request is noticed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, message: str) -> None:
+        self._message = message
         self._asked = False
         self._reported = False
         self._requested_at: float | None = None
         self._requests = _numbers(_REQUESTS)
         self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> "_StopSignals":
+    def __enter__(self) -> "StopSignals":
         for number in (*self._requests, *_numbers(_WARNINGS)):
             if signal.getsignal(number) != signal.SIG_IGN:
                 self._before[number] = signal.signal(number, self._handle)
@@ -177,7 +196,7 @@ class _StopSignals:
         """Whether the run should stop; logs a message the first time it is true."""
         if self._asked and not self._reported:
             self._reported = True
-            _LOG.info("Saving and stopping; once more to exit at once")
+            _LOG.info(self._message)
         return self._asked
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:

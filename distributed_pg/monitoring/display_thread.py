@@ -10,11 +10,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from distributed_pg.errors import one_line
 from distributed_pg.monitoring.streams import OutputError
-from distributed_pg.storage.metrics import UpdateRecord
+
+State = TypeVar("State", contravariant=True)
 
 _Exit = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
 
@@ -26,10 +27,10 @@ _MOST_WAITING = 10_000
 """Lines and updates queued for a stopped terminal; beyond that the oldest are dropped."""
 
 
-class Display(Protocol):
-    """Draws a run; all calls come from one thread."""
+class Display(Protocol[State]):
+    """Draws a run, or a sweep of runs; all calls come from one thread."""
 
-    def __enter__(self) -> "Display":
+    def __enter__(self) -> "Display[State]":
         """Start drawing."""
 
     def __exit__(
@@ -46,8 +47,8 @@ class Display(Protocol):
     def message(self, text: str) -> None:
         """Print one permanent line."""
 
-    def updated(self, record: UpdateRecord) -> None:
-        """Show the run's state after an update."""
+    def updated(self, state: State) -> None:
+        """Show the newest state: for a run, the record of an update."""
 
     def refresh(self) -> None:
         """Redraw the live parts."""
@@ -76,7 +77,7 @@ class _WarningsOnly:
     def message(self, text: str) -> None:
         self._warn(text)
 
-    def updated(self, record: UpdateRecord) -> None:
+    def updated(self, state: object) -> None:
         """Do nothing."""
 
     def refresh(self) -> None:
@@ -86,7 +87,7 @@ class _WarningsOnly:
         self._concluding = lines
 
 
-class DisplayThread:
+class DisplayThread(Generic[State]):
     """A :class:`distributed_pg.monitoring.reporter.Reporter` that runs a display in a thread.
 
     Args:
@@ -95,19 +96,19 @@ class DisplayThread:
             log and the last lines.
     """
 
-    def __init__(self, display: Display, warn: Callable[[str], None]) -> None:
+    def __init__(self, display: Display[State], warn: Callable[[str], None]) -> None:
         self._display = display
         self._warn = warn
         self._changed = threading.Condition()  # guards the fields below
-        self._calls: deque[Callable[[Display], None]] = deque(maxlen=_MOST_WAITING)
-        self._call: Callable[[Display], None] | None = None  # the one being drawn
+        self._calls: deque[Callable[[Display[State]], None]] = deque(maxlen=_MOST_WAITING)
+        self._call: Callable[[Display[State]], None] | None = None  # the one being drawn
         self._concluding: Sequence[str] = ()
         self._ended = False
         self._outcome: _Exit = (None, None, None)
         # A daemon thread: a hanging terminal must not keep the process alive.
         self._thread = threading.Thread(target=self._work, name="display", daemon=True)
 
-    def __enter__(self) -> "DisplayThread":
+    def __enter__(self) -> "DisplayThread[State]":
         """Start the thread."""
         self._thread.start()
         return self
@@ -138,16 +139,16 @@ class DisplayThread:
         """Queue one permanent line."""
         self._put(lambda display: display.message(text))
 
-    def updated(self, record: UpdateRecord) -> None:
+    def updated(self, state: State) -> None:
         """Queue an update."""
-        self._put(lambda display: display.updated(record))
+        self._put(lambda display: display.updated(state))
 
     def conclude(self, lines: Sequence[str]) -> None:
         """Queue the lines to print at the end."""
         self._concluding = lines
         self._put(lambda display: display.conclude(lines))
 
-    def _put(self, call: Callable[[Display], None]) -> None:
+    def _put(self, call: Callable[[Display[State]], None]) -> None:
         with self._changed:
             self._calls.append(call)
             self._changed.notify()

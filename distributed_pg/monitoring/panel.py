@@ -45,8 +45,8 @@ class RunPanel:
         """The run's state after an update as one line, with the time of day."""
         return (
             f"{time.strftime('%H:%M:%S')} update {record.update} episodes {record.episodes} "
-            f"running mean {_reward(record.running_mean)} last 100 {_reward(record.mean_100)} "
-            f"best {_reward(record.best_reward)} | {record.episodes_per_hour:.0f} episodes/h "
+            f"running mean {mean_text(record.running_mean)} last 100 {mean_text(record.mean_100)} "
+            f"best {mean_text(record.best_reward)} | {record.episodes_per_hour:.0f} episodes/h "
             f"{record.frames_per_second:.0f} frames/s workers {record.workers} "
             f"left {self._left(record)}"
         )
@@ -65,11 +65,16 @@ class RunPanel:
         episodes_per_hour = f"{record.episodes_per_hour:.0f}"
         frames_per_second = f"{record.frames_per_second:.0f}"
         workers = f"{record.workers}, {record.worker_busy:.1%} busy"
-        trained = _duration(record.wall_seconds)
+        trained = duration(record.wall_seconds)
         rows = (
             ("episodes", f"{record.episodes}", "updates", f"{record.update}"),
-            ("running mean", _reward(record.running_mean), "last 100", _reward(record.mean_100)),
-            ("best", _reward(record.best_reward), "workers", workers),
+            (
+                "running mean",
+                mean_text(record.running_mean),
+                "last 100",
+                mean_text(record.mean_100),
+            ),
+            ("best", mean_text(record.best_reward), "workers", workers),
             ("episodes/hour", episodes_per_hour, "frames/s", frames_per_second),
             ("trained", trained, "left", self._left(record)),
         )
@@ -106,7 +111,7 @@ class RunPanel:
         if config.stop_minutes is not None:
             seconds.append(max(0.0, 60 * config.stop_minutes - record.wall_seconds))
         if seconds:
-            return _duration(min(seconds))
+            return duration(min(seconds))
         if config.stop_reward is not None:
             return f"until last 100 is {config.stop_reward:+g}"
         if config.stop_plateau is not None:
@@ -126,11 +131,13 @@ def past_means(config: TrainConfig) -> list[float]:
         return []  # the run reports damaged lines; the curve just starts afresh
 
 
-def _reward(value: float | None) -> str:
+def mean_text(value: float | None) -> str:
+    """A mean reward as text, with its sign."""
     return _COUNTING if value is None else f"{value:+.2f}"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """A time as text, H:MM:SS."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}"

@@ -13,6 +13,7 @@ from distributed_pg.monitoring.notebook import NotebookDisplay, in_notebook
 from distributed_pg.monitoring.panel import RunPanel, past_means
 from distributed_pg.monitoring.reporter import NullReporter, Reporter
 from distributed_pg.monitoring.terminal import TrainDisplay
+from distributed_pg.storage.metrics import UpdateRecord
 
 
 @contextmanager
@@ -29,7 +30,7 @@ def shown(reporter: Reporter | Literal["auto"] | None, config: TrainConfig) -> I
         yield reporter or NullReporter()
         return
     panel = RunPanel(config, past_means(config))
-    display: Display = (
+    display: Display[UpdateRecord] = (
         NotebookDisplay(panel)
         if in_notebook()
         else TrainDisplay(_console(stderr=False), panel, live=False)

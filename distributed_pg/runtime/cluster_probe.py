@@ -19,6 +19,7 @@ from distributed_pg.errors import RunError, one_line
 from distributed_pg.own_code import own_python
 from distributed_pg.runtime import _ray_private
 from distributed_pg.runtime.causes import reason_in
+from distributed_pg.runtime.health import cluster_cpus
 
 ANSWER_SECONDS = 20.0
 """Time limit for an answer of the cluster."""
@@ -46,11 +47,14 @@ _PROBE = {
 """Environment variables of the child process."""
 
 
-def check_cluster_answers(address: str) -> None:
+def check_cluster_answers(address: str) -> int:
     """Check that this process can join the cluster, and enable authentication if required.
 
     Args:
         address: HOST:PORT, or ``"auto"``.
+
+    Returns:
+        The cluster's CPUs.
 
     Raises:
         RunError: nothing answers at the address, or the cluster cannot be joined from here.
@@ -61,15 +65,16 @@ def check_cluster_answers(address: str) -> None:
             socket.create_connection((host, int(port)), timeout=5.0).close()
         except (OSError, UnicodeError, ValueError, OverflowError) as error:
             raise RunError(f"address: nobody answers at {address} ({error})") from None
-    reason = _reason_not_to_join(address)
-    if reason == _ADVICE and _show_token():
-        reason = _reason_not_to_join(address)
-    if reason is not None:
-        raise RunError(f"address: cannot join the Ray cluster at {address}: {reason}")
+    answer = _try_to_join(address)
+    if answer == _ADVICE and _show_token():
+        answer = _try_to_join(address)
+    if isinstance(answer, str):
+        raise RunError(f"address: cannot join the Ray cluster at {address}: {answer}")
+    return answer
 
 
 def join(address: str) -> None:
-    """Print the cluster's metadata, including its versions, to standard output and join it.
+    """Print the cluster's metadata, including its versions, join it, and print its CPUs.
 
     For a process that does nothing else: it exits if joining takes too long.
     """
@@ -80,10 +85,11 @@ def join(address: str) -> None:
         with suppress(RayError, TypeError, AttributeError):  # a different version of Ray
             print(_ray_private.cluster_metadata(address), flush=True)  # noqa: T201
     ray.init(address=address, log_to_driver=False)
+    print(cluster_cpus())  # noqa: T201
 
 
-def _reason_not_to_join(address: str) -> str | None:
-    """Try to join the cluster in a child process; None, or in one line why it failed."""
+def _try_to_join(address: str) -> int | str:
+    """Try to join the cluster in a child process; its CPUs, or in one line why it failed."""
     command = own_python(
         "from distributed_pg.runtime.cluster_probe import join; join(sys.argv[1])", address
     )
@@ -103,11 +109,11 @@ def _reason_not_to_join(address: str) -> str | None:
             if _REFUSED in line:  # Ray would keep trying
                 probe.kill()
         limit.cancel()
-        versions = probe.stdout.read() if probe.stdout else ""
+        output = probe.stdout.read() if probe.stdout else ""
     if probe.returncode == 0:
-        return None
+        return int(output.split()[-1])
     late = probe.returncode in (_TIMED_OUT, _KILLED)
-    return _reason(address, errors, late) + _other_versions(errors, versions)
+    return _reason(address, errors, late) + _other_versions(errors, output)
 
 
 def _reason(address: str, errors: str, late: bool) -> str:

@@ -36,8 +36,9 @@ STOPPED_SECONDS = 10.0
 """Maximum time a raylet is stopped; then it is killed, which also ends what waits for it."""
 _GCS, _RAYLET = "gcs_server", "raylet"
 _DAEMONS = (_RAYLET, _GCS)
-_AGENT = "agent"
-"""Part of the command of the raylet's two agents; the raylet exits when one of them ends."""
+_AGENT_COMMANDS = ("agent.py", "agent/main.py", "Agent")
+"""Ends of a word in the commands of the raylet's two agents, before and after they give themselves
+a title; the raylet exits when one of them ends. A worker's command names their ports."""
 _AGENT_NAME = "raylet's agent"
 
 
@@ -49,7 +50,7 @@ class RayLostError(RunError):
         ours: whether this process started that Ray.
     """
 
-    def __init__(self, reason: str, *, ours: bool) -> None:
+    def __init__(self, reason: str, *, ours: bool = False) -> None:
         super().__init__(reason)
         self.ours = ours
 
@@ -242,8 +243,13 @@ def _daemons(node: str) -> Iterator[tuple[psutil.Process, str]]:
                 continue
             yield process, name
             for child in process.children():
-                if _AGENT in " ".join(child.cmdline()).lower():
+                if is_agent(child.cmdline()):
                     yield child, _AGENT_NAME
+
+
+def is_agent(command: list[str]) -> bool:
+    """Whether a command is that of one of the raylet's agents, and not that of a worker."""
+    return any(word.replace("\\", "/").endswith(_AGENT_COMMANDS) for word in command)
 
 
 def _send(pidfds: list[int], number: int) -> None:

@@ -8,8 +8,10 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -40,8 +42,9 @@ from distributed_pg.runtime.worker_code import code_for_workers
 _LOG = logging.getLogger(__name__)
 
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+_ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # see _ray_private.on_loopback
 _OUR_OWN: dict[str, str | None] = {
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # see _ray_private.on_loopback
+    **_ON_LOOPBACK,
     # A job on a head node without CPUs inherits this variable.
     "RAY_OVERRIDE_RESOURCES": None,
     # Loopback connections must not go through a proxy.
@@ -52,13 +55,24 @@ _OUR_OWN: dict[str, str | None] = {
     # Look for new log files, which nobody reads, once a minute instead of ten times a second.
     "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0",
     "LOG_NAME_UPDATE_INTERVAL_S": "60",
-    "RAY_AUTH_MODE": "token",
 }
 """Environment variables of a local Ray."""
+REQUEST_SECONDS = 10.0
+"""Time after which an unchanged request for CPUs is repeated."""
 LEAVE_SECONDS = 5.0
 """Time limit for disconnecting from a lost cluster."""
 _OURS = threading.RLock()
 """Held by the thread that uses the Ray this process is connected to."""
+
+
+@dataclass(frozen=True)
+class _LocalRay:
+    """A Ray that this process started."""
+
+    cpus: int
+    """Its CPUs, at least one per worker."""
+    environment: dict[str, str]
+    """Variables that another process needs to join it."""
 
 
 class RaySession:
@@ -67,18 +81,26 @@ class RaySession:
     Args:
         num_workers: the desired number of workers, or ``"auto"``.
         max_workers: upper limit with ``"auto"``; None: no limit.
-        cpus: number of CPUs of a local Ray; None: Ray is a cluster, whose CPUs are counted.
+        local: the Ray that this process started; None: Ray is a cluster, whose CPUs are counted.
     """
 
     def __init__(
-        self, num_workers: NumWorkers, max_workers: int | None, cpus: int | None = None
+        self, num_workers: NumWorkers, max_workers: int | None, local: "_LocalRay | None" = None
     ) -> None:
         self._num_workers = num_workers
         self._max_workers = max_workers or sys.maxsize
-        self._local_cpus = cpus
-        self._processes = ProcessWatch(ours=cpus is not None)
-        self._cluster = ClusterWatch() if cpus is None else None
+        self._local = local
+        self._processes = ProcessWatch(ours=local is not None)
+        self._cluster = ClusterWatch() if local is None else None
         self._lost = False
+        self._request: tuple[int, float] = (0, 0.0)
+        self.address = str(ray.get_runtime_context().gcs_address)
+        """The address at which other processes of this machine can join."""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Environment variables that another process needs to join."""
+        return {} if self._local is None else self._local.environment
 
     def workers(self) -> int:
         """The desired number of workers now: with ``"auto"`` one per CPU."""
@@ -89,7 +111,9 @@ class RaySession:
 
     def cpus(self) -> int:
         """CPUs of all machines, as last known; does not block."""
-        return self._cluster.cpus if self._cluster else self._local_cpus or 0
+        if self._cluster:
+            return self._cluster.cpus
+        return 0 if self._local is None else self._local.cpus
 
     def check(self, *, at_once: bool = False) -> None:
         """Check that Ray is still there; must be called often.
@@ -129,13 +153,30 @@ class RaySession:
             if not self._lost:  # a lost Ray would not answer
                 request_resources(num_cpus=0)
 
+    def request_cpus(self, cpus: int) -> None:
+        """Request CPUs from the cluster's autoscaler, until the session ends.
+
+        May be called often: Ray is asked when the number changes, and now and then since other
+        drivers of the cluster replace each other's requests.
+
+        Args:
+            cpus: the total number of CPUs.
+        """
+        before, asked_at = self._request
+        now = time.monotonic()
+        if self._cluster and (cpus != before or now - asked_at > REQUEST_SECONDS):
+            self._request = cpus, now
+            request_resources(num_cpus=cpus)
+
     def end_processes(self) -> None:
         """Kill the remaining processes of a lost local Ray, once everything is saved."""
         self._processes.end()
 
     def close(self) -> None:
-        """Stop monitoring."""
+        """Stop monitoring, and withdraw the request for CPUs."""
         self._processes.saved()
+        if self._request[0] and not self._lost:
+            request_resources(num_cpus=0)
         if self._cluster:
             self._cluster.end()
 
@@ -174,12 +215,12 @@ def ray_session(
     try:
         if ray.is_initialized():
             _check_is_at(address)
-            connection: AbstractContextManager[int | None] = nullcontext()
+            connection: AbstractContextManager[_LocalRay | None] = nullcontext()
         elif address is not None:
             connection = _connected(address)
         else:
             connection = _started(num_workers)
-        with connection as cpus, closing(RaySession(num_workers, max_workers, cpus)) as session:
+        with connection as local, closing(RaySession(num_workers, max_workers, local)) as session:
             yield session
     except RayError as error:
         raise RunError(f"Ray failed: {reason_of(error)}") from error
@@ -197,8 +238,8 @@ def usable_cpus() -> int:
 
 
 @contextmanager
-def _started(num_workers: NumWorkers) -> Iterator[int]:
-    """Start a local Ray; yield the number of CPUs it is told, at least one per worker."""
+def _started(num_workers: NumWorkers) -> Iterator[_LocalRay]:
+    """Start a local Ray with at least one CPU per worker."""
     check_temporary_folder()
     remove_left_over()
     cpus = usable_cpus()
@@ -210,13 +251,14 @@ def _started(num_workers: NumWorkers) -> Iterator[int]:
         cpus = num_workers
     try:
         # A separate token: the one in the user's home is for clusters, and there may be no home.
-        with environment(_OUR_OWN | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}):
+        token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        with environment(_OUR_OWN | token):
             _ray_private.reread_environment()
             with _ray_private.on_loopback(), StartWatch(), _without_hang_ups():
                 _start(cpus)
         folder = SessionFolder()
         try:
-            yield cpus
+            yield _LocalRay(cpus, _ON_LOOPBACK | token)
         finally:
             ray.shutdown()
             folder.remove()

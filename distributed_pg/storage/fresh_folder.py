@@ -1,4 +1,4 @@
-"""The folder that is created for a new run, and removed again if the start fails."""
+"""The folder that is created for a new run or sweep, and removed again if the start fails."""
 
 import contextlib
 import itertools
@@ -10,9 +10,10 @@ RUNS = Path("runs")
 _OURS = (
     *("config.json", ".config.json.tmp", "metrics.jsonl", ".metrics.jsonl.tmp", "checkpoints"),
     *("lock", "scrape_target.yml", ".scrape_target.yml.tmp", "tensorboard"),
+    *("sweep.json", ".sweep.json.tmp"),
 )
-"""Names that a run may create in its folder before its first update. The settings come first, since
-without them a folder holds no run."""
+"""Names that a run or a sweep may create in its folder before its first update. The settings come
+first, since without them a folder holds no run."""
 
 
 class FreshFolder:
@@ -38,20 +39,20 @@ class FreshFolder:
             raise
 
     @classmethod
-    def in_runs(cls, preset: str) -> "FreshFolder":
-        """Create a folder in runs/, named by date and preset.
+    def in_runs(cls, kind: str) -> "FreshFolder":
+        """Create a folder in runs/, named by date and kind.
 
-        Runs that start in the same second get a number.
+        Those created in the same second get a number.
 
         Args:
-            preset: the preset's name.
+            kind: the preset's name, or "sweep".
 
         Raises:
             OSError: the folder cannot be created.
         """
         fresh = cls(RUNS)
         fresh._names = ()
-        stem = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{preset}"
+        stem = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{kind}"
         try:
             suffixes = itertools.chain([""], (f"_{number}" for number in itertools.count(2)))
             paths = (RUNS / (stem + suffix) for suffix in suffixes)

@@ -1,6 +1,7 @@
 """The records of metrics.jsonl, one line per update."""
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from distributed_pg.algo.rollout import EpisodeStats
 from distributed_pg.algo.state import Progress
 
 METRICS = "metrics.jsonl"
+_TAIL_BYTES = 2**20
+"""More than a line of a batch of thousands of episodes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,3 +131,19 @@ def is_record_until(line: bytes, update: int) -> bool:
         return int(json.loads(line)["update"]) <= update
     except (ValueError, TypeError, LookupError):  # left incomplete by a killed process
         return False
+
+
+def last_record(path: Path) -> dict[str, Any] | None:
+    """The last complete line of a metrics.jsonl; None if there is none, or it is damaged.
+
+    Only the end of the file is read.
+    """
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - _TAIL_BYTES))
+            lines = file.read().split(b"\n")
+        record = json.loads(lines[-2])
+    except (OSError, ValueError, LookupError):
+        return None
+    return record if isinstance(record, dict) else None

@@ -189,8 +189,8 @@ class Learner:
         at_a_time = counted(config.episodes_at_a_time, "episode")
         _LOG.warning(
             f"{workers} workers, but at most {at_a_time} at a time "
-            f"(batch_size x (policy_lag + 1)): some will wait; batch_size {-(-workers // lag)} "
-            "has work for all, but a larger batch takes more episodes to learn"
+            "(batch_size x (policy_lag + 1)): some will wait; distributed-pg sweep has work for "
+            "all, and so has a new run with a larger batch or lag, which takes more episodes"
         )
 
     def _wall_seconds(self) -> float:

@@ -42,7 +42,7 @@ TRAIN = """
 sys.path.insert(0, {tests!r})
 from dataclasses import replace
 from pathlib import Path
-from distributed_pg.cli.train import _StopSignals
+from distributed_pg.cli.train import StopSignals
 from distributed_pg.config import TrainConfig
 from distributed_pg.training.learner import Learner
 from distributed_pg.storage.open_run import open_run
@@ -53,7 +53,7 @@ from simulated_pool import SimulatedWorkerPool, play_for_real
 config = TrainConfig(
     batch_size=2, frame_limit=400, hidden_units=8, stop_episodes=4, run_dir=Path("run")
 )
-with _StopSignals(), open_run(config) as run_dir:
+with StopSignals("Stopping"), open_run(config) as run_dir:
     state = TrainingState.initial(config)
     saved = run_dir.save(config, state, best=False)
     cluster = SimulatedWorkerPool(play_for_real(config), 2)

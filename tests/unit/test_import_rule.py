@@ -8,7 +8,7 @@ from distributed_pg.system_info import PACKAGE
 
 LAYERS = (
     {"errors", "determinism", "_gymnasium"},
-    {"fields"},
+    {"fields", "shapes"},
     {"config", "system_info", "_extras", "own_code"},
     {"envs"},
     {"algo"},
@@ -16,7 +16,7 @@ LAYERS = (
     {"monitoring", "viewer"},
     {"training"},
     {"runtime"},
-    {"trainer", "evaluation", "benchmark"},
+    {"trainer", "evaluation", "benchmark", "sweep"},
     {"analysis"},
     {"cli"},
     {"__main__"},

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distributed_pg.cli.main import COMMANDS, parse_command
-from distributed_pg.cli.parsing import suggestion, whole_number
+from distributed_pg.cli.parsing import whole_number
+from distributed_pg.cli.usage_errors import suggestion
 from distributed_pg.errors import UsageError
 
 KINDS = {name: kind for name, (kind, _) in COMMANDS.items()}

@@ -1,0 +1,83 @@
+"""What is known of each trial: whether it waits, runs or is over, and how far it got."""
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias
+
+from distributed_pg.sweep.folder import SweepFolder
+from distributed_pg.sweep.plan import Trial
+
+Status: TypeAlias = Literal["waiting", "running", "done", "stopped early", "failed"]
+
+
+@dataclass(slots=True)
+class TrialState:
+    """A trial as the user sees it."""
+
+    trial: Trial
+    status: Status
+    workers: int = 0
+    """Its workers while it runs."""
+    record: dict[str, Any] | None = None
+    """The last line of its metrics; None before its first update."""
+    reason: str = ""
+    """Why it failed."""
+
+    @property
+    def update(self) -> int:
+        """Updates made so far."""
+        return 0 if self.record is None else int(self.record["update"])
+
+
+class TrialStates:
+    """The states of all trials of a sweep, in the order of the plan.
+
+    Args:
+        folder: the sweep's folder, from which the states are read at the beginning.
+    """
+
+    def __init__(self, folder: SweepFolder) -> None:
+        self._folder = folder
+        self._states = {
+            trial.name: TrialState(trial, self._saved_status(trial), 0, folder.last_record(trial))
+            for trial in folder.trials
+        }
+
+    def all(self) -> list[TrialState]:
+        """Copies of all states, which another thread may read."""
+        return [replace(state) for state in self._states.values()]
+
+    def waiting(self) -> list[Trial]:
+        """The trials that are neither running nor over."""
+        return [state.trial for state in self.all() if state.status == "waiting"]
+
+    @property
+    def updates(self) -> int:
+        """Updates made by all trials together."""
+        return sum(state.update for state in self.all())
+
+    def of(self, trial: Trial) -> TrialState:
+        """The state of a trial, with its newest record."""
+        state = self._states[trial.name]
+        state.record = self._folder.last_record(trial) or state.record
+        return state
+
+    def started(self, trial: Trial, workers: int) -> None:
+        """Record that a process trains the trial."""
+        state = self._states[trial.name]
+        state.status, state.workers = "running", workers
+
+    def ended(self, trial: Trial) -> Status:
+        """Record that the trial's process has ended; return what the files say of the trial."""
+        state = self.of(trial)
+        state.status, state.workers = self._saved_status(trial), 0
+        return state.status
+
+    def failed(self, trial: Trial, reason: str) -> None:
+        """Record that the trial failed."""
+        state = self._states[trial.name]
+        state.status, state.reason = "failed", reason
+
+    def _saved_status(self, trial: Trial) -> Status:
+        if trial.name in self._folder.stopped:
+            return "stopped early"
+        return "done" if self._folder.is_done(trial) else "waiting"
