@@ -13,6 +13,8 @@ from functools import partial
 from types import TracebackType
 from typing import Generic, Protocol, TypeVar
 
+from rich.console import RenderableType
+
 from distributed_pg.errors import one_line
 from distributed_pg.monitoring.streams import OutputError
 
@@ -49,7 +51,7 @@ class Display(Protocol[State]):
     def refresh(self) -> None:
         """Redraw the live parts."""
 
-    def conclude(self, lines: Sequence[str]) -> None:
+    def conclude(self, lines: Sequence[RenderableType]) -> None:
         """Set the lines to print at the end."""
 
 
@@ -104,7 +106,7 @@ class DisplayThread(Generic[State]):
         """Queue an update."""
         self._put(partial(self._display.updated, state))
 
-    def conclude(self, lines: Sequence[str]) -> None:
+    def conclude(self, lines: Sequence[RenderableType]) -> None:
         """Queue the lines to print at the end."""
         self._put(partial(self._display.conclude, lines))
 

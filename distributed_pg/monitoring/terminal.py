@@ -38,7 +38,7 @@ class QuietDisplay:
     def refresh(self) -> None:
         """Do nothing."""
 
-    def conclude(self, lines: Sequence[str]) -> None:
+    def conclude(self, lines: Sequence[RenderableType]) -> None:
         """Do nothing: the command itself prints what scripts need."""
 
 
@@ -55,7 +55,7 @@ class TrainDisplay:
         self._console = console
         self._panel = panel
         self._last_line = time.monotonic()
-        self._concluding: Sequence[str] = ()
+        self._concluding: Sequence[RenderableType] = ()
         self._live: Live | None = None
         if live:
             self._live = Live(
@@ -105,7 +105,7 @@ class TrainDisplay:
         if self._live:
             self._live.refresh()
 
-    def conclude(self, lines: Sequence[str]) -> None:
+    def conclude(self, lines: Sequence[RenderableType]) -> None:
         """Set the lines to print at the end, after the panel is removed."""
         self._concluding = lines
 
