@@ -58,7 +58,7 @@ def results_table(groups: list[Group]) -> Table:
     for name in ("seeds", "frames", "last 100", "95% interval"):
         table.add_column(name, justify="right", no_wrap=True)
     for level in LEVELS:
-        table.add_column(f"{level_name(level)} at", justify="right", no_wrap=True)
+        table.add_column(f"{level_name(level)} at", justify="right")
     for group in sorted(groups, key=lambda group: -float(interquartile_mean(_last(group)))):
         last = _last(group)
         low, high = confidence_interval(last)
@@ -125,4 +125,6 @@ def _reached(group: Group, level: float) -> str:
     median = float(np.median(frames))
     text = f"{median / 1e6:.1f}M" if np.isfinite(median) else "-"
     reached = sum(index is not None for index in found)
-    return text if reached == len(found) else f"{text} ({reached} of {len(found)})"
+    if reached in (0, len(found)):
+        return text
+    return f"{text} ({reached} of {len(found)})"

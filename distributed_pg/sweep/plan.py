@@ -122,8 +122,11 @@ def different_settings(config: TrainConfig) -> dict[str, Any]:
 
 
 def resume_flags(trial: Trial) -> list[str]:
-    """The trial's settings that may change when it is resumed, as flags."""
-    names = sorted(may_change() - of_the_place())
+    """The trial's settings that may change when it is resumed, as flags; without switches.
+
+    A switch has a flag only for the value that the saved run does not have.
+    """
+    names = sorted(may_change() - of_the_place() - {"tensorboard"})
     return as_flags({name: getattr(trial.config, name) for name in names})
 
 
