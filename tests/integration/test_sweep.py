@@ -12,9 +12,13 @@ from typing import Any
 import psutil
 import pytest
 from command import COMMAND, DEADLINE, assert_one_line_error, distributed_pg, metrics, until
+from simulated_pool import SimulatedWorkerPool, play_for_real
 
+from distributed_pg.algo.state import TrainingState
 from distributed_pg.config import TrainConfig
-from distributed_pg.trainer import train
+from distributed_pg.monitoring.reporter import NullReporter
+from distributed_pg.storage.open_run import open_run
+from distributed_pg.training.learner import Learner
 
 SETTINGS = ["--frame-limit", "2000", "--batch-size", "4", "--hidden-units", "8"]
 EPISODES = 40
@@ -73,13 +77,19 @@ def workers_of(process: psutil.Process) -> int:
     return int(command[command.index("--num-workers") + 1])
 
 
+def workers_of_all(sweep: Path) -> int:
+    with suppress(psutil.Error):
+        return sum(map(workers_of, processes_of(sweep).values()))
+    return 0
+
+
 def raylet_of(process: "subprocess.Popen[str]") -> psutil.Process:
     children = psutil.Process(process.pid).children(recursive=True)
     return next(child for child in children if child.name() == "raylet")
 
 
 def check_bits(sweep: Path, seeds: int) -> None:
-    """Each trial must have every checksum of the same run alone, and each update once."""
+    """Each trial must have every update once, with the bits of the same run alone, without Ray."""
     for seed in range(seeds):
         config = TrainConfig(
             seed=seed,
@@ -89,16 +99,20 @@ def check_bits(sweep: Path, seeds: int) -> None:
             stop_episodes=EPISODES,
             run_dir=sweep.parent / f"alone-{seed}",
         )
-        alone = train(config, None)
+        with open_run(config) as alone:
+            state = TrainingState.initial(config)
+            saved = alone.save(config, state, best=False)
+            workers = SimulatedWorkerPool(play_for_real(config), 1)
+            Learner(config, state, workers, alone, NullReporter(), saved).run(lambda: False)
         lines = made(sweep / f"seed_{seed}")
         assert len(lines) == EPISODES // 4
-        expected = [line["weights_checksum"] for line in made(alone.run_dir)]
+        expected = [line["weights_checksum"] for line in made(alone.path)]
         assert [line["weights_checksum"] for line in lines] == expected
 
 
 @pytest.mark.slow
 def test_a_sweep_that_is_killed_twice_ends_in_the_bits_of_the_runs_alone(
-    tmp_path: Path, started: list["subprocess.Popen[str]"], local_ray: None
+    tmp_path: Path, started: list["subprocess.Popen[str]"]
 ) -> None:
     sweep = tmp_path / "sweep"
     process = begin(started, tmp_path, *NEW, "--seeds", "0-2")
@@ -131,7 +145,7 @@ def test_a_sweep_that_is_killed_twice_ends_in_the_bits_of_the_runs_alone(
 
 @pytest.mark.slow
 def test_a_sweep_outlives_what_befalls_its_trials_and_its_ray(
-    tmp_path: Path, started: list["subprocess.Popen[str]"], local_ray: None
+    tmp_path: Path, started: list["subprocess.Popen[str]"]
 ) -> None:
     sweep = tmp_path / "sweep"
     process = begin(started, tmp_path, *NEW, "--seeds", "0-1")
@@ -149,9 +163,10 @@ def test_a_sweep_outlives_what_befalls_its_trials_and_its_ray(
     (sweep / "seed_1.log").unlink()
     (sweep / "seed_1.log").mkdir()
     process = begin(started, tmp_path, *RESUME)
-    until(lambda: updates(sweep / "seed_0") > saved, process)
-    processes_of(sweep)["seed_0"].kill()
-    until(lambda: workers_of_running(sweep) == 2, process)
+    until(lambda: workers_of_all(sweep) == 2 and updates(sweep / "seed_0") > saved, process)
+    killed = processes_of(sweep)["seed_0"]
+    killed.kill()
+    until(lambda: not killed.is_running() and workers_of_all(sweep) == 2, process)
     raylet_of(process).kill()
     said, _ = process.communicate(timeout=DEADLINE)
     assert process.returncode == 1, said
@@ -186,9 +201,3 @@ def test_a_sweep_outlives_what_befalls_its_trials_and_its_ray(
     assert "All 2 trials are done; more --seeds" in nothing.stdout
     assert "default" in nothing.stdout
     assert "--resume" not in nothing.stdout
-
-
-def workers_of_running(sweep: Path) -> int:
-    with suppress(psutil.Error):
-        return sum(map(workers_of, processes_of(sweep).values()))
-    return 0

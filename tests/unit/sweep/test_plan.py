@@ -128,9 +128,9 @@ def test_a_name_too_long_for_a_folder_is_refused() -> None:
     actions = ("NOOP", "FIRE", "UP", "DOWN", "UPFIRE", "DOWNFIRE")
     crop = (35, 195, 0, 160)
     names = ("gamma", "decay", "learning_rate", "repeat_action_probability")
-    grid = {name: (0.12345678901234567,) for name in names} | {"anneal_episodes": (10**15,)}
+    grid = {"actions": (actions,), "crop": (crop,), "anneal_episodes": (10**15,)}
     with pytest.raises(UsageError, match=r"^sweep: too many settings for the name of a folder"):
-        SweepPlan(BASE, (0,), {**grid, "actions": (actions,), "crop": (crop,)})
+        SweepPlan(BASE, (0,), {**grid, **dict.fromkeys(names, (0.123456789012345,))})
 
 
 @pytest.mark.parametrize(
