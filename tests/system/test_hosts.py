@@ -259,9 +259,9 @@ def test_a_sweep_over_two_hosts_of_which_one_dies_ends_in_the_bits_of_local_runs
     other.up(2)
     head, worker = other.hosts()
     said(other, "h1", "ray get-auth-token --generate")
-    token = "home/.ray/auth_token"
-    (worker.tmp / token).parent.mkdir()
-    shutil.copy(head.tmp / token, worker.tmp / token)
+    file = "home/.ray/auth_token"
+    (worker.tmp / file).parent.mkdir()
+    shutil.copy(head.tmp / file, worker.tmp / file)
     said(other, "h1", f"{HEALTH} {RAY_START} --head --port=6379 --num-cpus=1 < /dev/null")
     said(other, "h2", f"{RAY_START} --address={head.address}:6379 --num-cpus=1 < /dev/null")
     command = f"distributed-pg sweep --address auto --seeds 0-1 {SWEEP} --run-dir /tmp/sweep"
