@@ -51,11 +51,20 @@ def stop_without(parent: int) -> None:
     """
 
     def wait() -> None:
-        while os.getppid() == parent:
+        while _is_there(parent):
             time.sleep(_PARENT_SECONDS)
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)  # which Windows has as well
 
     threading.Thread(target=wait, name="parent watch", daemon=True).start()
+
+
+def _is_there(parent: int) -> bool:
+    """Whether the parent process is running."""
+    if sys.platform != "win32":
+        return os.getppid() == parent
+    import psutil  # slow, and few processes need it
+
+    return psutil.pid_exists(parent)  # on Windows a child keeps the id of its parent
 
 
 def _path() -> list[str]:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,11 @@ from rich.table import Table
 from distributed_pg.analysis.learning_curves import Curve, Group, run_curve
 from distributed_pg.analysis.milestones import first_at, level_name
 from distributed_pg.analysis.statistics import Array, confidence_interval, interquartile_mean
-from distributed_pg.errors import writing
+from distributed_pg.errors import RunError, writing
 from distributed_pg.storage.tensor_file import write_atomically
 from distributed_pg.sweep.folder import SweepFolder
+
+_LOG = logging.getLogger(__name__)
 
 LEVELS = (0, 10, 15)
 """Mean rewards of the last 100 episodes that the table has columns for."""
@@ -25,14 +28,18 @@ _MEAN = "mean_100"
 def sweep_groups(folder: SweepFolder) -> list[Group]:
     """The runs of a sweep that have made an update, grouped by their settings.
 
-    Raises:
-        RunError: a run's files cannot be read, or are damaged.
+    A run whose files are damaged is left out, with a warning.
     """
     groups: dict[str, Group] = {}
     for trial in folder.trials:
-        if folder.last_record(trial) is not None:
+        if folder.last_record(trial) is None:
+            continue
+        try:
             curve = run_curve(folder.run_of(trial), trial.name)
-            groups.setdefault(trial.label, Group(trial.label, [])).curves.append(curve)
+        except RunError as error:
+            _LOG.warning(f"{error}; {trial.name} is left out")
+            continue
+        groups.setdefault(trial.label, Group(trial.label, [])).curves.append(curve)
     return list(groups.values())
 
 
@@ -51,7 +58,7 @@ def results_table(groups: list[Group]) -> Table:
     for name in ("seeds", "frames", "last 100", "95% interval"):
         table.add_column(name, justify="right", no_wrap=True)
     for level in LEVELS:
-        table.add_column(f"{level_name(level)} at", justify="right", no_wrap=True)
+        table.add_column(f"{level_name(level)} at", justify="right")
     for group in sorted(groups, key=lambda group: -float(interquartile_mean(_last(group)))):
         last = _last(group)
         low, high = confidence_interval(last)
@@ -118,4 +125,6 @@ def _reached(group: Group, level: float) -> str:
     median = float(np.median(frames))
     text = f"{median / 1e6:.1f}M" if np.isfinite(median) else "-"
     reached = sum(index is not None for index in found)
-    return text if reached == len(found) else f"{text} ({reached} of {len(found)})"
+    if reached in (0, len(found)):
+        return text
+    return f"{text} ({reached} of {len(found)})"

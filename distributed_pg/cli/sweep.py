@@ -4,22 +4,25 @@ import contextlib
 import io
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
+from rich.console import RenderableType
 
 from distributed_pg.cli.console import command_name, console
 from distributed_pg.cli.parsing import PARSER_OPTIONS, early_flags, rules
 from distributed_pg.cli.train import StopSignals
 from distributed_pg.cli.usage_errors import refusal, with_flag
 from distributed_pg.config import STOP_CONDITIONS, TrainConfig, preset
-from distributed_pg.errors import UsageError
+from distributed_pg.errors import RunError, UsageError
 from distributed_pg.fields import Range, check_fields
 
 if TYPE_CHECKING:
+    from distributed_pg.analysis.learning_curves import Group
     from distributed_pg.sweep.folder import SweepFolder
     from distributed_pg.sweep.plan import SweepPlan
     from distributed_pg.sweep.trial_states import TrialState
@@ -49,7 +52,7 @@ class SweepArgs:
     is trained. Items of a value are separated by spaces."""
     trials_at_a_time: Annotated[int, Range(1, 10_000)] | None = None
     """Upper limit on the number of running trials; each has a learner on this machine. Default: one
-    per CPU."""
+    per CPU, also of a cluster, but at most 4 for each CPU of this machine."""
     halving: Annotated[int, Range(2, 100)] | None = None
     """Stop a trial if it is not among the best of this many, when a share of --stop-frames is
     played."""
@@ -63,9 +66,7 @@ class SweepArgs:
     def __post_init__(self) -> None:
         """Check every field."""
         check_fields(self)
-        location = self.config.location
-        if "://" in str(location):
-            raise UsageError(f"run_dir: {location} is a URI; a sweep needs a folder")
+        _check_is_folder(self.config.location)
         if self.config.seed != preset(self.config.preset).seed:
             raise UsageError("seed: name the seeds of a sweep with --seeds")
 
@@ -87,10 +88,16 @@ def defaults(arguments: list[str]) -> SweepArgs:
     if given.resume not in (None, "None"):
         from distributed_pg.sweep.folder import SweepFolder
 
+        _check_is_folder(given.resume)
         base = SweepFolder.open(Path(given.resume)).plan.base
         stops = [name for name in STOP_CONDITIONS if getattr(given, name) is not None]
         return SweepArgs(config=base.to_go_on(given.resume, **dict.fromkeys(stops)))
     return SweepArgs(config=preset(given.preset)) if given.preset is not None else SweepArgs()
+
+
+def _check_is_folder(location: str | Path | None) -> None:
+    if "://" in str(location):
+        raise UsageError(f"run_dir: {location} is a URI; a sweep needs a folder")
 
 
 def run(args: SweepArgs) -> int:
@@ -117,22 +124,29 @@ def run(args: SweepArgs) -> int:
             trials_at_a_time=args.trials_at_a_time,
             halving=args.halving,
         )
-    code = _show_results(folder, states)
+        lines, error = _results(folder, states)
+        display.conclude(lines)
+    code = 1 if any(state.status == "failed" for state in states) else 0
     if display.hangs:
         os._exit(code)  # everything is saved; a normal exit would wait for the terminal
+    if args.quiet:
+        for line in lines:
+            screen.print(line, soft_wrap=isinstance(line, str))
+    if error is not None:
+        raise error
     return code
 
 
 @contextlib.contextmanager
 def _kept(folder: "SweepFolder") -> Iterator[None]:
     """Lock the folder and write the plan; remove them if no trial begins."""
-    try:
-        with folder.lock():
+    with folder.lock():
+        try:
             folder.save_plan()
             yield
-    except Exception:
-        folder.discard()
-        raise
+        except Exception:
+            folder.discard()
+            raise
 
 
 def _folder(args: SweepArgs) -> "SweepFolder":
@@ -174,7 +188,7 @@ def _grid(base: TrainConfig, given: Sequence[str]) -> dict[str, tuple[Any, ...]]
 
 
 def _value(base: TrainConfig, name: str, text: str) -> Any:
-    if not hasattr(base, name):
+    if name not in {field.name for field in fields(base)}:
         return text  # the plan refuses the name
     if isinstance(getattr(base, name), bool):
         if text not in _FLAGS:
@@ -187,6 +201,7 @@ def _value(base: TrainConfig, name: str, text: str) -> Any:
                 TrainConfig,
                 args=[f"--{name.replace('_', '-')}", *text.split()],
                 default=base,
+                add_help=False,
                 config=PARSER_OPTIONS,
                 registry=rules(),
             )
@@ -204,38 +219,57 @@ def _display(args: SweepArgs, screen: Any, errors: Any) -> Any:
     return SweepDisplay(screen, live=screen.is_terminal and not screen.is_dumb_terminal)
 
 
-def _show_results(folder: "SweepFolder", states: "list[TrialState]") -> int:
-    """Write the results and print the table; return the exit code."""
-    from distributed_pg.analysis.sweep_results import results_table, sweep_groups, write_csv
+def _results(
+    folder: "SweepFolder", states: "list[TrialState]"
+) -> "tuple[list[RenderableType], RunError | None]":
+    """Write the results; return what to print, and the error if a file could not be written."""
+    from distributed_pg.analysis.sweep_results import results_table, sweep_groups
 
-    screen, failed = console(), [state for state in states if state.status == "failed"]
-    unfinished = [state for state in states if state.status in ("waiting", "running")]
     groups = sweep_groups(folder)
-    if groups:
-        screen.print(results_table(groups))
-        write_csv(groups, folder.path / "curves.csv")
-        screen.print(f"Wrote {folder.path / 'curves.csv'}", soft_wrap=True)
-        _write_picture(folder, groups)
-    for state in failed:
-        screen.print(f"{state.trial.name}: failed: {state.reason}", soft_wrap=True)
-    again = failed or unfinished
-    screen.print("Next:")
-    if again:
-        address = folder.plan.base.address
-        flag = "" if address is None else f" --address {address}"
-        screen.print(f"  {command_name()} sweep --resume {folder.path}{flag}", soft_wrap=True)
-    screen.print(f"  {command_name()} report {folder.path} --out sweep.html", soft_wrap=True)
-    return 1 if failed else 0
+    lines: list[RenderableType] = [results_table(groups)] if groups else []
+    error: RunError | None = None
+    try:
+        for line in _written(folder, groups):
+            lines.append(line)  # noqa: PERF402 - those before an error are kept
+    except RunError as raised:
+        error = raised
+    return [*lines, *_last_lines(folder, states)], error
 
 
-def _write_picture(folder: "SweepFolder", groups: Any) -> None:
-    from importlib.util import find_spec
+def _written(folder: "SweepFolder", groups: "list[Group]") -> Iterator[str]:
+    """Write the files of the results, if there are any; yield a line for each.
 
+    Raises:
+        RunError: one cannot be written.
+    """
+    from distributed_pg.analysis.sweep_results import write_csv
+
+    if not groups:
+        return
+    table, picture = folder.path / "curves.csv", folder.path / "curves.png"
+    write_csv(groups, table)
+    yield f"Wrote {table}"
     if find_spec("matplotlib") is None:
-        console().print("For a picture: pip install 'distributed-pg[plot]'", soft_wrap=True)
+        yield "For a picture: pip install 'distributed-pg[plot]'"
         return
     from distributed_pg.analysis.plot import curves_figure, write_figure
 
-    path = folder.path / "curves.png"
-    write_figure(curves_figure(groups, ("frames",)), path)
-    console().print(f"Wrote {path}", soft_wrap=True)
+    write_figure(curves_figure(groups, ("frames",)), picture)
+    yield f"Wrote {picture}"
+
+
+def _last_lines(folder: "SweepFolder", states: "list[TrialState]") -> list[str]:
+    """What is left to do, and what to do next."""
+    failed = [state.trial.name for state in states if state.status == "failed"]
+    unfinished = [state for state in states if state.status in ("waiting", "running")]
+    lines = []
+    if failed:
+        lines.append(f"{len(failed)} of {len(states)} trials failed: {', '.join(failed)}")
+    if unfinished:
+        lines.append(f"{len(unfinished)} of {len(states)} trials are not finished")
+    lines += ["", "Next:"]
+    if failed or unfinished:
+        address = folder.plan.base.address
+        flag = "" if address is None else f" --address {address}"
+        lines.append(f"  {command_name()} sweep --resume {folder.path}{flag}")
+    return [*lines, f"  {command_name()} report {folder.path} --out sweep.html"]

@@ -12,6 +12,8 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Generic, Protocol, TypeVar
 
+from rich.console import RenderableType
+
 from distributed_pg.errors import one_line
 from distributed_pg.monitoring.streams import OutputError
 
@@ -53,7 +55,7 @@ class Display(Protocol[State]):
     def refresh(self) -> None:
         """Redraw the live parts."""
 
-    def conclude(self, lines: Sequence[str]) -> None:
+    def conclude(self, lines: Sequence[RenderableType]) -> None:
         """Set the lines to print at the end."""
 
 
@@ -143,7 +145,7 @@ class DisplayThread(Generic[State]):
         """Queue an update."""
         self._put(lambda display: display.updated(state))
 
-    def conclude(self, lines: Sequence[str]) -> None:
+    def conclude(self, lines: Sequence[RenderableType]) -> None:
         """Queue the lines to print at the end."""
         self._concluding = lines
         self._put(lambda display: display.conclude(lines))

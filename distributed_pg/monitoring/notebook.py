@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from distributed_pg.monitoring.panel import RunPanel
 from distributed_pg.storage.metrics import UpdateRecord
@@ -65,7 +65,7 @@ class NotebookDisplay:
             self._shown = rendered
             self._cell.update(self._html(rendered))
 
-    def conclude(self, lines: Sequence[str]) -> None:
+    def conclude(self, lines: Sequence[RenderableType]) -> None:
         """Print the lines."""
         for line in lines:
             print(line, flush=True)  # noqa: T201

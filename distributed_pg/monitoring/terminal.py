@@ -41,7 +41,7 @@ class QuietDisplay:
     def refresh(self) -> None:
         """Do nothing."""
 
-    def conclude(self, lines: Sequence[str]) -> None:
+    def conclude(self, lines: Sequence[RenderableType]) -> None:
         """Do nothing: the command itself prints what scripts need."""
 
 
@@ -59,7 +59,7 @@ class TrainDisplay:
         self._panel = panel
         self._last_line = time.monotonic()
         self._last_shown: UpdateRecord | None = None
-        self._concluding: Sequence[str] = ()
+        self._concluding: Sequence[RenderableType] = ()
         self._live: Live | None = None
         if live:
             self._live = Live(
@@ -116,7 +116,7 @@ class TrainDisplay:
         if self._live:
             self._live.refresh()
 
-    def conclude(self, lines: Sequence[str]) -> None:
+    def conclude(self, lines: Sequence[RenderableType]) -> None:
         """Set the lines to print at the end, after the panel is removed."""
         self._concluding = lines
 

@@ -36,9 +36,11 @@ STOPPED_SECONDS = 10.0
 """Maximum time a raylet is stopped; then it is killed, which also ends what waits for it."""
 _GCS, _RAYLET = "gcs_server", "raylet"
 _DAEMONS = (_RAYLET, _GCS)
-_AGENT_COMMANDS = ("agent.py", "agent/main.py", "Agent")
-"""Ends of a word in the commands of the raylet's two agents, before and after they give themselves
-a title; the raylet exits when one of them ends. A worker's command names their ports."""
+_AGENT_SCRIPTS = ("/dashboard/agent.py", "/runtime_env/agent/main.py")
+_AGENT_TITLES = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
+"""Commands of the raylet's two agents, before and after they give themselves a title; the raylet
+exits when one of them ends. A worker's command names their ports, and its title its class, which
+may well be called an agent."""
 _AGENT_NAME = "raylet's agent"
 
 
@@ -249,7 +251,9 @@ def _daemons(node: str) -> Iterator[tuple[psutil.Process, str]]:
 
 def is_agent(command: list[str]) -> bool:
     """Whether a command is that of one of the raylet's agents, and not that of a worker."""
-    return any(word.replace("\\", "/").endswith(_AGENT_COMMANDS) for word in command)
+    return command[:1] in ([title] for title in _AGENT_TITLES) or any(
+        word.replace("\\", "/").endswith(_AGENT_SCRIPTS) for word in command
+    )
 
 
 def _send(pidfds: list[int], number: int) -> None:

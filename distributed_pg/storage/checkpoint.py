@@ -17,7 +17,12 @@ from distributed_pg.algo.policy import Policy
 from distributed_pg.algo.state import WINDOW, Progress, TrainingState, policy_shape
 from distributed_pg.config import TrainConfig
 from distributed_pg.errors import CheckpointError, ConfigError, one_line
-from distributed_pg.storage.tensor_file import Tensors, read_tensor_file, write_tensor_file
+from distributed_pg.storage.tensor_file import (
+    Tensors,
+    read_tensor_file,
+    read_tensor_metadata,
+    write_tensor_file,
+)
 from distributed_pg.system_info import cpu_model, library_versions
 
 FORMAT = "distributed_pg checkpoint 2"
@@ -76,6 +81,19 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return parse_checkpoint(path, *read_tensor_file(path, FORMAT))
 
 
+def saved_progress(path: Path) -> Progress:
+    """Read only the progress in a checkpoint, without verifying the weights.
+
+    Raises:
+        CheckpointError: the file is missing, not a checkpoint or cut short.
+    """
+    metadata = read_tensor_metadata(path, FORMAT)
+    try:
+        return parse_metadata(metadata)[1]
+    except DECODE_ERRORS as error:
+        raise _do_not_fit(path, error) from None
+
+
 def parse_checkpoint(path: Path, metadata: dict[str, str], tensors: Tensors) -> Checkpoint:
     """Build a checkpoint from the contents of its file.
 
@@ -94,9 +112,7 @@ def parse_checkpoint(path: Path, metadata: dict[str, str], tensors: Tensors) -> 
         config, progress, versions = parse_metadata(metadata)
         state = _state(config, progress, tensors)
     except DECODE_ERRORS as error:
-        raise CheckpointError(
-            f"{path}: its contents do not fit together ({one_line(error)})"
-        ) from None
+        raise _do_not_fit(path, error) from None
     return Checkpoint(config, state, versions)
 
 
@@ -118,6 +134,10 @@ def parse_metadata(metadata: dict[str, str]) -> tuple[TrainConfig, Progress, dic
     config = TrainConfig.from_json(json.loads(metadata["config"]))
     progress = _progress(json.loads(metadata["progress"]))
     return config, progress, {str(k): str(v) for k, v in json.loads(metadata["versions"]).items()}
+
+
+def _do_not_fit(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(f"{path}: its contents do not fit together ({one_line(error)})")
 
 
 def _progress(values: dict[str, Any]) -> Progress:

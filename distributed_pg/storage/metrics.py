@@ -10,8 +10,9 @@ from distributed_pg.algo.rollout import EpisodeStats
 from distributed_pg.algo.state import Progress
 
 METRICS = "metrics.jsonl"
-_TAIL_BYTES = 2**20
-"""More than a line of a batch of thousands of episodes."""
+_TAIL_BYTES = 2**12
+"""More than a usual line; a batch of hundreds of episodes makes longer ones."""
+_NUMBERS = ("update", "episodes", "frames", "wall_seconds", "mean_100", "frames_per_second")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +140,22 @@ def last_record(path: Path) -> dict[str, Any] | None:
     Only the end of the file is read.
     """
     try:
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - _TAIL_BYTES))
-            lines = file.read().split(b"\n")
-        record = json.loads(lines[-2])
-    except (OSError, ValueError, LookupError):
+        record = json.loads(_last_line(path))
+    except (OSError, ValueError, LookupError, RecursionError):
         return None
-    return record if isinstance(record, dict) else None
+    is_whole = isinstance(record, dict) and all(
+        type(record.get(name)) in (int, float) for name in _NUMBERS
+    )
+    return record if is_whole else None
+
+
+def _last_line(path: Path) -> bytes:
+    """The last complete line of a file; raises LookupError if it has none."""
+    with path.open("rb") as file:
+        size, tail = file.seek(0, os.SEEK_END), _TAIL_BYTES
+        while True:
+            file.seek(max(0, size - tail))
+            lines = file.read().split(b"\n")
+            if len(lines) > 2 or tail >= size:
+                return lines[-2]
+            tail *= 8

@@ -37,7 +37,7 @@ class SweepDisplay:
         self._last_line = -LINE_SECONDS
         self._over: set[str] | None = None
         self._state: SweepState | None = None
-        self._concluding: Sequence[str | RenderableType] = ()
+        self._concluding: Sequence[RenderableType] = ()
         self._live: Live | None = None
         if live:
             self._live = Live(
@@ -91,7 +91,7 @@ class SweepDisplay:
         if self._live:
             self._live.refresh()
 
-    def conclude(self, lines: Sequence[str | RenderableType]) -> None:
+    def conclude(self, lines: Sequence[RenderableType]) -> None:
         """Set what to print at the end."""
         self._concluding = lines
 
@@ -173,7 +173,6 @@ def share_done(state: TrialState) -> float:
         for name, stop in (
             ("frames", config.stop_frames),
             ("episodes", config.stop_episodes),
-            ("wall_seconds", config.stop_minutes and 60 * config.stop_minutes),
         )
         if stop
     ]

@@ -9,11 +9,12 @@ from typing import Any
 
 from distributed_pg.algo.state import Progress
 from distributed_pg.errors import CheckpointError, RunError, UsageError, one_line, writing
-from distributed_pg.storage.checkpoint import DECODE_ERRORS, load_checkpoint
-from distributed_pg.storage.checkpoint_files import CHECKPOINTS, numbered
+from distributed_pg.storage.checkpoint import DECODE_ERRORS, saved_progress
+from distributed_pg.storage.checkpoint_files import BEST, CHECKPOINTS, numbered
 from distributed_pg.storage.fresh_folder import RUNS, FreshFolder
 from distributed_pg.storage.metrics import METRICS, last_record
-from distributed_pg.storage.run_lock import locked
+from distributed_pg.storage.run_dir import CONFIG
+from distributed_pg.storage.run_lock import LOCK, locked
 from distributed_pg.storage.tensor_file import write_atomically
 from distributed_pg.sweep.plan import SweepPlan, Trial
 from distributed_pg.training.learner import stop_reached
@@ -69,7 +70,8 @@ class SweepFolder:
                 raise UsageError(
                     f"run_dir: {path} holds a sweep already; --resume {path} continues it"
                 )
-            if found := sorted(file.name for file in path.iterdir()):
+            # The lock may be of a sweep that was refused.
+            if found := sorted({file.name for file in path.iterdir()} - {LOCK}):
                 raise UsageError(f"run_dir: {path} is not empty: it has {found[0]}")
         return cls(path, plan, fresh)
 
@@ -146,7 +148,8 @@ class SweepFolder:
 
     def has_begun(self, trial: Trial) -> bool:
         """Whether the trial has a checkpoint to resume from."""
-        return bool(numbered(self.run_of(trial) / CHECKPOINTS))
+        checkpoints = self.run_of(trial) / CHECKPOINTS
+        return bool(numbered(checkpoints)) or (checkpoints / BEST).exists()
 
     def clear(self, trial: Trial) -> None:
         """Remove what a trial left that was killed before its first checkpoint.
@@ -154,9 +157,12 @@ class SweepFolder:
         Raises:
             RunError: it cannot be removed.
         """
-        with writing(f"{self.run_of(trial)}:"):
-            if self.run_of(trial).exists():
-                shutil.rmtree(self.run_of(trial))
+        run = self.run_of(trial)
+        with writing(f"{run}:"):
+            for name in (CONFIG, METRICS):
+                (run / name).unlink(missing_ok=True)
+            if (run / CHECKPOINTS).exists():
+                shutil.rmtree(run / CHECKPOINTS)
 
     def is_done(self, trial: Trial) -> bool:
         """Whether the trial's newest checkpoint satisfies its stop conditions."""
@@ -185,7 +191,7 @@ class SweepFolder:
         """The progress at the newest checkpoint; None if there is none, or it is damaged."""
         files = numbered(self.run_of(trial) / CHECKPOINTS)
         try:
-            return load_checkpoint(files[-1]).state.progress if files else None
+            return saved_progress(files[-1]) if files else None
         except CheckpointError:  # resuming the run deals with it
             return None
 

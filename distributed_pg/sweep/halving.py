@@ -73,6 +73,8 @@ class Rungs:
                 for rung in new:
                     first = next(line for line in records if line["frames"] >= rung)
                     self._means[rung][trial.name] = float(first["mean_100"])
+            except StopIteration:  # the trial has just been resumed from an earlier update
+                return []
             except (OSError, *DECODE_ERRORS) as error:
                 raise RunError(f"{path}: cannot be used ({one_line(error)})") from None
         return new

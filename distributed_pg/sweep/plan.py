@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -19,6 +20,8 @@ from distributed_pg.errors import ConfigError, UsageError, did_you_mean
 _UNSAFE = re.compile(r"[^\w.+-]+")
 """Characters that a folder's name should not have."""
 _MOST_TRIALS = 10_000
+_LONGEST_NAME = 200
+"""Characters of a folder's name; file systems allow 255 bytes, and a log has four more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +67,16 @@ class SweepPlan:
             count *= len(values)
         if count > _MOST_TRIALS:
             raise UsageError(f"sweep: {count} trials are more than {_MOST_TRIALS}")
+        if self.base.stop_minutes is not None:
+            raise UsageError(
+                "stop_minutes: what a trial learns in a minute depends on the other trials; "
+                "--stop-frames treats all alike"
+            )
         names = [trial.name for trial in self.trials()]
-        if twice := [name for name in names if names.count(name) > 1]:
-            raise UsageError(f"sweep: two trials would have the same folder, {twice[0]}")
+        if twice := _first_double(names):
+            raise UsageError(f"sweep: two trials would have the same folder, {twice}")
+        if len(longest := max(names, key=len)) > _LONGEST_NAME:
+            raise UsageError(f"sweep: too many settings for the name of a folder, {longest}")
 
     def trials(self) -> Iterator[Trial]:
         """All trials, ordered by seed, so that settings can be compared before the end."""
@@ -111,6 +121,15 @@ def different_settings(config: TrainConfig) -> dict[str, Any]:
     }
 
 
+def resume_flags(trial: Trial) -> list[str]:
+    """The trial's settings that may change when it is resumed, as flags; without switches.
+
+    A switch has a flag only for the value that the saved run does not have.
+    """
+    names = sorted(may_change() - of_the_place() - {"tensorboard"})
+    return as_flags({name: getattr(trial.config, name) for name in names})
+
+
 def trial_flags(trial: Trial) -> list[str]:
     """The trial's settings as flags of ``distributed-pg train``."""
     return ["--preset", trial.config.preset, *as_flags(different_settings(trial.config))]
@@ -145,8 +164,13 @@ def _with_settings(base: TrainConfig, settings: dict[str, Any]) -> TrainConfig:
 def _check_values(name: str, values: Sequence[Any]) -> None:
     if not values:
         raise UsageError(f"{name}: no value is given")
-    if twice := [value for value in values if values.count(value) > 1]:
-        raise UsageError(f"{name}: {_text(twice[0])} is given twice")
+    if (twice := _first_double(values)) is not None:
+        raise UsageError(f"{name}: {_text(twice)} is given twice")
+
+
+def _first_double(values: Sequence[Any]) -> Any:
+    """The first value that occurs twice; None if there is none."""
+    return next((value for value, count in Counter(values).items() if count > 1), None)
 
 
 def _check_can_vary(name: str) -> None:

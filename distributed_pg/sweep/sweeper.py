@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from distributed_pg.config import TrainConfig
-from distributed_pg.errors import UsageError
-from distributed_pg.runtime.health import RayLostError
+from distributed_pg.errors import RunError, UsageError
+from distributed_pg.runtime.health import RayLostError, RayStartError
 from distributed_pg.runtime.session import RaySession, ray_session, usable_cpus
 from distributed_pg.storage.run_lock import locked
 from distributed_pg.sweep.folder import SweepFolder
@@ -25,6 +25,11 @@ POLL_SECONDS = 0.25
 """Time between two looks at the trials."""
 LOCK_SECONDS = 90.0
 """Time that a process of a killed sweep has to leave its trial's folder."""
+LEARNERS_PER_CPU = 4
+"""Default limit on the running trials, per CPU of this machine: each has a learner here, which
+takes some 300 MB and, with four workers, a few percent of a CPU."""
+PATIENCE_SECONDS = 30.0
+"""Time without a running trial after which a warning is logged."""
 MOST_DEATHS = 3
 """Deaths of a trial's process, or of the local Ray, without an update in between after which the
 trial, or the sweep, is given up."""
@@ -65,7 +70,7 @@ def sweep(
         reporter: shows the sweep.
         stop_asked: polled several times a second; returning True saves and stops all trials.
         trials_at_a_time: upper limit on the number of running trials; each has a learner of its
-            own on this machine.
+            own on this machine. None: :data:`LEARNERS_PER_CPU` for each of its CPUs.
         halving: factor of the successive halving that stops hopeless trials; None: none.
 
     Returns:
@@ -96,20 +101,30 @@ class _Sweeper:
         self._base = folder.plan.base
         self._reporter = reporter
         self._stop_asked = stop_asked
-        self._most_trials = trials_at_a_time or len(folder.trials)
+        self._most_trials = trials_at_a_time or LEARNERS_PER_CPU * usable_cpus()
         self._rungs = rungs
         self._running: list[TrialProcess] = []
         self._deaths: dict[str, tuple[int, int]] = {}
         self._locked_since: dict[str, float] = {}
+        self._starved_since = time.monotonic()
 
     def run(self) -> None:
         """Train until every trial is over, or the user stops the sweep."""
         deaths = 0
+        if not self.states.waiting():
+            _LOG.info(
+                f"All {len(self._folder.trials)} trials are done; more --seeds, another --set or a "
+                "later stop condition adds work"
+            )
         while self.states.waiting() and not self._stop_asked():
             before = self.states.updates
             try:
                 self._run_on_ray()
                 return
+            except RayStartError:
+                # The cause of the stop may also have ended Ray, as a hang-up does.
+                if not self._stop_asked():
+                    raise
             except RayLostError as error:
                 deaths = 1 if self.states.updates > before else deaths + 1
                 if not error.ours or deaths == MOST_DEATHS:
@@ -119,6 +134,7 @@ class _Sweeper:
     def _run_on_ray(self) -> None:
         base = self._base
         with ray_session(base.address, "auto", base.max_workers) as session:
+            self._starved_since = time.monotonic()
             try:
                 while (self.states.waiting() or self._running) and not self._stop_asked():
                     session.check()
@@ -144,12 +160,21 @@ class _Sweeper:
         cpus = session.workers()
         session.request_cpus(self._wanted_cpus())
         for trial, workers in list(self._to_start(cpus)):
-            place = session.address, session.environment
-            self._running.append(TrialProcess(trial, workers, self._folder, *place))
-            self.states.started(trial, workers)
+            self._start(trial, workers, session)
         if not self.states.waiting():
             self._give_more_workers(cpus)
+        self._warn_if_none_runs(cpus)
         self._reporter.updated(SweepState(self.states.all(), cpus))
+
+    def _start(self, trial: Trial, workers: int, session: RaySession) -> None:
+        place = session.address, session.environment
+        try:
+            process = TrialProcess(trial, workers, self._folder, *place)
+        except RunError as error:
+            self._fail(trial, str(error))
+            return
+        self._running.append(process)
+        self.states.started(trial, workers)
 
     def _collect(self) -> None:
         """Take in the trials whose process has ended."""
@@ -162,14 +187,16 @@ class _Sweeper:
                 self._fail(process.trial, process.failure())
 
     def _may_retry(self, process: TrialProcess) -> bool:
-        """Whether to resume a trial that was stopped, or killed as the OOM killer does."""
+        """Whether to resume a trial.
+
+        One that was stopped, or killed as the OOM killer does, is resumed some times; one that
+        failed by itself, if it has made updates since: the network or the disk may be back.
+        """
         code, state = process.poll(), self.states.of(process.trial)
-        if code is None or code > 0:
-            return False
         count, before = self._deaths.get(state.trial.name, (0, 0))
         count = 1 if state.update > before else count + 1
         self._deaths[state.trial.name] = count, state.update
-        if count == MOST_DEATHS:
+        if code is None or count == MOST_DEATHS or (code > 0 and state.update <= before):
             return False
         how = process.failure() if code else "stopped by someone else"
         _LOG.warning(f"{state.trial.name}: {how}; it is resumed")
@@ -177,7 +204,7 @@ class _Sweeper:
 
     def _fail(self, trial: Trial, reason: str) -> None:
         self.states.failed(trial, reason)
-        _LOG.warning(f"{trial.name}: failed: {reason} (see {self._folder.log_of(trial)})")
+        _LOG.warning(f"{trial.name}: failed: {reason}")
 
     def _to_start(self, cpus: int) -> Iterator[tuple[Trial, int]]:
         """The trials to start now, with their numbers of workers."""
@@ -222,6 +249,9 @@ class _Sweeper:
             if run.is_dir():
                 with locked(run):
                     pass
+        except RunError as error:
+            self._fail(trial, str(error))
+            return False
         except UsageError as error:
             since = self._locked_since.setdefault(trial.name, time.monotonic())
             if time.monotonic() - since > LOCK_SECONDS:
@@ -229,6 +259,17 @@ class _Sweeper:
             return False
         self._locked_since.pop(trial.name, None)
         return True
+
+    def _warn_if_none_runs(self, cpus: int) -> None:
+        """Warn once if trials have been waiting for CPUs for a while, and none runs."""
+        if self._running or not self.states.waiting():
+            self._starved_since = time.monotonic()
+        elif time.monotonic() - self._starved_since > PATIENCE_SECONDS:
+            self._starved_since = float("inf")
+            _LOG.warning(
+                f"no trial has been running for {PATIENCE_SECONDS:.0f} s: {cpus} CPUs are there, "
+                "and a trial has to wait for its workers' CPUs, or for a process in its folder"
+            )
 
     def _stop_all(self) -> None:
         """Make all running trials save and stop."""

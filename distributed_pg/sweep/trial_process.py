@@ -3,27 +3,30 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
-from pathlib import Path
 
-from distributed_pg.config import STOP_CONDITIONS, as_flags
-from distributed_pg.errors import RunError, one_line, writing
+from distributed_pg.errors import one_line, writing
 from distributed_pg.own_code import own_command
 from distributed_pg.sweep.folder import SweepFolder
-from distributed_pg.sweep.plan import Trial, trial_flags
+from distributed_pg.sweep.plan import Trial, resume_flags, trial_flags
 
 END_SECONDS = 60.0
 """Time a trial has to save and end when it is asked to; then it is killed."""
 _OUTPUT_BYTES = 4096
+_CREATION_FLAGS = 0
+if sys.platform == "win32":
+    _CREATION_FLAGS = subprocess.CREATE_NEW_PROCESS_GROUP  # start_new_session does nothing there
+_ERROR = "distributed-pg: error: "
 
 
 class TrialProcess:
     """A running trial.
 
     It is the ordinary command with the trial's settings, so the trial has the bits of that run
-    alone. Its process group is its own: Ctrl-C reaches the sweep, which then asks its trials to
-    save and stop.
+    alone. It saves and stops when this process ends. Its process group is its own: Ctrl-C reaches
+    the sweep, which then asks its trials to save and stop.
 
     Args:
         trial: the trial.
@@ -50,8 +53,7 @@ class TrialProcess:
         self._kill_at = float("inf")
         run, log = str(folder.run_of(trial)), folder.log_of(trial)
         if folder.has_begun(trial):
-            stops = {name: getattr(trial.config, name) for name in STOP_CONDITIONS}
-            settings = ["--resume", run, *as_flags(stops)]
+            settings = ["--resume", run, *resume_flags(trial)]
         else:
             folder.clear(trial)
             settings = ["--run-dir", run, *trial_flags(trial)]
@@ -66,6 +68,7 @@ class TrialProcess:
                 stderr=subprocess.STDOUT,
                 env=os.environ | dict(environment),
                 start_new_session=True,
+                creationflags=_CREATION_FLAGS,
             )
 
     def stop(self) -> None:
@@ -73,7 +76,10 @@ class TrialProcess:
         if not self.asked_to_stop:
             self.asked_to_stop = True
             self._kill_at = time.monotonic() + END_SECONDS
-            self._process.send_signal(signal.SIGTERM)
+            if sys.platform == "win32":
+                self._process.send_signal(signal.CTRL_BREAK_EVENT)
+            else:
+                self._process.send_signal(signal.SIGTERM)
 
     def poll(self) -> int | None:
         """The exit code, negative for a signal; None while the trial is running."""
@@ -91,21 +97,29 @@ class TrialProcess:
             self._process.wait()
 
     def failure(self) -> str:
-        """Why an ended trial failed: the last line of its output, or how it was ended."""
+        """Why an ended trial failed: its error message, or how it was ended."""
         code = self._process.returncode
         if code < 0:
-            return f"killed by {signal.Signals(-code).name}"
-        lines = _end_of(self._log, self._log_from).split("\n")
-        line = next((line for line in reversed(lines) if line.strip()), f"exit code {code}")
-        return one_line(line.removeprefix("distributed-pg: error: "))
+            return f"killed by {_signal_name(-code)}"
+        lines = [line for line in self._output() if line.strip()]
+        # Ray may print something after the message.
+        errors = [line for line in lines if line.startswith(_ERROR)]
+        *_, last = "", *lines, *errors
+        return one_line(last.removeprefix(_ERROR)) or f"exit code {code}"
+
+    def _output(self) -> list[str]:
+        """The last lines that the process has printed; none if the log cannot be read."""
+        try:
+            with self._log.open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(self._log_from, size - _OUTPUT_BYTES))
+                return file.read().decode(errors="replace").split("\n")
+        except OSError:
+            return []
 
 
-def _end_of(log: Path, begin: int) -> str:
-    """The last text of a log, not before an offset."""
+def _signal_name(number: int) -> str:
     try:
-        with log.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(begin, size - _OUTPUT_BYTES))
-            return file.read().decode(errors="replace")
-    except OSError as error:
-        raise RunError(f"{log}: cannot be read ({error.strerror})") from None
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"

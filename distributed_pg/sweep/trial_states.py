@@ -9,7 +9,7 @@ from distributed_pg.sweep.plan import Trial
 Status: TypeAlias = Literal["waiting", "running", "done", "stopped early", "failed"]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class TrialState:
     """A trial as the user sees it."""
 
@@ -43,39 +43,41 @@ class TrialStates:
         }
 
     def all(self) -> list[TrialState]:
-        """Copies of all states, which another thread may read."""
-        return [replace(state) for state in self._states.values()]
+        """All states."""
+        return list(self._states.values())
 
     def waiting(self) -> list[Trial]:
         """The trials that are neither running nor over."""
-        return [state.trial for state in self.all() if state.status == "waiting"]
+        return [state.trial for state in self._states.values() if state.status == "waiting"]
 
     @property
     def updates(self) -> int:
         """Updates made by all trials together."""
-        return sum(state.update for state in self.all())
+        return sum(state.update for state in self._states.values())
 
     def of(self, trial: Trial) -> TrialState:
         """The state of a trial, with its newest record."""
-        state = self._states[trial.name]
-        state.record = self._folder.last_record(trial) or state.record
-        return state
+        record = self._folder.last_record(trial)
+        return self._set(trial) if record is None else self._set(trial, record=record)
 
     def started(self, trial: Trial, workers: int) -> None:
         """Record that a process trains the trial."""
-        state = self._states[trial.name]
-        state.status, state.workers = "running", workers
+        self._set(trial, status="running", workers=workers)
 
     def ended(self, trial: Trial) -> Status:
         """Record that the trial's process has ended; return what the files say of the trial."""
-        state = self.of(trial)
-        state.status, state.workers = self._saved_status(trial), 0
-        return state.status
+        self.of(trial)
+        return self._set(trial, status=self._saved_status(trial), workers=0).status
 
     def failed(self, trial: Trial, reason: str) -> None:
         """Record that the trial failed."""
+        self._set(trial, status="failed", workers=0, reason=reason)
+
+    def _set(self, trial: Trial, **changes: Any) -> TrialState:
         state = self._states[trial.name]
-        state.status, state.reason = "failed", reason
+        if changes:
+            state = self._states[trial.name] = replace(state, **changes)
+        return state
 
     def _saved_status(self, trial: Trial) -> Status:
         if trial.name in self._folder.stopped:

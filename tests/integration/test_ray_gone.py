@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -269,3 +270,32 @@ def test_a_start_that_has_lost_its_gcs_ends_with_a_line_of_ours(tmp_path: Path) 
     assert ended.stderr.split("\n") == ["", said, ""]
     raised = run(sys.executable, "-c", START, gcs, "0.1", cwd=tmp_path)
     assert (raised.returncode, raised.stderr) == (0, "")
+
+
+def test_a_worker_is_never_taken_for_an_agent(tmp_path: Path) -> None:
+    """Its command line names the agents' ports until it has a title."""
+    process = subprocess.Popen(
+        [*TRAIN, "--stop-episodes", "100000"], cwd=tmp_path, stdout=subprocess.DEVNULL
+    )
+    agents: set[int] = set()
+    workers: set[int] = set()
+    starting: set[int] = set()
+
+    def look() -> bool:
+        with suppress(psutil.Error, StopIteration):
+            raylet = next(c for c in psutil.Process(process.pid).children() if c.name() == "raylet")
+            for child in raylet.children():
+                with suppress(psutil.Error):
+                    command = child.cmdline()
+                    (agents if health.is_agent(command) else workers).add(child.pid)
+                    if any("default_worker.py" in word for word in command):
+                        starting.add(child.pid)
+        return lines(tmp_path / "run") >= 1
+
+    until(look, process)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(DEADLINE) == 0
+    assert len(agents) == 2
+    assert starting  # it was seen before it had a title
+    assert starting <= workers
+    assert not starting & agents

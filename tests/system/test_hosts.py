@@ -12,10 +12,11 @@ import host_network
 import host_rig
 import psutil
 import pytest
-from command import ROOT
+from command import DEADLINE, ROOT, distributed_pg, metrics, until
 from host_network import unavailable
 from host_rig import Rig
 from hosts import main
+from hosts_record import HEALTH, RAY_START
 
 from distributed_pg.errors import RunError
 
@@ -248,3 +249,33 @@ def test_training_on_hosts_that_go_and_come_ends_in_the_bits_of_a_local_run(tmp_
         "train",
     ]
     assert record["episodes_played_again"] + record["second_workers"] > 0
+
+
+SWEEP = "--frame-limit 2000 --batch-size 4 --hidden-units 8 --stop-episodes 60"
+
+
+@needs_hosts
+@pytest.mark.slow
+def test_a_sweep_over_two_hosts_of_which_one_dies_ends_in_the_bits_of_local_runs(
+    other: Rig,
+) -> None:
+    other.up(2)
+    head, worker = other.hosts()
+    said(other, "h1", "ray get-auth-token --generate")
+    file = "home/.ray/auth_token"
+    (worker.tmp / file).parent.mkdir()
+    shutil.copy(head.tmp / file, worker.tmp / file)
+    said(other, "h1", f"{HEALTH} {RAY_START} --head --port=6379 --num-cpus=1 < /dev/null")
+    said(other, "h2", f"{RAY_START} --address={head.address}:6379 --num-cpus=1 < /dev/null")
+    command = f"distributed-pg sweep --address auto --seeds 0-1 {SWEEP} --run-dir /tmp/sweep"
+    with subprocess.Popen(other.ssh("h1", command), stdout=subprocess.PIPE, text=True) as process:
+        trials = [head.tmp / f"sweep/seed_{seed}" for seed in (0, 1)]
+        until(lambda: all((t / "metrics.jsonl").exists() and metrics(t) for t in trials), process)
+        other.kill("h2")
+        output, _ = process.communicate(timeout=2 * DEADLINE)
+    assert process.returncode == 0, output
+    for seed, trial in enumerate(trials):
+        alone = ("train", *SWEEP.split(), "--seed", str(seed), "--run-dir", f"alone-{seed}")
+        assert distributed_pg(*alone, cwd=other.state).returncode == 0
+        expected = [line["weights_checksum"] for line in metrics(other.state / f"alone-{seed}")]
+        assert [line["weights_checksum"] for line in metrics(trial)] == expected
