@@ -62,9 +62,9 @@ class Display(Protocol[State]):
 class _WarningsOnly:
     """Replaces a display that failed: what the user must know goes where warnings go."""
 
-    def __init__(self, warn: Callable[[str], None]) -> None:
+    def __init__(self, warn: Callable[[RenderableType], None]) -> None:
         self._warn = warn
-        self._concluding: Sequence[str] = ()
+        self._concluding: Sequence[RenderableType] = ()
 
     def __enter__(self) -> "_WarningsOnly":
         return self
@@ -85,7 +85,7 @@ class _WarningsOnly:
     def refresh(self) -> None:
         """Do nothing."""
 
-    def conclude(self, lines: Sequence[str]) -> None:
+    def conclude(self, lines: Sequence[RenderableType]) -> None:
         self._concluding = lines
 
 
@@ -98,13 +98,13 @@ class DisplayThread(Generic[State]):
             log and the last lines.
     """
 
-    def __init__(self, display: Display[State], warn: Callable[[str], None]) -> None:
+    def __init__(self, display: Display[State], warn: Callable[[RenderableType], None]) -> None:
         self._display = display
         self._warn = warn
         self._changed = threading.Condition()  # guards the fields below
         self._calls: deque[Callable[[Display[State]], None]] = deque(maxlen=_MOST_WAITING)
         self._call: Callable[[Display[State]], None] | None = None  # the one being drawn
-        self._concluding: Sequence[str] = ()
+        self._concluding: Sequence[RenderableType] = ()
         self._ended = False
         self._outcome: _Exit = (None, None, None)
         # A daemon thread: a hanging terminal must not keep the process alive.

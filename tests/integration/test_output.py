@@ -15,6 +15,7 @@ import psutil
 import pytest
 from command import COMMAND, DEADLINE, QUICK, SUPPORT, metrics, until
 from records import record_of
+from rich.console import RenderableType
 from terminals import Terminal
 
 from distributed_pg.monitoring.display_thread import DisplayThread
@@ -183,18 +184,18 @@ class Picture:
         self._do()
         self.seen.append(text)
 
-    def updated(self, record: UpdateRecord) -> None:
-        self.seen.append(record.update)
+    def updated(self, state: UpdateRecord) -> None:
+        self.seen.append(state.update)
 
     def refresh(self) -> None:
         self.seen.append("refresh")
 
-    def conclude(self, lines: Sequence[str]) -> None:
+    def conclude(self, lines: Sequence[RenderableType]) -> None:
         self.seen += lines
 
 
 def test_a_display_is_drawn_in_order() -> None:
-    picture, warnings = Picture(), list[str]()
+    picture, warnings = Picture(), list[RenderableType]()
     with DisplayThread(picture, warnings.append) as thread:
         thread.starting()
         thread.message("one")
@@ -218,10 +219,10 @@ def _lose_output() -> None:
     ],
 )
 def test_a_display_that_fails_is_given_up_once(do: Callable[[], object], reason: str) -> None:
-    told, warnings = threading.Event(), list[str]()
+    told, warnings = threading.Event(), list[RenderableType]()
     picture = Picture(do)
 
-    def warn(text: str) -> None:
+    def warn(text: RenderableType) -> None:
         warnings.append(text)
         told.set()
 

@@ -1,6 +1,7 @@
 """What the user sees of a sweep."""
 
 import io
+import time
 from typing import Any
 
 import pytest
@@ -9,7 +10,6 @@ from rich.table import Table
 from sweep_folders import BASE
 
 from distributed_pg.config import TrainConfig
-from distributed_pg.sweep import display as display_module
 from distributed_pg.sweep.display import SweepDisplay, share_done
 from distributed_pg.sweep.plan import SweepPlan, Trial
 from distributed_pg.sweep.sweeper import SweepState
@@ -33,7 +33,7 @@ def test_a_pipe_gets_a_line_now_and_then_and_one_for_each_trial_that_is_over(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr(display_module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     display, file = shown()
     with display:
         first = [state(0, "done", 100), state(1, "running", 50, 2), state(2, "waiting")]
