@@ -18,6 +18,7 @@ from distributed_pg.errors import RunError, UsageError, one_line
 from distributed_pg.storage.metrics import METRICS, read_metrics
 from distributed_pg.storage.object_store import RemoteRun, is_uri
 from distributed_pg.storage.run_dir import RunDir, parse_config
+from distributed_pg.sweep.folder import SweepFolder, is_sweep
 
 Array = NDArray[np.float64]
 By: TypeAlias = Literal["episodes", "minutes", "frames"]
@@ -106,6 +107,41 @@ def local_run(
         yield Path(folder)
 
 
+def load_curves(location: str) -> list[Curve]:
+    """Load the learning curves of all runs at a location.
+
+    Args:
+        location: as in :func:`load_curve`, or the folder of a sweep, which stands for its runs.
+
+    Raises:
+        UsageError: there is nothing at ``location``.
+        RunError: a run cannot be read or is damaged, or there are no updates yet.
+    """
+    if is_uri(location) or not is_sweep(location):
+        return [load_curve(location)]
+    curves = sweep_curves(SweepFolder.open(Path(location)), f"{run_name(location)}/")
+    if not curves:
+        raise RunError(f"{location}: no trial of this sweep has made an update yet")
+    return list(curves.values())
+
+
+def sweep_curves(folder: SweepFolder, prefix: str = "") -> dict[str, Curve]:
+    """The curves of the trials that have made an update, by the name of the trial.
+
+    Args:
+        folder: the sweep's folder.
+        prefix: what the curves' names have before the trial's name.
+
+    Raises:
+        RunError: a run's files cannot be read, or are damaged.
+    """
+    return {
+        trial.name: run_curve(folder.run_of(trial), prefix + trial.name)
+        for trial in folder.trials
+        if _has_updates(folder.run_of(trial) / METRICS)
+    }
+
+
 def load_curve(location: str) -> Curve:
     """Load a learning curve.
 
@@ -144,7 +180,10 @@ def run_curve(folder: Path, name: str) -> Curve:
         text = path.read_bytes()
     except OSError as error:
         raise RunError(f"{path}: cannot be read ({error.strerror})") from None
-    return read_curve(folder / METRICS, name, parse_config(text, str(path)))
+    curve = read_curve(folder / METRICS, name, parse_config(text, str(path)))
+    if curve.column("mean_100") is None:
+        raise RunError(f"{folder / METRICS}: mean_100 is not a number in every line")
+    return curve
 
 
 def read_curve(path: Path, name: str, config: TrainConfig | None) -> Curve:
@@ -243,6 +282,16 @@ def _label(members: list[Curve], groups: list[list[Curve]]) -> str:
     if differing:
         return ", ".join(f"{name} {setting_text(settings[name])}" for name in differing)
     return members[0].name if len(members) == 1 else f"{len(members)} runs"
+
+
+def _has_updates(path: Path) -> bool:
+    """Whether a metrics file has a complete line, damaged or not."""
+    try:
+        return b"\n" in path.read_bytes()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def _is_number(value: Any) -> bool:

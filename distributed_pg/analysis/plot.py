@@ -26,7 +26,7 @@ from distributed_pg.analysis.learning_curves import (
     Curve,
     Group,
     group_curves,
-    load_curve,
+    load_curves,
 )
 from distributed_pg.analysis.milestones import LEVELS, first_at, level_name
 from distributed_pg.errors import UsageError, writing
@@ -72,8 +72,9 @@ def plot(*runs: str | Path, by: By | Sequence[By] = "frames", title: str = "") -
     """Plot the running mean of the reward of one or more runs.
 
     Args:
-        runs: folders or URIs of runs. Runs that differ only in the seed form a group, drawn with
-            its interquartile mean and 95% confidence interval.
+        runs: folders or URIs of runs, or folders of sweeps, each of which stands for its runs. Runs
+            that differ only in the seed form a group, drawn with its interquartile mean and 95%
+            confidence interval.
         by: the x axis, one panel each: ``"frames"``, ``"episodes"`` or ``"minutes"``.
         title: title of the figure.
 
@@ -86,7 +87,7 @@ def plot(*runs: str | Path, by: By | Sequence[By] = "frames", title: str = "") -
     """
     if not runs:
         raise UsageError("runs: none is given; name at least one")
-    groups = group_curves([load_curve(str(run)) for run in runs])
+    groups = group_curves([curve for run in runs for curve in load_curves(str(run))])
     return curves_figure(groups, (by,) if isinstance(by, str) else tuple(by), title)
 
 

@@ -141,7 +141,7 @@ def test_groups_are_drawn_with_each_run_their_mean_and_its_spread() -> None:
     (band,) = axis.collections
     assert np.array_equal(band.get_datalim(axis.transData).extents, [4, -20, 8, -19])
     assert _legend(figure)[:2] == ["policy_lag 1 (2 runs)", "policy_lag 0"]
-    assert "strong line: mean; band: lowest to highest run" in _legend(figure)
+    assert "strong line: interquartile mean; band: 95% interval" in _legend(figure)
 
 
 def test_the_same_runs_give_the_same_file(tmp_path: Path) -> None:
