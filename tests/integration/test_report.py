@@ -21,7 +21,8 @@ from selenium.webdriver.support.wait import WebDriverWait
 from distributed_pg.algo.state import Progress, TrainingState
 from distributed_pg.analysis.learning_curves import Curve
 from distributed_pg.analysis.report.html_chart import MOST_POINTS, chart
-from distributed_pg.analysis.report.page import _learning_charts, duration, train_command
+from distributed_pg.analysis.report.run_page import _learning_charts, train_command
+from distributed_pg.analysis.report.shared import duration
 from distributed_pg.cli.main import main, parse_command
 from distributed_pg.config import TrainConfig, preset
 from distributed_pg.storage.run_dir import RunDir

@@ -9,12 +9,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from distributed_pg.analysis.learning_curves import Array
+from distributed_pg.analysis.learning_curves import Array, Group
 
 SIDE = 1000
 """Width and height of the SVG in its own units."""
 MOST_POINTS = 800
 """Maximum number of points in a line, however long the run."""
+
+_MOST_POINTS_OF_A_RUN = 250
+"""The same for each of many thin lines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +30,22 @@ class Label:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupPaths:
+    """The SVG paths of a group of runs."""
+
+    label: str
+    look: int
+    """Number of its colour and line style."""
+    mean: str
+    band: str
+    """The interval of the mean; empty for a single run."""
+    runs: str
+    """A line per run; empty if they are not drawn."""
+
+
+@dataclass(frozen=True, slots=True)
 class Chart:
-    """A line, and optionally dots, over an x axis that starts at 0."""
+    """A line, and optionally dots, or groups of runs, over an x axis that starts at 0."""
 
     title: str
     summary: str
@@ -42,6 +59,8 @@ class Chart:
     y_ticks: list[Label]
     marks: list[Label] = field(default_factory=list)
     """Highlighted points of the line."""
+    groups: list[GroupPaths] = field(default_factory=list)
+    """Groups of runs, drawn instead of the line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +114,7 @@ def chart(
     Returns:
         The chart; long series are thinned by :func:`stride`.
     """
-    kept = slice((len(x) - 1) % stride(len(x)), None, stride(len(x)))  # includes the last point
+    kept = _kept(len(x))
     bottom, top = y_range or (0.0, 1.08 * float(y.max()) or 1.0)
     scale = Scale(float(x[-1]), bottom, top)
     xs, ys = _ticks(0.0, scale.right), _ticks(bottom, top)
@@ -115,9 +134,66 @@ def chart(
     )
 
 
-def stride(count: int) -> int:
-    """The step between drawn points that limits ``count`` points to :data:`MOST_POINTS`."""
-    return math.ceil(count / MOST_POINTS)
+def groups_chart(
+    title: str,
+    groups: list[tuple[int, Group]],
+    right: float,
+    y_range: tuple[float, float],
+    *,
+    runs: bool,
+) -> Chart:
+    """Make a chart of the running means of groups of runs by emulated frames.
+
+    Args:
+        title: what the chart shows.
+        groups: at least one, each with the number of its look.
+        right: the highest number of frames shown.
+        y_range: the lowest and the highest mean shown.
+        runs: also draw a line for each run of a group.
+    """
+    scale, x_label, drawn, ends = Scale(right, *y_range), "emulated frames", [], []
+    xs, ys = _ticks(0.0, right), _ticks(*y_range)
+    for look, group in groups:
+        x, mean, low, high = group.mean("frames")
+        kept, several = _kept(len(x)), len(group.curves) > 1
+        band = _band(scale, x[kept], low[kept], high[kept]) if several else ""
+        lines = _run_lines(scale, group) if several and runs else ""
+        drawn.append(GroupPaths(group.label, look, scale.path(x[kept], mean[kept]), band, lines))
+        ends.append(f"{group.label} {mean[-1]:+.1f} after {x[-1]:,.0f}")
+    return Chart(
+        title,
+        f"{title} over {x_label}: {'; '.join(ends)}",
+        x_label,
+        "",
+        "",
+        [scale.label(text, at, y_range[0]) for text, at in zip(_texts(xs), xs, strict=True)],
+        [scale.label(text, 0.0, at) for text, at in zip(_texts(ys, signed=True), ys, strict=True)],
+        groups=drawn,
+    )
+
+
+def stride(count: int, most: int = MOST_POINTS) -> int:
+    """The step between drawn points that limits ``count`` points to ``most``."""
+    return math.ceil(count / most)
+
+
+def _kept(count: int, most: int = MOST_POINTS) -> slice:
+    """The points to draw; includes the last one."""
+    step = stride(count, most)
+    return slice((count - 1) % step, None, step)
+
+
+def _band(scale: Scale, x: Array, low: Array, high: Array) -> str:
+    there, back = scale.path(x, high), scale.path(x[::-1], low[::-1])
+    return f"{there}L{back[1:]}Z"
+
+
+def _run_lines(scale: Scale, group: Group) -> str:
+    lines = []
+    for curve in group.curves:
+        kept = _kept(len(curve.frames), _MOST_POINTS_OF_A_RUN)
+        lines.append(scale.path(curve.frames[kept], curve.running_mean[kept]))
+    return "".join(lines)
 
 
 def _ticks(low: float, high: float) -> list[float]:
