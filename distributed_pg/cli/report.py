@@ -14,8 +14,10 @@ from distributed_pg.fields import Range, check_fields
 
 @dataclass(frozen=True)
 class ReportArgs:
-    """Write a self-contained HTML page about a run: curves, numbers, a recorded game; or about a
-    sweep: curves, the results of each setting, all trials.
+    """Write a self-contained HTML page about a run or a sweep.
+
+    Of a run: curves, numbers, a recorded game. Of a sweep: curves, the results of each setting,
+    all trials.
 
     Raises:
         UsageError: a value is not allowed.

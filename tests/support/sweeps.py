@@ -7,7 +7,7 @@ from typing import Any
 
 from records import record_of
 
-from distributed_pg.algo.state import Progress, TrainingState
+from distributed_pg.algo.state import WINDOW, Progress, TrainingState
 from distributed_pg.config import TrainConfig
 from distributed_pg.storage.run_dir import RunDir
 from distributed_pg.sweep.folder import SweepFolder
@@ -45,13 +45,14 @@ def make_run(folder: SweepFolder, trial: Trial, means: Sequence[float]) -> None:
                 weights_checksum=f"{trial.name}: {update}",
             )
         )
-    state = TrainingState.initial(config)
-    update = len(means)
-    state.policies = dict.fromkeys(range(max(0, update - config.policy_lag), update + 1), state.policy)
+    state, update = TrainingState.initial(config), len(means)
+    versions = range(max(0, update - config.policy_lag), update + 1)
+    state.policies = dict.fromkeys(versions, state.policy)
     state.progress = Progress(
         update=update,
         episodes=batch * update,
         frames=FRAMES * batch * update,
         wall_seconds=6.0 * update,
+        last_rewards=(means[-1],) * min(WINDOW, batch * update),
     )
     run.save(config, state, best=False)

@@ -5,7 +5,7 @@ they are the same size on a phone as on a desktop.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -134,42 +134,42 @@ def chart(
     )
 
 
-def groups_chart(
-    title: str,
-    groups: list[tuple[int, Group]],
-    right: float,
-    y_range: tuple[float, float],
-    *,
-    runs: bool,
-) -> Chart:
-    """Make a chart of the running means of groups of runs by emulated frames.
+def group_chart(group: Group, look: int, right: float, y_range: tuple[float, float]) -> Chart:
+    """Make a chart of the running means of a group of runs by emulated frames.
 
     Args:
-        title: what the chart shows.
-        groups: at least one, each with the number of its look.
+        group: the runs; its label is the title.
+        look: number of its colour and line style.
         right: the highest number of frames shown.
         y_range: the lowest and the highest mean shown.
-        runs: also draw a line for each run of a group.
     """
-    scale, x_label, drawn, ends = Scale(right, *y_range), "emulated frames", [], []
+    scale, (x, mean, low, high) = Scale(right, *y_range), group.mean("frames")
     xs, ys = _ticks(0.0, right), _ticks(*y_range)
-    for look, group in groups:
-        x, mean, low, high = group.mean("frames")
-        kept, several = _kept(len(x)), len(group.curves) > 1
-        band = _band(scale, x[kept], low[kept], high[kept]) if several else ""
-        lines = _run_lines(scale, group) if several and runs else ""
-        drawn.append(GroupPaths(group.label, look, scale.path(x[kept], mean[kept]), band, lines))
-        ends.append(f"{group.label} {mean[-1]:+.1f} after {x[-1]:,.0f}")
+    kept, several = _kept(len(x)), len(group.curves) > 1
+    paths = GroupPaths(
+        group.label,
+        look,
+        scale.path(x[kept], mean[kept]),
+        _band(scale, x[kept], low[kept], high[kept]) if several else "",
+        _run_lines(scale, group) if several else "",
+    )
     return Chart(
-        title,
-        f"{title} over {x_label}: {'; '.join(ends)}",
-        x_label,
+        group.label,
+        f"{group.label}: {mean[-1]:+.1f} after {x[-1]:,.0f} emulated frames",
+        "emulated frames",
         "",
         "",
         [scale.label(text, at, y_range[0]) for text, at in zip(_texts(xs), xs, strict=True)],
         [scale.label(text, 0.0, at) for text, at in zip(_texts(ys, signed=True), ys, strict=True)],
-        groups=drawn,
+        groups=[paths],
     )
+
+
+def overlaid(title: str, charts: list[Chart]) -> Chart:
+    """Put the groups of several charts of :func:`group_chart` into one, without single runs."""
+    groups = [replace(group, runs="") for chart in charts for group in chart.groups]
+    summary = "; ".join(chart.summary for chart in charts)
+    return replace(charts[0], title=title, summary=f"{title}. {summary}", groups=groups)
 
 
 def stride(count: int, most: int = MOST_POINTS) -> int:

@@ -2,14 +2,14 @@
 
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from distributed_pg.analysis.learning_curves import Curve, Group, run_name
-from distributed_pg.analysis.report.html_chart import Chart, groups_chart
+from distributed_pg.analysis.report.html_chart import Chart, group_chart, overlaid
 from distributed_pg.analysis.report.run_page import train_command
 from distributed_pg.analysis.report.shared import (
     Figure,
@@ -30,6 +30,7 @@ from distributed_pg.sweep.trial_states import TrialState, TrialStates
 LOOKS = 7
 """Number of colours and line styles; at most this many settings share a chart."""
 _Y_RANGE = (-21.0, 21.0)
+_TITLE = "Running mean of the reward"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +88,14 @@ def render(folder: SweepFolder) -> str:
         settings_count=len(states) // len(plan.seeds),
         statuses=_statuses(states),
         figures=_figures(rows, states, list(curves.values())),
-        charts=list(_charts(groups)),
+        charts=_charts(groups),
         looks=LOOKS,
         columns=columns,
         rows=rows,
         trials=[_trial_row(state, curves.get(state.trial.name)) for state in states],
         varied=[
-            Setting(name, ", ".join(map(_text, values)), changed=True)
-            for name, values in (*plan.grid.items(), ("seed", plan.seeds))
+            *(Setting(name, ", ".join(map(_text, plan.grid[name])), True) for name in plan.grid),
+            Setting("seed", seeds_text(plan.seeds), True),
         ],
         computing=[s for s in settings(plan.base, may_change=False) if s.name not in varied],
         running=settings(plan.base, may_change=True),
@@ -166,16 +167,16 @@ def _figures(rows: list[list[str]], states: list[TrialState], curves: list[Curve
     ]
 
 
-def _charts(groups: list[Group]) -> Iterator[Chart]:
-    """The best settings together, then each one with its runs."""
+def _charts(groups: list[Group]) -> list[Chart]:
+    """The best settings together, then each one with its runs; one chart if there is one."""
     right = max(float(curve.frames[-1]) for group in groups for curve in group.curves)
-    looks = list(enumerate(groups[:LOOKS]))
-    alone = len(groups) == 1
-    yield groups_chart("Running mean of the reward", looks, right, _Y_RANGE, runs=alone)
-    if not alone:
-        for number, group in enumerate(groups):
-            look = number if number < LOOKS else LOOKS
-            yield groups_chart(group.label, [(look, group)], right, _Y_RANGE, runs=True)
+    charts = [
+        group_chart(group, min(number, LOOKS), right, _Y_RANGE)
+        for number, group in enumerate(groups)
+    ]
+    if len(charts) == 1:
+        return [replace(charts[0], title=_TITLE)]
+    return [overlaid(_TITLE, charts[:LOOKS]), *charts]
 
 
 def _trial_row(state: TrialState, curve: Curve | None) -> TrialRow:
