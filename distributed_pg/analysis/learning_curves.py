@@ -70,14 +70,15 @@ class Group:
         It ends where the shortest run ends: beyond that it would cover fewer runs.
 
         Returns:
-            x, and the mean and the ends of the interval there; float64 (n,) each.
+            x, and the mean and the ends of the interval there; float64 (n,) each. They are empty if
+            a run ends before another begins, as they may after one update each.
         """
         grid = np.unique(np.concatenate([curve.against(by) for curve in self.curves]))
         begin = max(curve.against(by)[0] for curve in self.curves)
         end = min(curve.against(by)[-1] for curve in self.curves)
         grid = grid[(grid >= begin) & (grid <= end)]
-        # More points than a picture has pixels would only take time.
-        grid = grid[np.unique(np.linspace(0, len(grid) - 1, _MOST_POINTS).astype(int))]
+        if len(grid) > _MOST_POINTS:  # more than a picture has pixels would only take time
+            grid = grid[np.linspace(0, len(grid) - 1, _MOST_POINTS).astype(int)]
         means = [np.interp(grid, curve.against(by), curve.running_mean) for curve in self.curves]
         values = np.array(means)
         return grid, interquartile_mean(values), *confidence_interval(values)

@@ -242,6 +242,15 @@ def test_a_group_is_drawn_by_hand() -> None:
     assert [(group.look, group.runs) for group in together.groups] == [(3, ""), (1, "")]
 
 
+def test_runs_without_common_frames_have_no_mean() -> None:
+    ends = np.array([[1000.0], [2000.0]])
+    curves = [Curve("run", None, [], x, x, x, np.array([-21.0]), x) for x in ends]
+    made = group_chart(Group("both", curves), 0, 2000.0, (-21.0, 21.0))
+    assert (made.groups[0].mean, made.groups[0].band) == ("", "")
+    assert made.groups[0].runs == "M500 1000M1000 1000"
+    assert made.summary == "both: no common frames"
+
+
 def test_a_long_run_is_thinned_but_keeps_its_end() -> None:
     frames = np.arange(1.0, 10 * MOST_POINTS)
     curve = Curve("run", None, [], frames, frames, frames, frames / 1000, frames / 1000)

@@ -146,16 +146,17 @@ def group_chart(group: Group, look: int, right: float, y_range: tuple[float, flo
     scale, (x, mean, low, high) = Scale(right, *y_range), group.mean("frames")
     xs, ys = _ticks(0.0, right), _ticks(*y_range)
     kept, several = _kept(len(x)), len(group.curves) > 1
+    end = f"{mean[-1]:+.1f} after {x[-1]:,.0f} emulated frames" if len(x) else "no common frames"
     paths = GroupPaths(
         group.label,
         look,
-        scale.path(x[kept], mean[kept]),
-        _band(scale, x[kept], low[kept], high[kept]) if several else "",
+        scale.path(x[kept], mean[kept]) if len(x) else "",
+        _band(scale, x[kept], low[kept], high[kept]) if several and len(x) else "",
         _run_lines(scale, group) if several else "",
     )
     return Chart(
         group.label,
-        f"{group.label}: {mean[-1]:+.1f} after {x[-1]:,.0f} emulated frames",
+        f"{group.label}: {end}",
         "emulated frames",
         "",
         "",
@@ -179,7 +180,7 @@ def stride(count: int, most: int = MOST_POINTS) -> int:
 
 def _kept(count: int, most: int = MOST_POINTS) -> slice:
     """The points to draw; includes the last one."""
-    step = stride(count, most)
+    step = max(1, stride(count, most))
     return slice((count - 1) % step, None, step)
 
 

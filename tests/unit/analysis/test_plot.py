@@ -125,6 +125,15 @@ def test_the_mean_of_a_group_is_taken_where_all_its_runs_are() -> None:
     assert group.mean("frames")[0].tolist() == [4000, 8000, 10000]
 
 
+def test_runs_without_common_frames_have_no_mean_and_are_drawn() -> None:
+    group = Group("", [curve([4], [-20]), curve([6], [-18])])
+    assert [array.tolist() for array in group.mean("episodes")] == [[], [], [], []]
+    (axis,) = curves_figure([group], ("episodes",)).axes
+    drawn = [np.asarray(line.get_xydata()).tolist() for line in axis.lines]
+    assert [[4, -20]] in drawn
+    assert [[6, -18]] in drawn
+
+
 def test_a_single_run_is_drawn_with_its_milestones() -> None:
     figure = curves_figure(group_curves([curve([4, 8, 12], [-21, -12, 1])]), ("minutes", "frames"))
     minutes, frames = figure.axes
@@ -199,7 +208,7 @@ def test_a_sweep_stands_for_its_runs(tmp_path: Path, capsys: pytest.CaptureFixtu
         make_run(sweep, trial, [-21.0, end])
     names = [curve.name for curve in load_curves(str(sweep.path))]
     assert names == [f"sweep/policy_lag_{name}" for name in ("0-seed_0", "1-seed_0", "0-seed_1")]
-    same = run_folder(tmp_path / "same", [-21.0, 8.0], replace(base, seed=7, policy_lag=0))
+    same = run_folder(tmp_path / "same", [*[-21.0] * 9, 8.0], replace(base, seed=7, policy_lag=0))
     other = run_folder(tmp_path / "other", [-21.0, -15.0], replace(base, policy_lag=3))
     places = [str(place) for place in (sweep.path, same, other)]
     assert main(["plot", *places, "--out", str(tmp_path / "a.png")]) == 0
@@ -213,7 +222,7 @@ def test_a_sweep_stands_for_its_runs(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert [line[0] for line in lines[4:]] == ["same", "minutes", "other", "minutes", "Wrote"]
     (axis,) = plot(sweep.path, same).axes
     drawn = {tuple(np.asarray(line.get_ydata())) for line in axis.lines}
-    assert {(-21, 1), (-21, 16), (-21, 8), (-21, -21)} < drawn
+    assert {(-21, 1), (-21, 16), (*[-21] * 9, 8), (-21, -21)} < drawn
 
 
 def test_a_sweep_that_cannot_be_plotted_is_one_line(
