@@ -18,6 +18,7 @@ from distributed_pg.errors import RunError, UsageError, one_line
 from distributed_pg.storage.metrics import METRICS, read_metrics
 from distributed_pg.storage.object_store import RemoteRun, is_uri
 from distributed_pg.storage.run_dir import RunDir, parse_config
+from distributed_pg.sweep.folder import SweepFolder, is_sweep
 
 Array = NDArray[np.float64]
 By: TypeAlias = Literal["episodes", "minutes", "frames"]
@@ -69,14 +70,15 @@ class Group:
         It ends where the shortest run ends: beyond that it would cover fewer runs.
 
         Returns:
-            x, and the mean and the ends of the interval there; float64 (n,) each.
+            x, and the mean and the ends of the interval there; float64 (n,) each. They are empty if
+            a run ends before another begins, as they may after one update each.
         """
         grid = np.unique(np.concatenate([curve.against(by) for curve in self.curves]))
         begin = max(curve.against(by)[0] for curve in self.curves)
         end = min(curve.against(by)[-1] for curve in self.curves)
         grid = grid[(grid >= begin) & (grid <= end)]
-        # More points than a picture has pixels would only take time.
-        grid = grid[np.unique(np.linspace(0, len(grid) - 1, _MOST_POINTS).astype(int))]
+        if len(grid) > _MOST_POINTS:  # more than a picture has pixels would only take time
+            grid = grid[np.linspace(0, len(grid) - 1, _MOST_POINTS).astype(int)]
         means = [np.interp(grid, curve.against(by), curve.running_mean) for curve in self.curves]
         values = np.array(means)
         return grid, interquartile_mean(values), *confidence_interval(values)
@@ -104,6 +106,41 @@ def local_run(
     with tempfile.TemporaryDirectory() as folder:
         RemoteRun(location).fetch(Path(folder), lambda stored: names or sorted(stored), lost)
         yield Path(folder)
+
+
+def load_curves(location: str) -> list[Curve]:
+    """Load the learning curves of all runs at a location.
+
+    Args:
+        location: as in :func:`load_curve`, or the folder of a sweep, which stands for its runs.
+
+    Raises:
+        UsageError: there is nothing at ``location``.
+        RunError: a run cannot be read or is damaged, or there are no updates yet.
+    """
+    if is_uri(location) or not is_sweep(location):
+        return [load_curve(location)]
+    curves = sweep_curves(SweepFolder.open(Path(location)), f"{run_name(location)}/")
+    if not curves:
+        raise RunError(f"{location}: no trial of this sweep has made an update yet")
+    return list(curves.values())
+
+
+def sweep_curves(folder: SweepFolder, prefix: str = "") -> dict[str, Curve]:
+    """The curves of the trials that have made an update, by the name of the trial.
+
+    Args:
+        folder: the sweep's folder.
+        prefix: what the curves' names have before the trial's name.
+
+    Raises:
+        RunError: a run's files cannot be read, or are damaged.
+    """
+    return {
+        trial.name: run_curve(folder.run_of(trial), prefix + trial.name)
+        for trial in folder.trials
+        if _has_updates(folder.run_of(trial) / METRICS)
+    }
 
 
 def load_curve(location: str) -> Curve:
@@ -144,7 +181,10 @@ def run_curve(folder: Path, name: str) -> Curve:
         text = path.read_bytes()
     except OSError as error:
         raise RunError(f"{path}: cannot be read ({error.strerror})") from None
-    return read_curve(folder / METRICS, name, parse_config(text, str(path)))
+    curve = read_curve(folder / METRICS, name, parse_config(text, str(path)))
+    if curve.column("mean_100") is None:
+        raise RunError(f"{folder / METRICS}: mean_100 is not a number in every line")
+    return curve
 
 
 def read_curve(path: Path, name: str, config: TrainConfig | None) -> Curve:
@@ -243,6 +283,16 @@ def _label(members: list[Curve], groups: list[list[Curve]]) -> str:
     if differing:
         return ", ".join(f"{name} {setting_text(settings[name])}" for name in differing)
     return members[0].name if len(members) == 1 else f"{len(members)} runs"
+
+
+def _has_updates(path: Path) -> bool:
+    """Whether a metrics file has a complete line, damaged or not."""
+    try:
+        return b"\n" in path.read_bytes()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def _is_number(value: Any) -> bool:

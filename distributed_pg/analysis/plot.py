@@ -26,7 +26,7 @@ from distributed_pg.analysis.learning_curves import (
     Curve,
     Group,
     group_curves,
-    load_curve,
+    load_curves,
 )
 from distributed_pg.analysis.milestones import LEVELS, first_at, level_name
 from distributed_pg.errors import UsageError, writing
@@ -41,6 +41,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 STYLES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
 _GRID, _FAINT, _INK = "#dddddd", "#9db9d8", "#222222"
 _LABELS = {"episodes": "episodes", "minutes": "minutes", "frames": "emulated frames"}
+_FEW_RUNS = 12
+"""Number of runs up to which each can be told from the others."""
 _CRISP: dict[str, Any] = {"interpolation": "nearest", "aspect": "equal"}
 _WEIGHTS_CAPTION = "weight of a pixel's change; above each unit the action it favours, and how much"
 _STYLE: dict[Any, Any] = {
@@ -72,8 +74,9 @@ def plot(*runs: str | Path, by: By | Sequence[By] = "frames", title: str = "") -
     """Plot the running mean of the reward of one or more runs.
 
     Args:
-        runs: folders or URIs of runs. Runs that differ only in the seed form a group, drawn with
-            its interquartile mean and 95% confidence interval.
+        runs: folders or URIs of runs, or folders of sweeps, each of which stands for its runs. Runs
+            that differ only in the seed form a group, drawn with its interquartile mean and 95%
+            confidence interval.
         by: the x axis, one panel each: ``"frames"``, ``"episodes"`` or ``"minutes"``.
         title: title of the figure.
 
@@ -86,7 +89,7 @@ def plot(*runs: str | Path, by: By | Sequence[By] = "frames", title: str = "") -
     """
     if not runs:
         raise UsageError("runs: none is given; name at least one")
-    groups = group_curves([load_curve(str(run)) for run in runs])
+    groups = group_curves([curve for run in runs for curve in load_curves(str(run))])
     return curves_figure(groups, (by,) if isinstance(by, str) else tuple(by), title)
 
 
@@ -173,17 +176,18 @@ def _share(figure: Figure, *inches: float) -> tuple[float, float, float, float]:
 
 def _curves_panel(axis: "Axes", groups: list[Group], by: By) -> None:
     alone = len(groups) == 1
+    faint = 0.5 if sum(len(group.curves) for group in groups) <= _FEW_RUNS else 0.2
     for group, (colour, style) in zip(groups, _looks(), strict=False):
         if len(group.curves) > 1:
             for curve in group.curves:
                 x, y = curve.against(by), curve.running_mean
-                axis.plot(x, y, color=colour, linewidth=0.7, alpha=0.55)
+                axis.plot(x, y, color=colour, linewidth=0.7, alpha=faint, zorder=1.5)
         elif alone:
             _update_dots(axis, group.curves[0], by)
         x, mean, low, high = group.mean(by)
         if len(group.curves) > 1:
-            axis.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
-        axis.plot(x, mean, color=colour, linestyle=style, linewidth=2.2)
+            axis.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+        axis.plot(x, mean, color=colour, linestyle=style, linewidth=2.2, zorder=3)
         _mark_milestones(axis, x, mean, by, colour, text=alone)
     axis.axhline(0.0, color=_INK, linewidth=0.8, zorder=1)
     axis.set(xlabel=_LABELS[by], xlim=(0, None), ylim=(-21.5, 21.5), yticks=range(-20, 21, 5))
@@ -205,7 +209,8 @@ def _mark_milestones(
     for index in dict.fromkeys(first_at(mean, level) for level in LEVELS):
         if index is None:
             continue
-        axis.plot(x[index], mean[index], "o", color=colour, markerfacecolor="white", markersize=5)
+        ring: dict[str, Any] = {"markerfacecolor": "white", "markersize": 5, "zorder": 3}
+        axis.plot(x[index], mean[index], "o", color=colour, **ring)
         if text:
             number = EngFormatter(places=1, sep="")(x[index]) if by == "frames" else None
             note = axis.annotate(

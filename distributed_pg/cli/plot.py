@@ -1,8 +1,9 @@
 """``distributed-pg plot``."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -11,16 +12,22 @@ from distributed_pg.cli.console import console
 from distributed_pg.errors import UsageError
 from distributed_pg.fields import Range, check_fields
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from distributed_pg.analysis.learning_curves import Curve, Group
+
 _SUFFIXES = (".png", ".svg", ".pdf")
 
 
 @dataclass(frozen=True)
 class PlotArgs:
-    """Plot the learning curves of runs, or the weights of a policy's hidden units.
+    """Plot the learning curves of runs and sweeps, or the weights of a policy's hidden units.
 
     Runs with the same settings except for the seed form a group: a thin line per run, a thick line
     for their interquartile mean, and a band for its 95% confidence interval. Both end with the
-    shortest run. A table lists when each run reached its milestones.
+    shortest run. A table lists when each run reached its milestones, or, of a sweep, what the runs
+    of each setting reached.
 
     Raises:
         UsageError: a value is not allowed.
@@ -62,16 +69,16 @@ def run(args: PlotArgs) -> int:
 
     screen = console()
     if args.weights is None:
-        from distributed_pg.analysis.learning_curves import group_curves, load_curve, repeated
-        from distributed_pg.analysis.milestones import milestones_table
+        from distributed_pg.analysis.learning_curves import group_curves, load_curves, repeated
 
-        curves = [load_curve(location) for location in args.runs]
-        groups = group_curves(curves, args.label)
+        places = {location: load_curves(location) for location in args.runs}
+        groups = group_curves([curve for here in args.runs for curve in places[here]], args.label)
         for names in repeated(groups):
             warning = f"{' and '.join(names)} have the same settings and seed; the mean counts both"
             console(stderr=True).print(warning, soft_wrap=True)
         write_figure(curves_figure(groups, args.by, args.title), args.out)
-        screen.print(milestones_table(curves))
+        for table in _tables(args, places, groups):
+            screen.print(table)
     else:
         from distributed_pg.analysis.hidden_units import strongest_units
         from distributed_pg.storage.policy_file import load_policy
@@ -80,3 +87,20 @@ def run(args: PlotArgs) -> int:
         write_figure(weights_figure(units, args.title), args.out)
     screen.print(f"Wrote {args.out}", soft_wrap=True)
     return 0
+
+
+def _tables(
+    args: PlotArgs, places: "dict[str, list[Curve]]", groups: "list[Group]"
+) -> "Iterator[Table]":
+    """The results of the groups with runs of sweeps, and the milestones of the other runs."""
+    from distributed_pg.analysis.milestones import milestones_table
+    from distributed_pg.analysis.sweep_results import results_table
+    from distributed_pg.sweep.folder import is_sweep
+
+    swept = {id(curve) for here in places if is_sweep(here) for curve in places[here]}
+    compared = [group for group in groups if any(id(curve) in swept for curve in group.curves)]
+    if compared:
+        yield results_table(compared)
+    alone = [curve for here in args.runs if not is_sweep(here) for curve in places[here]]
+    if alone:
+        yield milestones_table(alone)

@@ -14,18 +14,21 @@ from distributed_pg.fields import Range, check_fields
 
 @dataclass(frozen=True)
 class ReportArgs:
-    """Write a self-contained HTML page about a run: curves, numbers, a recorded game.
+    """Write a self-contained HTML page about a run or a sweep.
+
+    Of a run: curves, numbers, a recorded game. Of a sweep: curves, the results of each setting,
+    all trials.
 
     Raises:
         UsageError: a value is not allowed.
     """
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """The run's folder or URI."""
+    """The run's folder or URI, or the folder of a sweep."""
     out: Path = Path("report.html")
     """The page to write."""
-    episodes: Annotated[int, Range(0, 10_000_000)] = 20
-    """Games to evaluate the newest checkpoint with; 0: none."""
+    episodes: Annotated[int, Range(0, 10_000_000)] | None = None
+    """Games to evaluate the newest checkpoint of a run with; 0: none. Default: 20."""
     no_video: bool = False
     """Leave out the recorded game."""
 
@@ -38,17 +41,35 @@ class ReportArgs:
 
 def run(args: ReportArgs) -> int:
     """Play, record and write the page; return the exit code."""
-    need_extra("report", "jinja2", "matplotlib", "imageio_ffmpeg", "PIL")
-    from distributed_pg.analysis.report.page import write_report
+    from distributed_pg.sweep.folder import is_sweep
 
-    errors = console(stderr=True)
-    with games_progress(errors, args.episodes) as finished:
+    if "://" not in args.run and is_sweep(args.run):
+        _report_sweep(args)
+    else:
+        _report_run(args)
+    console().print(f"Wrote {args.out}", soft_wrap=True)
+    return 0
+
+
+def _report_sweep(args: ReportArgs) -> None:
+    if args.episodes:
+        raise UsageError("episodes: the page about a sweep plays no games; leave it out")
+    need_extra("report", "jinja2", "matplotlib")
+    from distributed_pg.analysis.report.sweep_page import write_sweep_report
+
+    write_sweep_report(Path(args.run), args.out)
+
+
+def _report_run(args: ReportArgs) -> None:
+    need_extra("report", "jinja2", "matplotlib", "imageio_ffmpeg", "PIL")
+    from distributed_pg.analysis.report.run_page import write_report
+
+    errors, episodes = console(stderr=True), 20 if args.episodes is None else args.episodes
+    with games_progress(errors, episodes) as finished:
         write_report(
             args.run,
             args.out,
-            episodes=args.episodes,
+            episodes=episodes,
             video=not args.no_video,
             finished=finished,
         )
-    console().print(f"Wrote {args.out}", soft_wrap=True)
-    return 0

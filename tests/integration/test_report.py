@@ -1,39 +1,30 @@
 """The report page, in a real browser."""
 
 import base64
-import json
 import re
 import shlex
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from browser import assert_can_be_read, assert_loads_nothing, chrome_at, show
 from records import record_of
 from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
 from distributed_pg.algo.state import Progress, TrainingState
 from distributed_pg.analysis.learning_curves import Curve
 from distributed_pg.analysis.report.html_chart import MOST_POINTS, chart
-from distributed_pg.analysis.report.page import _learning_charts, duration, train_command
+from distributed_pg.analysis.report.run_page import _learning_charts, train_command
+from distributed_pg.analysis.report.shared import duration
 from distributed_pg.cli.main import main, parse_command
 from distributed_pg.config import TrainConfig, preset
 from distributed_pg.storage.run_dir import RunDir
 
 NAME = "<script>alert(1)<b>&amp;"
 ADDRESS = "<img src=x onerror=alert(1)>:80"
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-SWITCHES = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
-    "--disable-background-networking --disable-component-update --autoplay-policy="
-    "no-user-gesture-required"
-)
 
 
 @pytest.fixture(scope="module")
@@ -80,32 +71,8 @@ def page(run: Path, local_ray: None) -> Path:
 
 @pytest.fixture(scope="module")
 def browser(page: Path) -> Iterator[webdriver.Chrome]:
-    if CHROMIUM is None or DRIVER is None:
-        pytest.skip("needs chromium and chromedriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-    with tempfile.TemporaryDirectory() as profile:
-        for switch in [*SWITCHES.split(), f"--user-data-dir={profile}"]:
-            options.add_argument(switch)
-        chrome = webdriver.Chrome(options, Service(DRIVER))
-        try:
-            chrome.get(page.as_uri())
-            yield chrome
-        finally:
-            chrome.quit()
-
-
-def show(browser: webdriver.Chrome, width: int, scheme: str) -> None:
-    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
-    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-
-
-def log(browser: webdriver.Chrome, kind: str) -> list[dict[str, Any]]:
-    entries: list[dict[str, Any]] = browser.get_log(kind)  # type: ignore[no-untyped-call]
-    return entries
+    with chrome_at(page) as chrome:
+        yield chrome
 
 
 def test_the_game_plays_and_nothing_is_loaded_from_elsewhere(browser: webdriver.Chrome) -> None:
@@ -119,57 +86,15 @@ def test_the_game_plays_and_nothing_is_loaded_from_elsewhere(browser: webdriver.
     assert error is None
     assert (muted, loop, controls) == (True, True, True)
     assert width > 0
-    assert log(browser, "browser") == []
-    events = [json.loads(entry["message"])["message"] for entry in log(browser, "performance")]
-    requests = [e["params"] for e in events if e["method"] == "Network.requestWillBeSent"]
-    # The browser's own first page has requests, too.
-    ours = [one for one in requests if not one["documentURL"].startswith("chrome")]
-    asked = [one["request"]["url"] for one in ours]
-    assert any(url.startswith("file:") for url in asked)  # the log does tell of requests
-    assert {url.partition(":")[0] for url in asked} <= {"file", "data"}
-
-
-# Each text with its size and its contrast (WCAG 2.2) to the nearest background behind it.
-TEXTS = """
-const parse = colour => colour.match(/[\\d.]+/g).map(Number);
-const light = colour => {
-  const [r, g, b] = parse(colour).map(v => v / 255)
-    .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
-  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-};
-const opaque = colour => { const c = parse(colour); return c.length < 4 || c[3] === 1; };
-const behind = element => {
-  for (; element; element = element.parentElement) {
-    const colour = getComputedStyle(element).backgroundColor;
-    if (opaque(colour)) return colour;
-  }
-};
-return [...document.body.querySelectorAll('*')]
-  .filter(e => [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim()))
-  .map(e => {
-    const style = getComputedStyle(e), box = e.getBoundingClientRect();
-    const [a, b] = [light(style.color), light(behind(e))].sort((x, y) => y - x);
-    return {text: e.textContent.trim().slice(0, 40), size: parseFloat(style.fontSize),
-            contrast: (a + 0.05) / (b + 0.05), left: box.left, right: box.right};
-  });
-"""
+    assert_loads_nothing(browser)
 
 
 @pytest.mark.parametrize("width", [320, 400, 1400])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_all_text_can_be_read(browser: webdriver.Chrome, width: int, scheme: str) -> None:
     show(browser, width, scheme)
-    page = "const e = document.documentElement; return [e.clientWidth, e.scrollWidth]"
-    inside, whole = browser.execute_script(page)
-    assert width - 20 <= inside == whole  # there is room for a scroll bar, but none below
-    texts: list[dict[str, Any]] = browser.execute_script(TEXTS)
-    assert len(texts) > 100
-    assert [text for text in texts if text["size"] < 15] == []
-    assert [text for text in texts if text["contrast"] < 4.5] == []
-    assert [text for text in texts if text["left"] < 0 or text["right"] > inside] == []
-    body = browser.find_element(By.TAG_NAME, "body").value_of_css_property("background-color")
-    dark = sum(map(int, re.findall(r"\d+", body)[:3])) < 3 * 128
-    assert dark == (scheme == "dark")
+    assert_can_be_read(browser, width, scheme)
+    dark = scheme == "dark"
     shown = "return document.querySelector('.weights img').currentSrc"
     picture = base64.b64decode(browser.execute_script(shown).partition(",")[2])
     source = browser.find_element(By.CSS_SELECTOR, ".weights source").get_attribute("srcset")

@@ -1,1 +1,1 @@
-"""The HTML report of a run."""
+"""The HTML reports of a run and of a sweep."""

@@ -5,16 +5,19 @@ they are the same size on a phone as on a desktop.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from distributed_pg.analysis.learning_curves import Array
+from distributed_pg.analysis.learning_curves import Array, Group
 
 SIDE = 1000
 """Width and height of the SVG in its own units."""
 MOST_POINTS = 800
 """Maximum number of points in a line, however long the run."""
+
+_MOST_POINTS_OF_A_RUN = 250
+"""The same for each of many thin lines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +30,22 @@ class Label:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupPaths:
+    """The SVG paths of a group of runs."""
+
+    label: str
+    look: int
+    """Number of its colour and line style."""
+    mean: str
+    band: str
+    """The interval of the mean; empty for a single run."""
+    runs: str
+    """A line per run; empty if they are not drawn."""
+
+
+@dataclass(frozen=True, slots=True)
 class Chart:
-    """A line, and optionally dots, over an x axis that starts at 0."""
+    """A line, and optionally dots, or groups of runs, over an x axis that starts at 0."""
 
     title: str
     summary: str
@@ -42,6 +59,8 @@ class Chart:
     y_ticks: list[Label]
     marks: list[Label] = field(default_factory=list)
     """Highlighted points of the line."""
+    groups: list[GroupPaths] = field(default_factory=list)
+    """Groups of runs, drawn instead of the line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +114,7 @@ def chart(
     Returns:
         The chart; long series are thinned by :func:`stride`.
     """
-    kept = slice((len(x) - 1) % stride(len(x)), None, stride(len(x)))  # includes the last point
+    kept = _kept(len(x))
     bottom, top = y_range or (0.0, 1.08 * float(y.max()) or 1.0)
     scale = Scale(float(x[-1]), bottom, top)
     xs, ys = _ticks(0.0, scale.right), _ticks(bottom, top)
@@ -115,9 +134,67 @@ def chart(
     )
 
 
-def stride(count: int) -> int:
-    """The step between drawn points that limits ``count`` points to :data:`MOST_POINTS`."""
-    return math.ceil(count / MOST_POINTS)
+def group_chart(group: Group, look: int, right: float, y_range: tuple[float, float]) -> Chart:
+    """Make a chart of the running means of a group of runs by emulated frames.
+
+    Args:
+        group: the runs; its label is the title.
+        look: number of its colour and line style.
+        right: the highest number of frames shown.
+        y_range: the lowest and the highest mean shown.
+    """
+    scale, (x, mean, low, high) = Scale(right, *y_range), group.mean("frames")
+    xs, ys = _ticks(0.0, right), _ticks(*y_range)
+    kept, several = _kept(len(x)), len(group.curves) > 1
+    end = f"{mean[-1]:+.1f} after {x[-1]:,.0f} emulated frames" if len(x) else "no common frames"
+    paths = GroupPaths(
+        group.label,
+        look,
+        scale.path(x[kept], mean[kept]) if len(x) else "",
+        _band(scale, x[kept], low[kept], high[kept]) if several and len(x) else "",
+        _run_lines(scale, group) if several else "",
+    )
+    return Chart(
+        group.label,
+        f"{group.label}: {end}",
+        "emulated frames",
+        "",
+        "",
+        [scale.label(text, at, y_range[0]) for text, at in zip(_texts(xs), xs, strict=True)],
+        [scale.label(text, 0.0, at) for text, at in zip(_texts(ys, signed=True), ys, strict=True)],
+        groups=[paths],
+    )
+
+
+def overlaid(title: str, charts: list[Chart]) -> Chart:
+    """Put the groups of several charts of :func:`group_chart` into one, without single runs."""
+    groups = [replace(group, runs="") for chart in charts for group in chart.groups]
+    summary = "; ".join(chart.summary for chart in charts)
+    return replace(charts[0], title=title, summary=f"{title}. {summary}", groups=groups)
+
+
+def stride(count: int, most: int = MOST_POINTS) -> int:
+    """The step between drawn points that limits ``count`` points to ``most``."""
+    return math.ceil(count / most)
+
+
+def _kept(count: int, most: int = MOST_POINTS) -> slice:
+    """The points to draw; includes the last one."""
+    step = max(1, stride(count, most))
+    return slice((count - 1) % step, None, step)
+
+
+def _band(scale: Scale, x: Array, low: Array, high: Array) -> str:
+    there, back = scale.path(x, high), scale.path(x[::-1], low[::-1])
+    return f"{there}L{back[1:]}Z"
+
+
+def _run_lines(scale: Scale, group: Group) -> str:
+    lines = []
+    for curve in group.curves:
+        kept = _kept(len(curve.frames), _MOST_POINTS_OF_A_RUN)
+        lines.append(scale.path(curve.frames[kept], curve.running_mean[kept]))
+    return "".join(lines)
 
 
 def _ticks(low: float, high: float) -> list[float]:

@@ -11,13 +11,21 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 from records import record_of
+from sweeps import make_run, make_sweep
 
 from distributed_pg.algo.policy import Policy
 from distributed_pg.algo.state import Progress, TrainingState
 from distributed_pg.analysis.hidden_units import LIGHT, strongest_units, tiled, weights_png
-from distributed_pg.analysis.learning_curves import Curve, Group, group_curves, load_curve, repeated
+from distributed_pg.analysis.learning_curves import (
+    Curve,
+    Group,
+    group_curves,
+    load_curve,
+    load_curves,
+    repeated,
+)
 from distributed_pg.analysis.milestones import milestones
-from distributed_pg.analysis.plot import curves_figure, weights_figure
+from distributed_pg.analysis.plot import curves_figure, plot, weights_figure
 from distributed_pg.cli.main import main
 from distributed_pg.config import TrainConfig, preset
 from distributed_pg.errors import RunError, UsageError
@@ -117,6 +125,15 @@ def test_the_mean_of_a_group_is_taken_where_all_its_runs_are() -> None:
     assert group.mean("frames")[0].tolist() == [4000, 8000, 10000]
 
 
+def test_runs_without_common_frames_have_no_mean_and_are_drawn() -> None:
+    group = Group("", [curve([4], [-20]), curve([6], [-18])])
+    assert [array.tolist() for array in group.mean("episodes")] == [[], [], [], []]
+    (axis,) = curves_figure([group], ("episodes",)).axes
+    drawn = [np.asarray(line.get_xydata()).tolist() for line in axis.lines]
+    assert [[4, -20]] in drawn
+    assert [[6, -18]] in drawn
+
+
 def test_a_single_run_is_drawn_with_its_milestones() -> None:
     figure = curves_figure(group_curves([curve([4, 8, 12], [-21, -12, 1])]), ("minutes", "frames"))
     minutes, frames = figure.axes
@@ -181,6 +198,55 @@ def test_the_command_prints_the_milestones(
         ["Wrote", str(tmp_path / "a.png")],
     ]
     assert lines[2] == ["minutes", "0.2", "0.5", "0.6", "0.7", "-", "-"]
+
+
+def test_a_sweep_stands_for_its_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Together with a run of the same settings, and one of others."""
+    base = TrainConfig(hidden_units=4, stop_episodes=100)
+    sweep = make_sweep(tmp_path / "sweep", base, (0, 1), policy_lag=(0, 1))
+    for trial, end in zip(sweep.trials, (1.0, -21.0, 16.0), strict=False):  # one has not begun
+        make_run(sweep, trial, [-21.0, end])
+    names = [curve.name for curve in load_curves(str(sweep.path))]
+    assert names == [f"sweep/policy_lag_{name}" for name in ("0-seed_0", "1-seed_0", "0-seed_1")]
+    same = run_folder(tmp_path / "same", [*[-21.0] * 9, 8.0], replace(base, seed=7, policy_lag=0))
+    other = run_folder(tmp_path / "other", [-21.0, -15.0], replace(base, policy_lag=3))
+    places = [str(place) for place in (sweep.path, same, other)]
+    assert main(["plot", *places, "--out", str(tmp_path / "a.png")]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    lines = [line.split() for line in printed.out.splitlines()]
+    # Of three seeds none is left out of the interquartile mean: (1 + 16 + 8) / 3.
+    assert lines[1][:5] == ["policy_lag", "0", "3", "0.0M", "+8.3"]
+    assert lines[2][:5] == ["policy_lag", "1", "1", "0.0M", "-21.0"]
+    assert lines[3][:2] == ["running", "mean"]
+    assert [line[0] for line in lines[4:]] == ["same", "minutes", "other", "minutes", "Wrote"]
+    (axis,) = plot(sweep.path, same).axes
+    drawn = {tuple(np.asarray(line.get_ydata())) for line in axis.lines}
+    assert {(-21, 1), (-21, 16), (*[-21] * 9, 8), (-21, -21)} < drawn
+
+
+def test_a_sweep_that_cannot_be_plotted_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = TrainConfig(hidden_units=4, stop_episodes=100)
+    sweep = make_sweep(tmp_path / "sweep", base, (0, 1))
+    command = ["plot", str(sweep.path), "--out", str(tmp_path / "a.png")]
+    assert main(command) == 1
+    assert "sweep: no trial of this sweep has made an update yet" in capsys.readouterr().err
+    make_run(sweep, sweep.trials[0], [-21.0])
+    metrics = sweep.run_of(sweep.trials[0]) / "metrics.jsonl"
+    whole = metrics.read_text()
+    for text, complaint in (
+        (f"{whole}not json\n", "damaged"),
+        (whole.replace("mean_100", "mean"), "mean_100 is not a number in every line"),
+    ):
+        metrics.write_text(text)
+        assert main(command) == 1
+        printed = capsys.readouterr().err
+        assert len(printed.splitlines()) == 1
+        assert f"{metrics}: " in printed
+        assert complaint in printed
+    assert not (tmp_path / "a.png").exists()
 
 
 GOOD = json.dumps(

@@ -1,20 +1,15 @@
 """A self-contained HTML page about a run (needs the [report] extra)."""
 
 import base64
-import dataclasses
 import logging
 import shlex
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
 
-from distributed_pg import __version__
 from distributed_pg.algo.state import WINDOW
 from distributed_pg.analysis.hidden_units import DARK, LIGHT, strongest_units, weights_png
 from distributed_pg.analysis.learning_curves import (
@@ -22,11 +17,18 @@ from distributed_pg.analysis.learning_curves import (
     local_run,
     run_curve,
     run_name,
-    setting_text,
 )
 from distributed_pg.analysis.milestones import milestones
 from distributed_pg.analysis.report.html_chart import Chart, chart, stride
-from distributed_pg.config import TrainConfig, as_flags, preset
+from distributed_pg.analysis.report.shared import (
+    Figure,
+    Setting,
+    changed_settings,
+    duration,
+    rendered,
+    settings,
+)
+from distributed_pg.config import TrainConfig, as_flags
 from distributed_pg.envs.pong import FRAMES_PER_SECOND
 from distributed_pg.errors import UsageError, counted, writing
 from distributed_pg.evaluation import Evaluation, evaluate
@@ -39,25 +41,6 @@ _LOG = logging.getLogger(__name__)
 
 UNITS = 40
 """Number of hidden units shown."""
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A headline number of the run."""
-
-    name: str
-    value: str
-    note: str
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """A setting of the run as text."""
-
-    name: str
-    value: str
-    changed: bool
-    """Whether it differs from the preset."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +109,8 @@ def render(
     config, progress = checkpoint.config, checkpoint.state.progress
     trained = TrainedPolicy(config, checkpoint.state.policy, progress)
     units = strongest_units(trained, UNITS)
-    template = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    ).from_string(
-        files("distributed_pg.analysis.report").joinpath("report.html.j2").read_text("utf-8")
-    )
-    return template.render(
+    return rendered(
+        "run.html.j2",
         curve=curve,
         config=config,
         figures=_figures(curve, evaluation),
@@ -146,33 +125,18 @@ def render(
         weights_dark=_data_uri("image/png", weights_png(units, DARK)),
         light=LIGHT,
         dark=DARK,
-        computing=[s for s in _settings(config, may_change=False) if s.name != "preset"],
-        running=_settings(config, may_change=True),
+        computing=[s for s in settings(config, may_change=False) if s.name != "preset"],
+        running=settings(config, may_change=True),
         checkpoint_episodes=progress.episodes,
         versions=[Setting(*item, changed=False) for item in sorted(checkpoint.versions.items())],
         command=train_command(config),
         checksum=curve.records[-1].get("weights_checksum", "unknown"),
-        duration=duration,
-        date=time.strftime("%Y-%m-%d"),
-        version=__version__,
     )
 
 
 def train_command(config: TrainConfig) -> str:
     """The command line that starts a run with these settings."""
-    base = preset(config.preset)
-    changed = {"preset": config.preset} if config.preset != TrainConfig().preset else {}
-    for name in config.to_json():
-        if getattr(config, name) != getattr(base, name):
-            changed[name] = getattr(config, name)
-    return shlex.join(["distributed-pg", "train", *as_flags(changed)])
-
-
-def duration(minutes: float) -> str:
-    """Format minutes, as hours from two hours on."""
-    if minutes >= 120:
-        return f"{minutes / 60:.1f} h"
-    return f"{minutes:.0f} min" if minutes >= 10 else f"{minutes:.1f} min"
+    return shlex.join(["distributed-pg", "train", *as_flags(changed_settings(config))])
 
 
 def _recorded(checkpoint: Path) -> Game:
@@ -246,18 +210,3 @@ def _speed_charts(curve: Curve) -> list[Chart]:
                 chart(title, "minutes", curve.minutes, values, y_range=y_range, percent=is_share)
             )
     return charts
-
-
-def _settings(config: TrainConfig, *, may_change: bool) -> list[Setting]:
-    base, names = preset(config.preset), config.to_json()
-    return [
-        Setting(
-            field.name,
-            "none"
-            if getattr(config, field.name) is None
-            else setting_text(getattr(config, field.name)),
-            getattr(config, field.name) != getattr(base, field.name),
-        )
-        for field in dataclasses.fields(config)
-        if bool(field.metadata.get("may_change")) is may_change and field.name in names
-    ]
