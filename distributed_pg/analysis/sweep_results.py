@@ -53,12 +53,12 @@ def results_table(groups: list[Group]) -> Table:
         The table: the interquartile mean of the last 100 episodes at the end, and its interval; the
         frames to each level, in the median.
     """
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
     table.add_column("settings", overflow="fold", min_width=16)
     for name in ("seeds", "frames", "last 100", "95% interval"):
         table.add_column(name, justify="right", no_wrap=True)
     for level in LEVELS:
-        table.add_column(f"{level_name(level)} at", justify="right")
+        table.add_column(f"{level_name(level)} at", justify="right", no_wrap=True)
     for group in sorted(groups, key=lambda group: -float(interquartile_mean(_last(group)))):
         last = _last(group)
         low, high = confidence_interval(last)
@@ -127,4 +127,4 @@ def _reached(group: Group, level: float) -> str:
     reached = sum(index is not None for index in found)
     if reached in (0, len(found)):
         return text
-    return f"{text} ({reached} of {len(found)})"
+    return f"{text} {reached}/{len(found)}"

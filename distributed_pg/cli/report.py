@@ -27,8 +27,8 @@ class ReportArgs:
     """The run's folder or URI, or the folder of a sweep."""
     out: Path = Path("report.html")
     """The page to write."""
-    episodes: Annotated[int, Range(0, 10_000_000)] | None = None
-    """Games to evaluate the newest checkpoint of a run with; 0: none. Default: 20."""
+    episodes: Annotated[int, Range(0, 10_000_000)] = 20
+    """Games to evaluate a run's newest checkpoint with; 0: none. A sweep's page has none."""
     no_video: bool = False
     """Leave out the recorded game."""
 
@@ -52,8 +52,6 @@ def run(args: ReportArgs) -> int:
 
 
 def _report_sweep(args: ReportArgs) -> None:
-    if args.episodes:
-        raise UsageError("episodes: the page about a sweep plays no games; leave it out")
     need_extra("report", "jinja2", "matplotlib")
     from distributed_pg.analysis.report.sweep_page import write_sweep_report
 
@@ -64,12 +62,12 @@ def _report_run(args: ReportArgs) -> None:
     need_extra("report", "jinja2", "matplotlib", "imageio_ffmpeg", "PIL")
     from distributed_pg.analysis.report.run_page import write_report
 
-    errors, episodes = console(stderr=True), 20 if args.episodes is None else args.episodes
-    with games_progress(errors, episodes) as finished:
+    errors = console(stderr=True)
+    with games_progress(errors, args.episodes) as finished:
         write_report(
             args.run,
             args.out,
-            episodes=episodes,
+            episodes=args.episodes,
             video=not args.no_video,
             finished=finished,
         )

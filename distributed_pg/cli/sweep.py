@@ -54,8 +54,8 @@ class SweepArgs:
     """Upper limit on the number of running trials; each has a learner on this machine. Default: one
     per CPU, also of a cluster, but at most 4 for each CPU of this machine."""
     halving: Annotated[int, Range(2, 100)] | None = None
-    """Stop hopeless trials. With 2, the better half of the trials goes on from a half, a quarter and
-    so on of stop_frames; with 3, the best third from a third and so on."""
+    """Stop hopeless trials. With 2, the better half of the trials goes on from a half, a quarter
+    and so on of stop_frames; with 3, the best third from a third and so on."""
     quiet: bool = False
     """Print only the results and log lines."""
     no_color: bool = False

@@ -165,7 +165,6 @@ def test_a_sweep_of_one_setting_has_one_chart_with_its_runs(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "code", "complaint"),
     [
-        (["SWEEP", "--episodes", "3"], 2, "episodes: the page about a sweep plays no games"),
         (["SWEEP", "--out", "none/page.html"], 2, "out: there is no folder none"),
         (["EMPTY"], 1, "no trial of this sweep has made an update yet"),
         (["DAMAGED"], 1, "sweep.json: cannot be used"),
