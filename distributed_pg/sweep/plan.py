@@ -16,6 +16,7 @@ from distributed_pg.config import (
     preset,
 )
 from distributed_pg.errors import ConfigError, UsageError, did_you_mean
+from distributed_pg.shapes import SHAPED
 
 _UNSAFE = re.compile(r"[^\w.+-]+")
 """Characters that a folder's name should not have."""
@@ -126,13 +127,18 @@ def resume_flags(trial: Trial) -> list[str]:
 
     A switch has a flag only for the value that the saved run does not have.
     """
-    names = sorted(may_change() - of_the_place() - {"tensorboard"})
+    names = sorted(may_change() - of_the_place() - {"tensorboard", "shape_for"})
     return as_flags({name: getattr(trial.config, name) for name in names})
 
 
 def trial_flags(trial: Trial) -> list[str]:
-    """The trial's settings as flags of ``distributed-pg train``."""
-    return ["--preset", trial.config.preset, *as_flags(different_settings(trial.config))]
+    """The trial's settings as flags of ``distributed-pg train``.
+
+    They include those that would otherwise depend on the number of workers.
+    """
+    settings = {name: getattr(trial.config, name) for name in SHAPED}
+    settings |= different_settings(trial.config)
+    return ["--preset", trial.config.preset, *as_flags(settings)]
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:

@@ -120,7 +120,7 @@ def test_a_sweep_that_is_killed_twice_ends_in_the_bits_of_the_runs_alone(
     trials = processes_of(sweep)
     assert {name: workers_of(trial) for name, trial in trials.items()} == {"seed_0": 1, "seed_1": 1}
     second = distributed_pg("sweep", *RESUME, cwd=tmp_path)
-    assert_one_line_error(second, 2, r"run_dir: sweep is in use by process \d+ on ")
+    assert_one_line_error(second, 2, r"--run-dir: sweep is in use by process \d+ on ")
     process.kill()
     until(lambda: not processes_of(sweep))
 
