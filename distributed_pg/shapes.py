@@ -16,6 +16,8 @@ SHAPES: dict[int, dict[str, Any]] = {
     64: {"batch_size": 16, "policy_lag": 4},
 }
 """Changes to the default preset by the largest number of workers they keep busy, ascending."""
+UNSHAPED = 2
+"""A number of workers with the settings of the preset."""
 MOST_USEFUL = max(SHAPES)
 """The most workers that help one run."""
 SHAPED = tuple(dict.fromkeys(name for settings in SHAPES.values() for name in settings))

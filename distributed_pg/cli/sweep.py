@@ -14,7 +14,7 @@ import tyro
 from rich.console import RenderableType
 
 from distributed_pg.cli.console import command_name, console
-from distributed_pg.cli.parsing import PARSER_OPTIONS, early_flags, rules
+from distributed_pg.cli.parsing import PARSER_OPTIONS, early_flags, rules, whole_number
 from distributed_pg.cli.train import StopSignals
 from distributed_pg.cli.usage_errors import refusal, with_flag
 from distributed_pg.config import STOP_CONDITIONS, TrainConfig, preset
@@ -81,7 +81,7 @@ def defaults(arguments: list[str]) -> SweepArgs:
         UsageError: there is no such preset, or no sweep to resume.
         RunError: the sweep to resume cannot be read.
     """
-    found = early_flags(arguments, ("preset", "resume", *STOP_CONDITIONS))
+    found = early_flags(arguments, ("preset", "resume", "shape_for", *STOP_CONDITIONS))
     if found is None:
         return SweepArgs()
     given, _ = found
@@ -92,7 +92,11 @@ def defaults(arguments: list[str]) -> SweepArgs:
         base = SweepFolder.open(Path(given.resume)).plan.base
         stops = [name for name in STOP_CONDITIONS if getattr(given, name) is not None]
         return SweepArgs(config=base.to_go_on(given.resume, **dict.fromkeys(stops)))
-    return SweepArgs(config=preset(given.preset)) if given.preset is not None else SweepArgs()
+    changes: dict[str, Any] = {}
+    if given.shape_for is not None:
+        with contextlib.suppress(ValueError):  # tyro reports it
+            changes["shape_for"] = whole_number(given.shape_for)
+    return SweepArgs(config=preset(given.preset or TrainConfig().preset, **changes))
 
 
 def _check_is_folder(location: str | Path | None) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from distributed_pg.config import TrainConfig, as_flags
 from distributed_pg.runtime.cluster_probe import check_cluster_answers
 from distributed_pg.runtime.session import usable_cpus
-from distributed_pg.shapes import MOST_USEFUL, SHAPED_PRESET, shape
+from distributed_pg.shapes import MOST_USEFUL, SHAPED_PRESET, UNSHAPED, shape
 
 _LOG = logging.getLogger(__name__)
 
@@ -33,7 +33,10 @@ def shaped_config(config: TrainConfig, pinned: Collection[str]) -> TrainConfig:
     shaped = replace(config, shape_for=workers, **chosen)
     if chosen:
         flags = " ".join(as_flags(chosen))
-        _LOG.info(f"Settings for {workers} workers: {flags}; --shape-for 2 has those of the preset")
+        _LOG.info(
+            f"Settings for {workers} workers: {flags}; --shape-for {UNSHAPED} has those of the "
+            "preset"
+        )
     if workers > MOST_USEFUL and not pinned:
         _LOG.warning(
             f"{workers} workers: one run uses {MOST_USEFUL} of them at most; distributed-pg sweep "

@@ -21,6 +21,7 @@ from distributed_pg.analysis.report.run_page import _learning_charts, train_comm
 from distributed_pg.analysis.report.shared import duration
 from distributed_pg.cli.main import main, parse_command
 from distributed_pg.config import TrainConfig, preset
+from distributed_pg.runtime.sizing import shaped_config
 from distributed_pg.storage.run_dir import RunDir
 
 NAME = "<script>alert(1)<b>&amp;"
@@ -188,24 +189,31 @@ def test_wrong_usage_is_one_line(
 @pytest.mark.parametrize(
     ("config", "command"),
     [
-        (TrainConfig(), "distributed-pg train"),
+        (TrainConfig(), "distributed-pg train --shape-for 2"),
+        (
+            preset("default", shape_for=16, hidden_units=9),
+            "distributed-pg train --shape-for 16 --hidden-units 9",
+        ),
         (
             preset("karpathy", seed=3, stop_minutes=0.5, tensorboard=True),
             "distributed-pg train --preset karpathy --seed 3 --stop-minutes 0.5 --tensorboard",
         ),
         (
             TrainConfig(actions=("NOOP", "UP", "DOWN"), crop=(30, 200, 10, 160), address="a b:1"),
-            "distributed-pg train --actions NOOP UP DOWN --crop 30 200 10 160 --address 'a b:1'",
+            "distributed-pg train --shape-for 2 --actions NOOP UP DOWN --crop 30 200 10 160 "
+            "--address 'a b:1'",
         ),
         (
             TrainConfig(learning_rate=1 / 3, anneal_episodes=None),
-            "distributed-pg train --learning-rate 0.3333333333333333 --anneal-episodes None",
+            "distributed-pg train --shape-for 2 --learning-rate 0.3333333333333333 "
+            "--anneal-episodes None",
         ),
     ],
 )
 def test_the_command_makes_the_same_run(config: TrainConfig, command: str) -> None:
     assert train_command(config) == command
-    assert parse_command(shlex.split(command)[1:]).config == config
+    args = parse_command(shlex.split(command)[1:])
+    assert shaped_config(args.config, args.pinned).changed_settings(config) == []
 
 
 def test_a_chart_is_a_path_and_its_labels_in_per_cent() -> None:

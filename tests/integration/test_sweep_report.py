@@ -202,7 +202,7 @@ def test_wrong_usage_is_one_line(
         ),
         (
             SweepPlan(
-                preset("karpathy", stop_minutes=0.5, tensorboard=True),
+                preset("karpathy", stop_reward=0.5, tensorboard=True),
                 (4,),
                 {
                     "actions": (("UP", "DOWN"), ("UP", "DOWN", "NOOP")),
@@ -211,7 +211,7 @@ def test_wrong_usage_is_one_line(
                 },
             ),
             "distributed-pg sweep --seeds 4 --set 'actions=UP DOWN,UP DOWN NOOP' --set "
-            "anneal_episodes=None,2000 --set warm_up=True,False --preset karpathy --stop-minutes "
+            "anneal_episodes=None,2000 --set warm_up=True,False --preset karpathy --stop-reward "
             "0.5 --tensorboard",
         ),
     ],

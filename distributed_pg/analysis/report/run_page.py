@@ -5,7 +5,7 @@ import logging
 import shlex
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,7 @@ from distributed_pg.config import TrainConfig, as_flags
 from distributed_pg.envs.pong import FRAMES_PER_SECOND
 from distributed_pg.errors import UsageError, counted, writing
 from distributed_pg.evaluation import Evaluation, evaluate
+from distributed_pg.shapes import SHAPED_PRESET, UNSHAPED
 from distributed_pg.storage.checkpoint import Checkpoint
 from distributed_pg.storage.policy_file import TrainedPolicy
 from distributed_pg.storage.run_dir import RunDir
@@ -135,7 +136,9 @@ def render(
 
 
 def train_command(config: TrainConfig) -> str:
-    """The command line that starts a run with these settings."""
+    """The command line that starts a run with these settings, on any number of workers."""
+    if config.preset == SHAPED_PRESET and config.shape_for is None:
+        config = replace(config, shape_for=UNSHAPED)
     return shlex.join(["distributed-pg", "train", *as_flags(changed_settings(config))])
 
 

@@ -72,8 +72,11 @@ def settings(config: TrainConfig, *, may_change: bool) -> list[Setting]:
 
 def changed_settings(config: TrainConfig) -> dict[str, Any]:
     """The settings, but for the location, that a command line has to give for this config."""
-    base = preset(config.preset)
-    changed = {"preset": config.preset} if config.preset != TrainConfig().preset else {}
+    shape = {} if config.shape_for is None else {"shape_for": config.shape_for}
+    base = preset(config.preset, **shape)
+    changed: dict[str, Any] = dict(shape)
+    if config.preset != TrainConfig().preset:
+        changed["preset"] = config.preset
     for name in config.to_json():
         if getattr(config, name) != getattr(base, name):
             changed[name] = getattr(config, name)

@@ -8,6 +8,7 @@ from sweep_folders import new_sweep, play
 
 from distributed_pg.cli.main import main, parse_command
 from distributed_pg.cli.sweep import _folder
+from distributed_pg.config import preset
 from distributed_pg.runtime import session
 from distributed_pg.sweep import sweeper
 from distributed_pg.sweep.folder import SweepFolder
@@ -49,6 +50,11 @@ def test_a_resumed_sweep_keeps_what_is_not_given(tmp_path: Path) -> None:
     more = resumed("--seeds", "0-2", "--set", "gamma=0.9,0.5", "--stop-episodes", "7")
     assert (more.seeds, more.grid) == ((0, 1, 2), {"gamma": (0.9, 0.5)})
     assert (more.base.stop_frames, more.base.stop_episodes) == (None, 7)
+
+
+def test_all_trials_have_the_shape_that_is_given() -> None:
+    config = parse_command(["sweep", "--shape-for", "16", "--stop-frames", "1"]).config
+    assert config == preset("default", shape_for=16, stop_frames=1)
 
 
 @pytest.mark.parametrize(
