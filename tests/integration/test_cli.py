@@ -174,7 +174,7 @@ def test_evaluate_prints_a_table(finished_run: Path) -> None:
 def test_benchmark_measures_everything_and_writes_it_down(
     tmp_path: Path, finished_run: Path
 ) -> None:
-    arguments = ("benchmark", "--num-workers", "1", "--rounds", "1", "--seconds", "1")
+    arguments = ("benchmark", "--num-workers", "1", "--rounds", "1", "--seconds", "3")
     more = ("--native-kernels", "--simulate-workers", "4,16", "--out", "measured")
     policy = ("--checkpoint", finished_run)
     # It measures for almost two minutes where it is alone, and here it is not.

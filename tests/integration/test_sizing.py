@@ -37,9 +37,9 @@ def test_the_choice_is_made_once_said_and_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "pattern"),
     [
-        ("--resume run --shape-for 8", "shape_for: a resumed run keeps its settings"),
-        ("--preset karpathy --shape-for 8", "shape_for: the preset karpathy has fixed settings"),
-        ("--shape-for 0", "shape_for: 0 is not a whole number from 1 to 100000"),
+        ("--resume run --shape-for 8", "--shape-for: a resumed run keeps its settings"),
+        ("--preset karpathy --shape-for 8", "--shape-for: the preset karpathy has fixed settings"),
+        ("--shape-for 0", "--shape-for: 0 is not a whole number from 1 to 100000"),
     ],
 )
 def test_wrong_usage_is_one_line(tmp_path: Path, arguments: str, pattern: str) -> None:

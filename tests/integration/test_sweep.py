@@ -21,7 +21,7 @@ from distributed_pg.storage.open_run import open_run
 from distributed_pg.training.learner import Learner
 
 SETTINGS = ["--frame-limit", "2000", "--batch-size", "4", "--hidden-units", "8"]
-EPISODES = 40
+EPISODES = 32
 NEW = [*SETTINGS, "--stop-episodes", str(EPISODES), "--max-workers", "2", "--run-dir", "sweep"]
 RESUME = ["--resume", "sweep", "--max-workers", "2"]
 
@@ -110,6 +110,21 @@ def check_bits(sweep: Path, seeds: int) -> None:
         assert [line["weights_checksum"] for line in lines] == expected
 
 
+def test_a_killed_sweep_ends_in_the_bits_of_the_runs_alone(
+    tmp_path: Path, started: list["subprocess.Popen[str]"]
+) -> None:
+    sweep = tmp_path / "sweep"
+    process = begin(started, tmp_path, *NEW, "--seeds", "0-1")
+    until(lambda: min(updates(sweep / f"seed_{seed}") for seed in (0, 1)) >= 2, process)
+    process.kill()
+    # Resumed at once: the trials may still be saving.
+    process = begin(started, tmp_path, *RESUME)
+    said, _ = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 0, said
+    check_bits(sweep, 2)
+
+
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_sweep_that_is_killed_twice_ends_in_the_bits_of_the_runs_alone(
     tmp_path: Path, started: list["subprocess.Popen[str]"]
@@ -143,6 +158,7 @@ def test_a_sweep_that_is_killed_twice_ends_in_the_bits_of_the_runs_alone(
     check_bits(sweep, 3)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_sweep_outlives_what_befalls_its_trials_and_its_ray(
     tmp_path: Path, started: list["subprocess.Popen[str]"]

@@ -223,6 +223,7 @@ def test_it_says_why_it_cannot_make_hosts(
 
 
 @needs_hosts
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_training_on_hosts_that_go_and_come_ends_in_the_bits_of_a_local_run(tmp_path: Path) -> None:
     out = tmp_path / "hosts.json"
@@ -255,6 +256,7 @@ SWEEP = "--frame-limit 2000 --batch-size 4 --hidden-units 8 --stop-episodes 60"
 
 
 @needs_hosts
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_sweep_over_two_hosts_of_which_one_dies_ends_in_the_bits_of_local_runs(
     other: Rig,

@@ -30,6 +30,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     rig.down()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_cluster_of_ones_own_machines_is_made_as_the_readme_says(rig: Rig) -> None:
     def said(host: str, command: str, code: int = 0) -> str:
