@@ -171,6 +171,8 @@ def test_evaluate_prints_a_table(finished_run: Path) -> None:
     assert re.search(r"^ *std +- *$", result.stdout, re.MULTILINE)
 
 
+@pytest.mark.exhaustive
+@pytest.mark.slow
 def test_benchmark_measures_everything_and_writes_it_down(
     tmp_path: Path, finished_run: Path
 ) -> None:

@@ -116,7 +116,9 @@ def test_same_bits_when_a_worker_is_killed(
     result = train(config, observer)
     assert result.weights_checksum == reference[policy_lag].weights_checksum
     assert len(set(killed)) == 2
-    assert any("is played again" in line for line in told)
+    # With short games, a second worker may have played the lost episode before the loss was known.
+    lost = ("is played again", "lost a worker; another worker has played it")
+    assert any(text in line for line in told for text in lost)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])

@@ -6,6 +6,7 @@ import pytest
 from chaos_script import chaos
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_run_that_is_broken_again_and_again_ends_in_the_same_bits(tmp_path: Path) -> None:
     kinds = ["two_workers_killed", "node_killed", "learner_killed_while_it_saves"]

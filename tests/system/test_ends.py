@@ -6,6 +6,7 @@ import pytest
 from chaos_script import chaos
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_runs_that_are_ended_in_some_way_are_resumed_with_the_same_bits(tmp_path: Path) -> None:
     ways = ["hang_up", "closed_pipe", "raylet_killed"]
