@@ -118,7 +118,7 @@ def load_curves(location: str) -> list[Curve]:
         UsageError: there is nothing at ``location``.
         RunError: a run cannot be read or is damaged, or there are no updates yet.
     """
-    if is_uri(location) or not is_sweep(location):
+    if not is_sweep(location):
         return [load_curve(location)]
     curves = sweep_curves(SweepFolder.open(Path(location)), f"{run_name(location)}/")
     if not curves:

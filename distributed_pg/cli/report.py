@@ -43,7 +43,7 @@ def run(args: ReportArgs) -> int:
     """Play, record and write the page; return the exit code."""
     from distributed_pg.sweep.folder import is_sweep
 
-    if "://" not in args.run and is_sweep(args.run):
+    if is_sweep(args.run):
         _report_sweep(args)
     else:
         _report_run(args)

@@ -197,7 +197,7 @@ class SweepFolder:
 
 
 def is_sweep(location: str | Path) -> bool:
-    """Whether a folder holds a sweep."""
+    """Whether a location is the folder of a sweep; no URI is."""
     return (Path(location) / SWEEP).is_file()
 
 

@@ -84,7 +84,7 @@ class SweepPlan:
         for seed in self.seeds:
             for values in itertools.product(*self.grid.values()):
                 settings = dict(zip(self.grid, values, strict=True))
-                label = ", ".join(f"{name} {_text(value)}" for name, value in settings.items())
+                label = ", ".join(f"{name} {value_text(value)}" for name, value in settings.items())
                 name = f"{label}, seed {seed}" if label else f"seed {seed}"
                 name = _UNSAFE.sub("_", name.replace(", ", "-"))
                 config = _with_settings(self.base, settings | {"seed": seed})
@@ -171,7 +171,7 @@ def _check_values(name: str, values: Sequence[Any]) -> None:
     if not values:
         raise UsageError(f"{name}: no value is given")
     if (twice := _first_double(values)) is not None:
-        raise UsageError(f"{name}: {_text(twice)} is given twice")
+        raise UsageError(f"{name}: {value_text(twice)} is given twice")
 
 
 def _first_double(values: Sequence[Any]) -> Any:
@@ -189,8 +189,9 @@ def _check_can_vary(name: str) -> None:
         raise UsageError(f"{name}: does not change what a run learns; give it once, for all trials")
 
 
-def _text(value: Any) -> str:
-    return " ".join(map(_text, value)) if isinstance(value, tuple) else str(value)
+def value_text(value: Any) -> str:
+    """A setting's value as ``--set`` takes it."""
+    return " ".join(map(value_text, value)) if isinstance(value, tuple) else str(value)
 
 
 def _as_json(value: Any) -> Any:

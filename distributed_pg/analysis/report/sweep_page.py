@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from distributed_pg.analysis.learning_curves import Curve, Group, run_name
 from distributed_pg.analysis.report.html_chart import Chart, group_chart, overlaid
@@ -24,7 +23,7 @@ from distributed_pg.config import as_flags
 from distributed_pg.errors import RunError, UsageError, writing
 from distributed_pg.storage.tensor_file import write_atomically
 from distributed_pg.sweep.folder import SweepFolder
-from distributed_pg.sweep.plan import SweepPlan
+from distributed_pg.sweep.plan import SweepPlan, value_text
 from distributed_pg.sweep.trial_states import TrialState, TrialStates
 
 LOOKS = 7
@@ -94,7 +93,10 @@ def render(folder: SweepFolder) -> str:
         rows=rows,
         trials=[_trial_row(state, curves.get(state.trial.name)) for state in states],
         varied=[
-            *(Setting(name, ", ".join(map(_text, plan.grid[name])), True) for name in plan.grid),
+            *(
+                Setting(name, ", ".join(map(value_text, plan.grid[name])), True)
+                for name in plan.grid
+            ),
             Setting("seed", seeds_text(plan.seeds), True),
         ],
         computing=[s for s in settings(plan.base, may_change=False) if s.name not in varied],
@@ -109,7 +111,7 @@ def render(folder: SweepFolder) -> str:
 
 def sweep_command(plan: SweepPlan) -> str:
     """The command line that starts a sweep with this plan."""
-    grid = [f"{name}={','.join(map(_text, values))}" for name, values in plan.grid.items()]
+    grid = [f"{name}={','.join(map(value_text, values))}" for name, values in plan.grid.items()]
     sets = [argument for text in grid for argument in ("--set", text)]
     command = ["distributed-pg", "sweep", "--seeds", seeds_text(plan.seeds), *sets]
     return shlex.join([*command, *as_flags(changed_settings(plan.base))])
@@ -124,11 +126,6 @@ def seeds_text(seeds: Sequence[int]) -> str:
         else:
             runs.append([seed])
     return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
-
-
-def _text(value: Any) -> str:
-    """A value as ``--set`` takes it."""
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _resume_command(folder: SweepFolder) -> str:
