@@ -3,7 +3,6 @@
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -135,8 +134,7 @@ class _Training:
             self.reporter.starting()
         with (
             ray_session(config.address, config.num_workers, config.max_workers) as session,
-            _requested_cpus(config, session),
-            RayWorkerPool(config, session.workers, check=session.check, cpus=session.cpus) as pool,
+            self._pool(session) as pool,
             Sinks(self._sinks(), self.reporter) as watched,
         ):
             learner = Learner(
@@ -158,6 +156,12 @@ class _Training:
                     self._warn(error)
                     session.end_processes()
                 raise
+
+    def _pool(self, session: RaySession) -> RayWorkerPool:
+        config = self.config
+        if config.address is not None:
+            session.request_cpus(_useful_cpus(config))
+        return RayWorkerPool(config, session.workers, check=session.check, cpus=session.cpus)
 
     def _run(self, learner: Learner) -> bool:
         try:
@@ -185,14 +189,11 @@ class _Training:
         return {**metrics, "TensorBoard": tensorboard} if self.config.tensorboard else {**metrics}
 
 
-def _requested_cpus(config: TrainConfig, session: RaySession) -> AbstractContextManager[None]:
-    """Request from an autoscaling cluster the CPUs that the run can use."""
-    if config.address is None:
-        return nullcontext()
+def _useful_cpus(config: TrainConfig) -> int:
+    """The CPUs that the run can use on a cluster that grows on demand."""
     if config.num_workers != "auto":
-        return session.requested_cpus(config.num_workers)
-    limit = config.max_workers or sys.maxsize
-    return session.requested_cpus(min(config.episodes_at_a_time, limit))
+        return config.num_workers
+    return min(config.episodes_at_a_time, config.max_workers or sys.maxsize)
 
 
 def resume(

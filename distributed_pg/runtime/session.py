@@ -137,27 +137,12 @@ class RaySession:
         if self._cluster:
             self._cluster.when_silent = save
 
-    @contextmanager
-    def requested_cpus(self, cpus: int) -> Iterator[None]:
-        """Request CPUs from the cluster's autoscaler during the ``with`` block.
-
-        A cluster without an autoscaler ignores the request.
-
-        Args:
-            cpus: the total number of CPUs.
-        """
-        request_resources(num_cpus=cpus)
-        try:
-            yield
-        finally:
-            if not self._lost:  # a lost Ray would not answer
-                request_resources(num_cpus=0)
-
     def request_cpus(self, cpus: int) -> None:
         """Request CPUs from the cluster's autoscaler, until the session ends.
 
-        May be called often: Ray is asked when the number changes, and now and then since other
-        drivers of the cluster replace each other's requests.
+        A cluster without an autoscaler ignores the request. May be called often: Ray is asked when
+        the number changes, and now and then since other drivers of the cluster replace each other's
+        requests.
 
         Args:
             cpus: the total number of CPUs.
@@ -175,7 +160,7 @@ class RaySession:
     def close(self) -> None:
         """Stop monitoring, and withdraw the request for CPUs."""
         self._processes.saved()
-        if self._request[0] and not self._lost:
+        if self._request[0] and not self._lost:  # a lost Ray would not answer
             request_resources(num_cpus=0)
         if self._cluster:
             self._cluster.end()
