@@ -168,15 +168,15 @@ class RayWorkerPool:
         if isinstance(answer, RayError):
             self._check(at_once=True)  # if the raylet is gone, that is the error to report
         if isinstance(answer, RayTaskError):
-            if not isinstance(answer.cause, RayError):
+            if isinstance(answer.cause, RayError):
+                # The worker could not get the weights: its node or the store failed, not its code.
+                answer = answer.cause
+            elif call.task is not None or not isinstance(answer.cause, OSError):
                 return self._failed(call, answer)
-            # The worker could not get the weights: its node or the store failed, not its code.
-            answer = answer.cause
         if call.task is None:
             if isinstance(answer, RayError):
                 self._group.failed_to_start(worker, answer)
-            else:
-                self._group.started(worker, answer)
+            elif self._group.started(worker, answer):
                 self._router.place(worker)
             return None
         worker.tasks -= 1

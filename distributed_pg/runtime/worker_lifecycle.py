@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 import ray
-from ray.exceptions import ActorDiedError, RayError
+from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
 from distributed_pg.config import TrainConfig
 from distributed_pg.errors import RunError
@@ -93,6 +93,7 @@ class WorkerGroup:
         self._workers: set[PoolWorker] = set()
         self._retries: deque[tuple[float, PoolWorker]] = deque()
         self._failed_starts = 0
+        self._other_code = False
         self._reported_changes: set[str] = set()
         self._none_ready_since = clock()
         self._none_ready_reported = False
@@ -127,23 +128,39 @@ class WorkerGroup:
             if worker.state is WorkerState.RETRYING:  # else it has been replaced
                 yield worker
 
-    def started(self, worker: PoolWorker, info: WorkerInfo) -> None:
-        """Record that a worker is ready.
+    def started(self, worker: PoolWorker, info: WorkerInfo) -> bool:
+        """Record that a worker is ready, unless it runs different code from this process.
+
+        A raylet unpacks the code anew, over that of another on the same host. A worker that reads
+        it then finds only some files, so the first one that differs is replaced.
 
         Args:
             worker: the worker.
             info: its report.
 
+        Returns:
+            Whether it is ready.
+
         Raises:
-            RunError: the worker runs different code from this process.
+            RunError: the next worker, too, runs different code.
         """
-        check_code(info)
+        try:
+            check_code(info)
+        except RunError:
+            if self._other_code:
+                raise
+            self._other_code = True
+            self.kill(worker)
+            self._retry(self.start())
+            return False
+        self._other_code = False
         self._move(worker, WorkerState.READY)
         worker.failed_starts = self._failed_starts = 0
         for change in changed_versions(info.versions):
             if change not in self._reported_changes:
                 self._reported_changes.add(change)
                 _LOG.warning(f"on a worker {change}: the run may not be reproducible bit for bit")
+        return True
 
     def failed_to_start(self, worker: PoolWorker, error: RayError) -> None:
         """Schedule a retry for a worker that did not start, or for its replacement.
@@ -158,7 +175,7 @@ class WorkerGroup:
         worker.failed_starts += 1
         if worker.failed_starts == 1:
             _LOG.warning(f"a worker did not start and is retried ({reason_of(error)})")
-        if isinstance(error, ActorDiedError):
+        if isinstance(error, (ActorDiedError, RayTaskError)):
             self._failed_starts += 1
             if self._failed_starts >= START_ATTEMPTS and self.ready == 0:
                 raise RunError(f"no worker can be started: {reason_of(error)}") from error
@@ -166,10 +183,7 @@ class WorkerGroup:
             _LOG.warning("a worker cannot be reached and is replaced")
             self.kill(worker)
             worker = self.start()
-        retry_at = time.monotonic() + RETRY_SECONDS
-        worker = self.successor(worker, error)
-        self._move(worker, WorkerState.RETRYING)
-        self._retries.append((retry_at, worker))
+        self._retry(self.successor(worker, error))
 
     def successor(self, worker: PoolWorker, error: RayError) -> PoolWorker:
         """The same worker, or a new one if Ray will not restart it.
@@ -224,6 +238,10 @@ class WorkerGroup:
                 f"no worker has been ready for {PATIENCE_SECONDS:.0f} s; each needs a CPU of its "
                 f"own, and the cluster has {self._cpus()}"
             )
+
+    def _retry(self, worker: PoolWorker) -> None:
+        self._move(worker, WorkerState.RETRYING)
+        self._retries.append((time.monotonic() + RETRY_SECONDS, worker))
 
     def _remove(self, worker: PoolWorker) -> None:
         self._workers.remove(worker)

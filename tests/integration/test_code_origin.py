@@ -143,7 +143,8 @@ def test_a_worker_that_runs_other_code_is_refused(tmp_path: Path) -> None:
     train = ("train", *BRIEF, "--run-dir", str(tmp_path / "run"))
     refused = run(sys.executable, "-c", REFUSED, str(copy.parent), *train, cwd=tmp_path)
     assert refused.returncode == 1
-    (line,) = refused.stderr.splitlines()
+    *waited, line = refused.stderr.splitlines()
+    assert all("no worker has been ready" in each for each in waited)
     there, here = (
         f"{copy} on {own_code().host} (digest {code_digest(python_files(copy))})",
         own_code(),
