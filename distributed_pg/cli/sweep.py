@@ -15,7 +15,7 @@ from rich.console import RenderableType
 
 from distributed_pg.cli.console import command_name, console
 from distributed_pg.cli.parsing import PARSER_OPTIONS, early_flags, rules, whole_number
-from distributed_pg.cli.train import StopSignals
+from distributed_pg.cli.stop_signals import StopSignals
 from distributed_pg.cli.usage_errors import refusal, with_flag
 from distributed_pg.config import STOP_CONDITIONS, TrainConfig, preset
 from distributed_pg.errors import RunError, UsageError
@@ -48,8 +48,8 @@ class SweepArgs:
     set: tyro.conf.UseAppendAction[
         Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE,VALUE")]
     ] = ()
-    """Values of a setting to compare, like gae_lambda=0.97,0.98. May be repeated; every combination
-    is trained. Items of a value are separated by spaces."""
+    """Values of a setting to compare, like learning_rate=3e-3,6e-3. May be repeated; every
+    combination is trained. Items of a value are separated by spaces."""
     trials_at_a_time: Annotated[int, Range(1, 10_000)] | None = None
     """Upper limit on the number of running trials; each has a learner on this machine. Default: one
     per CPU, also of a cluster, but at most 4 for each CPU of this machine."""

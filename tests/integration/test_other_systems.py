@@ -42,7 +42,7 @@ TRAIN = """
 sys.path.insert(0, {tests!r})
 from dataclasses import replace
 from pathlib import Path
-from distributed_pg.cli.train import StopSignals
+from distributed_pg.cli.stop_signals import StopSignals
 from distributed_pg.config import TrainConfig
 from distributed_pg.training.learner import Learner
 from distributed_pg.storage.open_run import open_run
