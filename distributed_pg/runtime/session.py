@@ -239,7 +239,12 @@ def _started(num_workers: NumWorkers) -> Iterator[_LocalRay]:
         token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         with environment(_OUR_OWN | token):
             _ray_private.reread_environment()
-            with _ray_private.on_loopback(), StartWatch(), _without_hang_ups():
+            with (
+                _ray_private.on_loopback(),
+                _ray_private.without_helpers(),
+                StartWatch(),
+                _without_hang_ups(),
+            ):
                 _start(cpus)
         folder = SessionFolder()
         try:

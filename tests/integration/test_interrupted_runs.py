@@ -3,6 +3,7 @@
 import contextlib
 import signal
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import psutil
@@ -50,8 +51,9 @@ def test_a_local_run_listens_on_loopback_only_has_no_idle_workers_and_its_folder
     assert process.returncode == 0
     assert addresses
     assert addresses <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
-    assert sum(name.startswith("ray::RolloutWorker") for name in names) == 1
-    assert "ray::IDLE" not in names
+    kinds = Counter(name.split(".")[0] for name in names[1:])  # the first is the learner
+    assert kinds.pop("ray::RolloutWorker") == kinds.pop("ray::WeightsHolder") == 1
+    assert set(kinds) == {"gcs_server", "raylet", "ray::DashboardAgent", "ray::RuntimeEnvAgent"}
     assert_one_line_error(second, 2, rf"run is in use by process {process.pid} on ")
 
 

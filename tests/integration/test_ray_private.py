@@ -2,6 +2,7 @@
 
 import importlib
 from importlib.metadata import requires, version
+from operator import attrgetter
 
 import pytest
 from packaging.requirements import Requirement
@@ -33,12 +34,15 @@ def test_ray_is_bounded_to_the_release_whose_private_parts_are_known() -> None:
         ("ray._raylet", "AuthenticationTokenLoader"),
         ("ray._raylet", "GcsClient"),
         ("ray._private.worker", "_global_node"),
+        ("ray._private.node", "Node.start_api_server"),
+        ("ray._private.node", "Node.start_monitor"),
+        ("ray._private.node", "Node.start_log_monitor"),
         ("ray._private.ray_constants", "ENABLE_RAY_CLUSTER"),
         ("ray._private.ray_constants", "RAY_ENABLE_UV_RUN_RUNTIME_ENV"),
     ],
 )
 def test_each_part_is_there(module: str, name: str) -> None:
-    assert hasattr(importlib.import_module(module), name)
+    attrgetter(name)(importlib.import_module(module))  # AttributeError: it is not there
 
 
 def test_without_them_there_is_something_else_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,6 +62,7 @@ def test_without_them_there_is_something_else_to_do(monkeypatch: pytest.MonkeyPa
     assert _ray_private.cluster_metadata("127.0.0.1:1") == "{}"
     with (
         _ray_private.on_loopback(),
+        _ray_private.without_helpers(),
         _ray_private.our_sigterm_handler(),
         _ray_private.not_by_uv(),
         _ray_private.no_listener(),
