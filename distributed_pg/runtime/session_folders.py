@@ -6,7 +6,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from distributed_pg.errors import RunError
 from distributed_pg.runtime import _ray_private
@@ -82,6 +82,6 @@ def _locked(folder: Path) -> FileLock | None:
     try:
         lock.acquire(timeout=0)
     # Some file systems have no locks (then filelock raises the last one); nothing is removed then.
-    except (Timeout, OSError, NotImplementedError):
+    except (OSError, NotImplementedError):  # a Timeout is an OSError
         return None
     return lock

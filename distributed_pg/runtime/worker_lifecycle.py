@@ -59,7 +59,7 @@ class PoolWorker:
     tasks: int = 0
     """Number of unfinished tasks; it plays the first."""
     failed_starts: int = 0
-    """Number of failed starts since it was created or last ready."""
+    """Number of failed starts since it was last ready, with that of the worker it replaces."""
 
 
 class WorkerGroup:
@@ -93,7 +93,6 @@ class WorkerGroup:
         self._workers: set[PoolWorker] = set()
         self._retries: deque[tuple[float, PoolWorker]] = deque()
         self._failed_starts = 0
-        self._other_code = False
         self._reported_changes: set[str] = set()
         self._none_ready_since = clock()
         self._none_ready_reported = False
@@ -132,7 +131,7 @@ class WorkerGroup:
         """Record that a worker is ready, unless it runs different code from this process.
 
         A raylet unpacks the code anew, over that of another on the same host. A worker that reads
-        it then finds only some files, so the first one that differs is replaced.
+        it then finds only some files, so one that differs is replaced once.
 
         Args:
             worker: the worker.
@@ -142,18 +141,18 @@ class WorkerGroup:
             Whether it is ready.
 
         Raises:
-            RunError: the next worker, too, runs different code.
+            RunError: the replacement, too, runs different code.
         """
         try:
             check_code(info)
         except RunError:
-            if self._other_code:
+            if worker.failed_starts:
                 raise
-            self._other_code = True
             self.kill(worker)
-            self._retry(self.start())
+            replacement = self.start()
+            replacement.failed_starts = 1
+            self._retry(replacement)
             return False
-        self._other_code = False
         self._move(worker, WorkerState.READY)
         worker.failed_starts = self._failed_starts = 0
         for change in changed_versions(info.versions):
