@@ -5,7 +5,7 @@ from typing import Any, TypeAlias, cast
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayError
+from ray.exceptions import ActorDiedError, RayError, RuntimeEnvSetupError
 
 from distributed_pg.config import TrainConfig
 from distributed_pg.determinism import kernel_environment
@@ -28,6 +28,11 @@ INLINE = {
 its calls and answers. By default, those above 100 KiB go through the object store: there results
 must be fetched and are lost with their node, and Ray ends a process whose store dies while it puts
 an argument."""
+
+GONE = (ActorDiedError, RuntimeEnvSetupError)
+"""Errors of a call to an actor that Ray does not restart: it was killed, or never started."""
+START_ATTEMPTS = 5
+"""Consecutive failed starts after which the run fails."""
 
 Worker: TypeAlias = ActorHandle[Any]
 Reference: TypeAlias = ray.ObjectRef[Any]

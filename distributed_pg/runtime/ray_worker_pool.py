@@ -15,12 +15,7 @@ from distributed_pg.runtime.actor import Reference, Submit, Worker, play, start_
 from distributed_pg.runtime.causes import reason_of
 from distributed_pg.runtime.health import cluster_cpus
 from distributed_pg.runtime.task_router import Call, TaskRouter
-from distributed_pg.runtime.weights_holder import (
-    end_holder,
-    hold,
-    restart_if_it_hangs,
-    start_holder,
-)
+from distributed_pg.runtime.weights_holder import HeldWeights
 from distributed_pg.runtime.worker_lifecycle import PoolWorker, WorkerGroup, WorkerState
 from distributed_pg.training.polled_clock import PolledClock
 from distributed_pg.training.schedule import EpisodeTask
@@ -74,8 +69,7 @@ class RayWorkerPool:
         self._clock = PolledClock(time.monotonic)
         self._group = WorkerGroup(config, play, start, cpus, self._clock)
         self._router = TaskRouter(self._clock)
-        self._holder = start_holder()
-        self._weights: dict[int, Reference] = {}
+        self._weights = HeldWeights()
         self._look_for_hung_at = 0.0
         self._resize_at = 0.0
         self._resize()
@@ -92,9 +86,8 @@ class RayWorkerPool:
     ) -> None:
         """Stop the workers and free their resources."""
         self._group.kill_all()
-        end_holder(self._holder)
+        self._weights.end()
         self._router.calls.clear()
-        self._weights.clear()
 
     @property
     def workers(self) -> int:
@@ -124,12 +117,11 @@ class RayWorkerPool:
         # If the caller has connected this process to Ray, Ray may put the weights here after all,
         # and would end this process if the raylet were gone.
         self._check(at_once=True)
-        self._weights[version] = hold(self._holder, policy)
+        self._weights.hold(version, policy)
 
     def drop_weights(self, before: int) -> None:
         """Free all versions of the weights below ``before``."""
-        for version in [v for v in self._weights if v < before]:
-            del self._weights[version]
+        self._weights.drop(before)
 
     def can_submit(self, free: int) -> bool:
         """Whether to submit one of ``free`` tasks; see :class:`WorkerPool`."""
@@ -167,38 +159,44 @@ class RayWorkerPool:
         worker.silent_since = now
         if isinstance(answer, RayError):
             self._check(at_once=True)  # if the raylet is gone, that is the error to report
-        if isinstance(answer, RayTaskError):
-            if isinstance(answer.cause, RayError):
-                # The worker could not get the weights: its node or the store failed, not its code.
-                answer = answer.cause
-            elif call.task is not None or not isinstance(answer.cause, OSError):
-                return self._failed(call, answer)
         if call.task is None:
-            if isinstance(answer, RayError):
-                self._group.failed_to_start(worker, answer)
-            elif self._group.started(worker, answer):
-                self._router.place(worker)
+            self._started(worker, answer)
             return None
+        if isinstance(answer, RayTaskError) and not isinstance(answer.cause, RayError):
+            return self._failed(call.task, worker, answer)
         worker.tasks -= 1
         if isinstance(answer, RayError):
-            if worker.state is WorkerState.READY:  # otherwise its first task was handled already
-                self._ask_if_ready(self._group.successor(worker, answer))
-                self._router.place(worker)
-            return WorkerLost(call.task, reason_of(answer))
+            return self._lost(call, call.task, answer)
         self._router.place(worker)
         stats, gradient = answer
         return EpisodeDone(call.task, stats, gradient, seconds)
 
-    def _failed(self, call: Call, error: RayTaskError) -> EpisodeFailed:
+    def _started(self, worker: PoolWorker, answer: Any) -> None:
+        """Handle the answer of a worker that was asked whether it is ready."""
+        if isinstance(answer, RayTaskError) and not isinstance(answer.cause, OSError):
+            raise RunError(f"a worker failed: {_raised(answer)}") from answer
+        if isinstance(answer, RayError):
+            self._group.failed_to_start(worker, answer)
+        elif self._group.started(worker, answer):
+            self._router.place(worker)
+
+    def _failed(self, task: EpisodeTask, worker: PoolWorker, error: RayTaskError) -> EpisodeFailed:
         """Handle an exception in the worker's code; the worker itself is intact."""
-        if isinstance(error.cause, RunError):
-            raise error.cause
-        reason = f"{type(error.cause).__name__}: {one_line(error.cause)}"
-        if call.task is None:
-            raise RunError(f"a worker failed: {reason}") from error
-        call.worker.tasks -= 1
-        self._router.place(call.worker)
-        return EpisodeFailed(call.task, reason, plain(error))
+        reason = _raised(error)
+        worker.tasks -= 1
+        self._router.place(worker)
+        return EpisodeFailed(task, reason, plain(error))
+
+    def _lost(self, call: Call, task: EpisodeTask, error: RayError) -> WorkerLost:
+        """Handle the loss of a worker, or of the weights that it needs for its task."""
+        worker, is_intact = call.worker, isinstance(error, RayTaskError)
+        if isinstance(error, RayTaskError):  # the weights: its node, the store or the holder failed
+            error = error.cause
+            self._weights.replace_if_gone(task.version, call.weights, error)
+        if worker.state is WorkerState.READY:  # otherwise its first task was handled already
+            self._ask_if_ready(worker if is_intact else self._group.successor(worker, error))
+            self._router.place(worker)
+        return WorkerLost(task, reason_of(error))
 
     def _resize(self) -> list[PoolEvent]:
         """Start or dismiss workers until there are as many as the target says.
@@ -231,17 +229,12 @@ class RayWorkerPool:
         pending = self._router.calls_to(suspects)
         events = self._take_in(pending, len(pending), _LOOK_SECONDS)
         hung = [worker for worker in suspects if self._group.is_hung(worker, deadline)]
-        self._restart_hung_holder(hung)
+        tasks = [self._router.calls[call].task for call in self._router.calls_to(hung)]
+        # They may be silent because they do not get their weights.
+        self._weights.restart_if_it_hangs({task.version for task in tasks if task})
         for worker in hung:
             events += self._replace(worker)
         return events
-
-    def _restart_hung_holder(self, hung: list[PoolWorker]) -> None:
-        """Restart the holder if these workers are silent because they do not get their weights."""
-        tasks = [self._router.calls[call].task for call in self._router.calls_to(hung)]
-        versions = {task.version for task in tasks if task} & self._weights.keys()
-        if restart_if_it_hangs(self._holder, [self._weights[version] for version in versions]):
-            _LOG.warning("the process that holds the weights was silent and is restarted")
 
     def _replace(self, worker: PoolWorker) -> list[WorkerLost]:
         """Kill a silent worker and start another."""
@@ -259,3 +252,14 @@ class RayWorkerPool:
 
     def _ask_if_ready(self, worker: PoolWorker) -> None:
         self._router.calls[self._group.ask_if_ready(worker)] = Call(worker)
+
+
+def _raised(error: RayTaskError) -> str:
+    """The exception in a worker's code, in one line.
+
+    Raises:
+        RunError: that was the exception.
+    """
+    if isinstance(error.cause, RunError):
+        raise error.cause
+    return f"{type(error.cause).__name__}: {one_line(error.cause)}"

@@ -22,6 +22,8 @@ class Call:
 
     worker: PoolWorker
     task: EpisodeTask | None = None
+    weights: Reference | None = None
+    """The weights with which to play the task."""
 
 
 class TaskRouter:
@@ -55,7 +57,7 @@ class TaskRouter:
         if worker.tasks == 0:
             worker.silent_since = self._clock()
         answer = worker.submit(task.episode, weights)
-        self.calls[answer] = Call(worker, task)
+        self.calls[answer] = Call(worker, task, weights)
         worker.tasks += 1
         del queue[worker]
         if worker.tasks < MOST_TASKS:

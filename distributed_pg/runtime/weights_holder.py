@@ -4,9 +4,12 @@ Ray ends a process whose raylet dies while the process uses the object store, an
 since the last checkpoint would be lost. So the learner sends the weights within a call to the
 holder. The holder returns them, and its result goes to the store, where the workers read it. If the
 holder dies, what it put stays there, and Ray restarts it and repeats its unfinished calls. If its
-node dies, Ray repeats the calls whose results went with it.
+node dies, Ray repeats the calls whose results went with it. Only a holder that does not even start
+is not restarted by Ray: then another gets the weights.
 """
 
+import logging
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import cast
 
@@ -16,7 +19,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from distributed_pg.algo.policy import Policy
 from distributed_pg.determinism import ONE_THREAD
-from distributed_pg.runtime.actor import Reference, Worker
+from distributed_pg.errors import RunError
+from distributed_pg.runtime.actor import GONE, START_ATTEMPTS, Reference, Worker
+from distributed_pg.runtime.causes import reason_of
+
+_LOG = logging.getLogger(__name__)
 
 IN_THE_STORE = {
     "RAY_max_direct_call_object_size": str(100 * 2**10),
@@ -34,8 +41,79 @@ class WeightsHolder:
         return policy
 
 
-def start_holder() -> Worker:
-    """Start the holder, without a CPU of its own, on this machine; does not wait for it."""
+class HeldWeights:
+    """The versions of the weights that workers may need, in the object store.
+
+    No method waits for the holder.
+    """
+
+    def __init__(self) -> None:
+        self._holder = _start_holder()
+        self._policies: dict[int, Policy] = {}
+        self._references: dict[int, Reference] = {}
+        self._failed_starts = 0
+
+    def __getitem__(self, version: int) -> Reference:
+        """The reference with which workers get this version."""
+        return self._references[version]
+
+    def hold(self, version: int, policy: Policy) -> None:
+        """Send a new version to the holder; the weights must not change after this."""
+        self._failed_starts = 0  # it is made of episodes that were played with those before it
+        self._policies[version] = policy
+        self._send(version)
+
+    def drop(self, before: int) -> None:
+        """Free all versions below ``before``."""
+        for version in [v for v in self._policies if v < before]:
+            del self._policies[version], self._references[version]
+
+    def replace_if_gone(self, version: int, weights: Reference | None, error: RayError) -> None:
+        """Start another holder if this one is gone for good, and send it all versions.
+
+        Args:
+            version: the version that a worker could not get.
+            weights: the reference with which it tried.
+            error: why it could not.
+
+        Raises:
+            RunError: too many have failed to start.
+        """
+        if not isinstance(error, GONE) or self._references.get(version) is not weights:
+            return  # the node or the store failed, or another has been started since
+        name, reason = "the process that holds the weights", reason_of(error)
+        self._failed_starts += 1
+        if self._failed_starts >= START_ATTEMPTS:
+            raise RunError(f"{name} cannot be started: {reason}") from error
+        _LOG.warning(f"{name} is gone and is replaced ({reason})")
+        self._holder = _start_holder()
+        for held in self._policies:
+            self._send(held)
+
+    def restart_if_it_hangs(self, versions: Iterable[int]) -> None:
+        """Kill a holder that has not returned all of these versions; Ray restarts it."""
+        asked = [self._references[version] for version in versions if version in self._references]
+        if not asked:
+            return
+        # By default, Ray would fetch them, from the object store.
+        _, missing = ray.wait(asked, num_returns=len(asked), timeout=0, fetch_local=False)
+        if missing:
+            ray.kill(self._holder, no_restart=False)
+            _LOG.warning("the process that holds the weights was silent and is restarted")
+
+    def end(self) -> None:
+        """Kill the holder and free all versions."""
+        with suppress(RayError):  # Ray is gone, and the holder with it
+            ray.kill(self._holder)
+        self._policies.clear()
+        self._references.clear()
+
+    def _send(self, version: int) -> None:
+        self._references[version] = self._holder.hold.remote(self._policies[version])
+
+
+def _start_holder() -> Worker:
+    """Start the holder on this machine, without a CPU of its own."""
     here = ray.get_runtime_context().get_node_id()
     options = {
         "num_cpus": 0,
@@ -45,29 +123,3 @@ def start_holder() -> Worker:
         "runtime_env": {"env_vars": ONE_THREAD | IN_THE_STORE},
     }
     return cast("Worker", ray.remote(WeightsHolder).options(**options).remote())
-
-
-def hold(holder: Worker, policy: Policy) -> Reference:
-    """Send weights to the holder, without waiting; return a reference to them for the workers."""
-    return cast("Reference", holder.hold.remote(policy))
-
-
-def restart_if_it_hangs(holder: Worker, weights: list[Reference]) -> bool:
-    """Kill a holder that has not returned all of these weights; Ray restarts it.
-
-    Returns:
-        Whether it was killed.
-    """
-    if not weights:
-        return False
-    # By default, Ray would fetch them, from the object store.
-    _, missing = ray.wait(weights, num_returns=len(weights), timeout=0, fetch_local=False)
-    if missing:
-        ray.kill(holder, no_restart=False)
-    return bool(missing)
-
-
-def end_holder(holder: Worker) -> None:
-    """Kill the holder."""
-    with suppress(RayError):  # Ray is gone, and the holder with it
-        ray.kill(holder)

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 import ray
-from ray.exceptions import ActorDiedError, RayError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from distributed_pg.config import TrainConfig
 from distributed_pg.errors import RunError
-from distributed_pg.runtime.actor import Reference, Submit, Worker
+from distributed_pg.runtime.actor import GONE, START_ATTEMPTS, Reference, Submit, Worker
 from distributed_pg.runtime.causes import reason_of
 from distributed_pg.runtime.worker_code import check_code
 from distributed_pg.system_info import changed_versions
@@ -28,8 +28,6 @@ RETRY_SECONDS = 1.0
 """Delay before a worker that did not start is retried."""
 UNREACHABLE_ATTEMPTS = 3
 """Consecutive failed calls after which an unreachable worker is replaced."""
-START_ATTEMPTS = 5
-"""Consecutive failed starts after which the run fails, if no worker is ready."""
 PATIENCE_SECONDS = 30.0
 """Time without a ready worker before a warning."""
 
@@ -174,7 +172,7 @@ class WorkerGroup:
         worker.failed_starts += 1
         if worker.failed_starts == 1:
             _LOG.warning(f"a worker did not start and is retried ({reason_of(error)})")
-        if isinstance(error, (ActorDiedError, RayTaskError)):
+        if isinstance(error, (*GONE, RayTaskError)):
             self._failed_starts += 1
             if self._failed_starts >= START_ATTEMPTS and self.ready == 0:
                 raise RunError(f"no worker can be started: {reason_of(error)}") from error
@@ -191,7 +189,7 @@ class WorkerGroup:
             worker: the failed worker.
             error: its error.
         """
-        if not isinstance(error, ActorDiedError):
+        if not isinstance(error, GONE):
             return worker
         self._remove(worker)
         return self.start()

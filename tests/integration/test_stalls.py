@@ -13,9 +13,10 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
-from command import COMMAND, DEADLINE, metrics
+from command import COMMAND, DEADLINE, metrics, until
 from simulated_pool import Clock, SimulatedWorkerPool, play_for_real
 
+from distributed_pg.algo.policy import Policy
 from distributed_pg.algo.rollout import EpisodeStats
 from distributed_pg.algo.state import TrainingState
 from distributed_pg.config import TrainConfig
@@ -89,6 +90,16 @@ class FakeRay:
         self.waited = 0.0
 
 
+class FakeWeights(dict[int, Policy]):
+    """Weights that need no holder."""
+
+    def hold(self, version: int, policy: Policy) -> None:
+        self[version] = policy
+
+    def restart_if_it_hangs(self, versions: set[int]) -> None:
+        """There is none."""
+
+
 def cluster_on(fake: FakeRay, monkeypatch: pytest.MonkeyPatch) -> RayWorkerPool:
     monkeypatch.setattr(task_router, "get_all", lambda answers: [one.value for one in answers])
 
@@ -100,9 +111,7 @@ def cluster_on(fake: FakeRay, monkeypatch: pytest.MonkeyPatch) -> RayWorkerPool:
         monkeypatch.setattr(module, "time", time)
     for module in (task_router, worker_lifecycle):
         monkeypatch.setattr(module, "ray", fake)
-    monkeypatch.setattr(ray_worker_pool, "start_holder", lambda: None)
-    monkeypatch.setattr(ray_worker_pool, "hold", lambda _, policy: policy)
-    monkeypatch.setattr(ray_worker_pool, "restart_if_it_hangs", lambda *_: False)
+    monkeypatch.setattr(ray_worker_pool, "HeldWeights", FakeWeights)
     return RayWorkerPool(
         TrainConfig(),
         lambda: 4,
@@ -223,6 +232,7 @@ def test_a_real_learner_that_is_stopped_keeps_its_workers(tmp_path: Path) -> Non
     with log.open("w") as file:
         learner = psutil.Popen(command, stdout=file, stderr=subprocess.STDOUT)
     try:
+        until(lambda: len(_workers(learner)) == 2)
         _wait_for_updates(run, learner)
         workers = _workers(learner)
         for _ in range(3):

@@ -197,7 +197,8 @@ def test_a_job_has_the_bits_of_a_local_run_and_is_fetched(head: Head, tmp_path: 
     assert checksum(out) == train(config).weights_checksum
     assert f"Checkpoint: {out}/checkpoints/update-00000004.safetensors" in output
     assert f"-m distributed_pg evaluate {out}\n" in output
-    (run,) = (head.home / "distributed_pg_runs").iterdir()
+    job = re.findall(r"Submitting job (\S+)", output)[0]
+    run = head.home / "distributed_pg_runs" / job
     files = {path.relative_to(run): path.read_bytes() for path in run.rglob("*.*")}
     assert [path.parent.name for path in sorted(files)].count("tensorboard") == 1
     assert len(files) == 5

@@ -1,5 +1,6 @@
 """The pool of Ray actors: workers start or do not, come and go, and answer."""
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,9 +16,10 @@ from distributed_pg.algo.state import TrainingState
 from distributed_pg.config import TrainConfig
 from distributed_pg.determinism import kernel_environment
 from distributed_pg.errors import RomNotFoundError, RunError
-from distributed_pg.runtime.actor import play, start_worker
+from distributed_pg.runtime.actor import play, start_worker, worker_environment
 from distributed_pg.runtime.ray_worker_pool import RayWorkerPool
 from distributed_pg.runtime.session import ray_session
+from distributed_pg.runtime.weights_holder import WeightsHolder
 from distributed_pg.trainer import train
 from distributed_pg.training.rollout_worker import RolloutWorker, WorkerInfo
 from distributed_pg.training.schedule import EpisodeTask
@@ -81,6 +83,60 @@ def test_a_worker_that_starts_while_its_code_is_unpacked_is_tried_again(
     retried = [line for line in told if line.startswith("a worker did not start and is retried")]
     assert len(retried) == (found == "a file that goes")
     assert all("FileNotFoundError" in line and "policy.py" in line for line in retried)
+
+
+def starting_late(marks: Path, failures: int) -> type[WeightsHolder]:
+    """A holder that does not start the first ``failures`` times."""
+
+    class StartsLate(WeightsHolder):  # in here, because workers cannot import this module
+        def __init__(self) -> None:
+            mark = marks / str(len(list(marks.iterdir())))
+            mark.touch()
+            if int(mark.name) < failures:
+                raise ModuleNotFoundError("No module named 'distributed_pg.algo.rollout'")
+
+    return StartsLate
+
+
+def test_a_weights_holder_that_does_not_start_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: list[str]
+) -> None:
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    undisturbed = train(replace(CONFIG, num_workers=2, run_dir=tmp_path / "undisturbed"), None)
+    holder = "distributed_pg.runtime.weights_holder.WeightsHolder"
+    monkeypatch.setattr(holder, starting_late(marks, 2))
+    result = train(replace(CONFIG, num_workers=2, run_dir=tmp_path / "run"), None)
+    assert result.weights_checksum == undisturbed.weights_checksum
+    assert len(list(marks.iterdir())) == 3
+    reason = "ActorDiedError: ModuleNotFoundError: No module named 'distributed_pg.algo.rollout'"
+    replaced = f"the process that holds the weights is gone and is replaced ({reason})"
+    assert told.count(replaced) == 2
+    again = re.compile(rf"episode \d+ is played again \({re.escape(reason)}\)")
+    assert all(line == replaced or again.fullmatch(line) for line in told), told
+
+
+def test_a_weights_holder_that_never_starts_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holder = "distributed_pg.runtime.weights_holder.WeightsHolder"
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    monkeypatch.setattr(holder, starting_late(marks, 1000))
+    reason = "the process that holds the weights cannot be started: ActorDiedError: ModuleNotFound"
+    with pytest.raises(RunError, match=reason):
+        train(replace(CONFIG, num_workers=1, run_dir=tmp_path / "run"), None)
+
+
+def test_workers_whose_environment_cannot_be_set_up_stop_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: list[str]
+) -> None:
+    environment = worker_environment() | {"working_dir": "https://127.0.0.1:1/code.zip"}
+    monkeypatch.setattr("distributed_pg.runtime.actor.worker_environment", lambda _: environment)
+    monkeypatch.setattr("distributed_pg.runtime.worker_lifecycle.RETRY_SECONDS", 0.01)
+    with pytest.raises(RunError, match="no worker can be started: RuntimeEnvSetupError: "):
+        train(replace(CONFIG, num_workers=1, run_dir=tmp_path / "run"), None)
+    assert not any("cannot be reached" in line for line in told)
 
 
 def test_the_user_is_told_when_no_cpu_is_free(
