@@ -1,0 +1,53 @@
+"""Runs shaped for their size keep simulated workers busy, in virtual time."""
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fault_simulation import MemoryDisk, initial_state
+from fault_simulation import play as play_in_no_time
+from simulated_pool import Clock, SimulatedWorkerPool
+
+from distributed_pg.algo.gradient import Gradient
+from distributed_pg.algo.policy import Policy
+from distributed_pg.algo.rollout import EpisodeStats
+from distributed_pg.config import TrainConfig, preset
+from distributed_pg.monitoring.reporter import NullReporter
+from distributed_pg.training.learner import Learner
+from distributed_pg.training.schedule import EpisodeTask
+
+SPREAD = 0.13
+"""Standard deviation of the logarithm of a game's length; measured within the batches of a run."""
+
+
+def share_played(config: TrainConfig, workers: int) -> float:
+    """The share of their time that the workers play, from the first update to the last."""
+    clock = Clock()
+    played: list[tuple[float, float]] = []
+
+    def play(task: EpisodeTask, policy: Policy) -> tuple[EpisodeStats, Gradient]:
+        stats, gradient = play_in_no_time(task, policy)
+        seconds = 10.0 * float(np.random.default_rng(task.episode).lognormal(0.0, SPREAD))
+        played.append((clock.now, seconds))
+        return replace(stats, seconds=seconds), gradient
+
+    pool = SimulatedWorkerPool(play, workers, clock=clock)
+    disk = MemoryDisk(Path(tempfile.gettempdir()), initial_state(config))
+    learner = Learner(config, disk.saved, pool, disk, NullReporter(), disk.path, clock)
+    assert learner.run(lambda: False)
+    end = max(begin for begin, _ in played)  # until the last game begins, none is missing
+    return sum(min(seconds, end - begin) for begin, seconds in played) / (workers * end)
+
+
+@pytest.mark.parametrize("workers", [2, 3, 4, 8, 16, 32, 64])
+def test_workers_of_a_shaped_run_are_busy(workers: int) -> None:
+    config = preset("default", shape_for=workers)
+    config = replace(config, stop_episodes=200 * max(config.batch_size, 4))
+    assert share_played(config, workers) >= 0.95
+
+
+def test_workers_beyond_what_a_run_can_use_wait() -> None:
+    config = replace(preset("default", shape_for=4), stop_episodes=400)
+    assert share_played(config, 16) < 0.6
