@@ -18,7 +18,7 @@ from distributed_pg.monitoring.reporter import NullReporter
 from distributed_pg.training.learner import Learner
 from distributed_pg.training.schedule import EpisodeTask
 
-SPREAD = 0.13
+SPREAD = 0.15
 """Standard deviation of the logarithm of a game's length; measured within the batches of a run."""
 
 
@@ -41,7 +41,7 @@ def share_played(config: TrainConfig, workers: int) -> float:
     return sum(min(seconds, end - begin) for begin, seconds in played) / (workers * end)
 
 
-@pytest.mark.parametrize("workers", [2, 3, 4, 8, 16, 32, 64])
+@pytest.mark.parametrize("workers", [2, 3, 4, 8, 16, 32])
 def test_workers_of_a_shaped_run_are_busy(workers: int) -> None:
     config = preset("default", shape_for=workers)
     config = replace(config, stop_episodes=200 * max(config.batch_size, 4))
