@@ -173,7 +173,7 @@ class RayWorkerPool:
 
     def _started(self, worker: PoolWorker, answer: Any) -> None:
         """Handle the answer of a worker that was asked whether it is ready."""
-        if isinstance(answer, RayTaskError) and not isinstance(answer.cause, OSError):
+        if isinstance(answer, RayTaskError) and not isinstance(answer.cause, (OSError, RayError)):
             raise RunError(f"a worker failed: {_raised(answer)}") from answer
         if isinstance(answer, RayError):
             self._group.failed_to_start(worker, answer)
@@ -192,7 +192,7 @@ class RayWorkerPool:
         worker, is_intact = call.worker, isinstance(error, RayTaskError)
         if isinstance(error, RayTaskError):  # the weights: its node, the store or the holder failed
             error = error.cause
-            self._weights.replace_if_gone(task.version, call.weights, error)
+            self._weights.replace_if_gone(call.weights, error)
         if worker.state is WorkerState.READY:  # otherwise its first task was handled already
             self._ask_if_ready(worker if is_intact else self._group.successor(worker, error))
             self._router.place(worker)

@@ -81,7 +81,8 @@ def _locked(folder: Path) -> FileLock | None:
     lock = FileLock(folder / _MARK)
     try:
         lock.acquire(timeout=0)
-    # Some file systems have no locks (then filelock raises the last one); nothing is removed then.
-    except (OSError, NotImplementedError):  # a Timeout is an OSError
+    # Held by another process (a Timeout is an OSError), another user's, removed meanwhile, or on a
+    # file system without locks (filelock then raises the second): it stays where it is.
+    except (OSError, NotImplementedError):
         return None
     return lock

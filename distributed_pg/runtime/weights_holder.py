@@ -68,18 +68,17 @@ class HeldWeights:
         for version in [v for v in self._policies if v < before]:
             del self._policies[version], self._references[version]
 
-    def replace_if_gone(self, version: int, weights: Reference | None, error: RayError) -> None:
+    def replace_if_gone(self, weights: Reference | None, error: RayError) -> None:
         """Start another holder if this one is gone for good, and send it all versions.
 
         Args:
-            version: the version that a worker could not get.
-            weights: the reference with which it tried.
+            weights: the reference with which a worker could not get its weights.
             error: why it could not.
 
         Raises:
             RunError: too many have failed to start.
         """
-        if not isinstance(error, GONE) or self._references.get(version) is not weights:
+        if not isinstance(error, GONE) or weights not in self._references.values():
             return  # the node or the store failed, or another has been started since
         name, reason = "the process that holds the weights", reason_of(error)
         self._failed_starts += 1

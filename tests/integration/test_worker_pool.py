@@ -86,7 +86,8 @@ def test_a_worker_that_starts_while_its_code_is_unpacked_is_tried_again(
 
 
 def starting_late(marks: Path, failures: int) -> type[WeightsHolder]:
-    """A holder that does not start the first ``failures`` times."""
+    """A holder that does not start the first ``failures`` times; each attempt leaves a mark."""
+    marks.mkdir()
 
     class StartsLate(WeightsHolder):  # in here, because workers cannot import this module
         def __init__(self) -> None:
@@ -102,7 +103,6 @@ def test_a_weights_holder_that_does_not_start_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: list[str]
 ) -> None:
     marks = tmp_path / "marks"
-    marks.mkdir()
     undisturbed = train(replace(CONFIG, num_workers=2, run_dir=tmp_path / "undisturbed"), None)
     holder = "distributed_pg.runtime.weights_holder.WeightsHolder"
     monkeypatch.setattr(holder, starting_late(marks, 2))
@@ -120,9 +120,7 @@ def test_a_weights_holder_that_never_starts_ends_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     holder = "distributed_pg.runtime.weights_holder.WeightsHolder"
-    marks = tmp_path / "marks"
-    marks.mkdir()
-    monkeypatch.setattr(holder, starting_late(marks, 1000))
+    monkeypatch.setattr(holder, starting_late(tmp_path / "marks", 1000))
     reason = "the process that holds the weights cannot be started: ActorDiedError: ModuleNotFound"
     with pytest.raises(RunError, match=reason):
         train(replace(CONFIG, num_workers=1, run_dir=tmp_path / "run"), None)
