@@ -57,7 +57,9 @@ class PoolWorker:
     tasks: int = 0
     """Number of unfinished tasks; it plays the first."""
     failed_starts: int = 0
-    """Number of failed starts since it was last ready, with that of the worker it replaces."""
+    """Number of failed starts since it was last ready."""
+    differed: int = 0
+    """Number of starts in a row with different code, with those of the workers it replaces."""
 
 
 class WorkerGroup:
@@ -129,7 +131,7 @@ class WorkerGroup:
         """Record that a worker is ready, unless it runs different code from this process.
 
         A raylet unpacks the code anew, over that of another on the same host. A worker that reads
-        it then finds only some files, so one that differs is replaced once.
+        it then finds only some files, so one that differs is replaced.
 
         Args:
             worker: the worker.
@@ -139,20 +141,20 @@ class WorkerGroup:
             Whether it is ready.
 
         Raises:
-            RunError: the replacement, too, runs different code.
+            RunError: its replacements, too, run different code.
         """
         try:
             check_code(info)
         except RunError:
-            if worker.failed_starts:
+            if worker.differed + 1 >= START_ATTEMPTS:
                 raise
             self.kill(worker)
             replacement = self.start()
-            replacement.failed_starts = 1
+            replacement.differed = worker.differed + 1
             self._retry(replacement)
             return False
         self._move(worker, WorkerState.READY)
-        worker.failed_starts = self._failed_starts = 0
+        worker.failed_starts = worker.differed = self._failed_starts = 0
         for change in changed_versions(info.versions):
             if change not in self._reported_changes:
                 self._reported_changes.add(change)

@@ -58,30 +58,34 @@ def test_workers_that_cannot_start_stop_the_run(
     assert all(line == again or line.startswith("no worker has been ready") for line in told)
 
 
-@pytest.mark.parametrize("found", ["a file that goes", "only some files"])
+GOES, SOME = "a file that goes", "only some files"
+
+
+@pytest.mark.parametrize("found", [[GOES], [SOME] * 4, [GOES, SOME, SOME]])
 def test_a_worker_that_starts_while_its_code_is_unpacked_is_tried_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: list[str], found: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: list[str], found: list[str]
 ) -> None:
     """Two raylets on one host share a folder, and the second one unpacks the code once more."""
-    first = tmp_path / "first"
-    first.touch()
+    for number, what in enumerate(found):
+        (tmp_path / f"{number} {what}").touch()
 
     class Starts(RolloutWorker):  # in here, because workers cannot import this module
         def prepare(self) -> WorkerInfo:
             info = super().prepare()
-            if not first.exists():
+            now = min(tmp_path.glob("? *"), default=None)
+            if now is None:
                 return info
-            first.unlink()
-            if found == "only some files":
+            now.unlink()
+            if now.name.endswith("only some files"):
                 return replace(info, code=replace(info.code, digest="0"))
             raise FileNotFoundError(2, "No such file", "policy.py")
 
     monkeypatch.setattr("distributed_pg.runtime.actor.RolloutWorker", Starts)
     result = train(replace(CONFIG, num_workers=1, run_dir=tmp_path / "run", stop_episodes=10), None)
     assert result.progress.episodes == 10
-    assert not first.exists()
+    assert not list(tmp_path.glob("? *"))
     retried = [line for line in told if line.startswith("a worker did not start and is retried")]
-    assert len(retried) == (found == "a file that goes")
+    assert len(retried) == (GOES in found)
     assert all("FileNotFoundError" in line and "policy.py" in line for line in retried)
 
 
