@@ -9,8 +9,10 @@ import os
 import platform
 import socket
 import subprocess
+import sys
 import threading
 from contextlib import suppress
+from typing import Any
 
 import ray
 from ray.exceptions import RayError
@@ -37,6 +39,7 @@ _KILLED = -9  # by SIGKILL, a name that not every system has
 _NOT_A_NODE = ("Failed to connect to socket at address", "No node info found matching attributes")
 """Parts of Ray's messages when the cluster answers but has no reachable node on this machine."""
 _MISMATCH = "Version mismatch: "
+_CPUS = "cpus"
 _PROBE = {
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # under `uv run`, do not send the current folder
     # Seconds to find the cluster's node on this machine, then attempts to reach it; by default Ray
@@ -82,10 +85,32 @@ def join(address: str) -> None:
     limit.daemon = True
     limit.start()
     if address != "auto":
-        with suppress(RayError, TypeError, AttributeError):  # a different version of Ray
-            print(_ray_private.cluster_metadata(address), flush=True)  # noqa: T201
+        # Another version of Ray may store something else, or elsewhere.
+        with suppress(RayError, TypeError, AttributeError, ValueError):
+            _say(json.loads(_ray_private.cluster_metadata(address)))
     ray.init(address=address, log_to_driver=False)
-    print(cluster_cpus())  # noqa: T201
+    _say({_CPUS: cluster_cpus()})
+    limit.cancel()
+
+
+def _say(facts: dict[str, Any]) -> None:
+    """Print facts as one line of JSON, between whatever else is printed.
+
+    A thread of Ray prints the errors that nodes report, such as the death of another node.
+    """
+    sys.stdout.write(f"\n{json.dumps(facts)}\n")
+    sys.stdout.flush()
+
+
+def facts_in(output: str) -> dict[str, Any]:
+    """All that the child process said in its lines of JSON."""
+    facts: dict[str, Any] = {}
+    for line in output.splitlines():
+        with suppress(ValueError):  # not one of these lines
+            said = json.loads(line)
+            if isinstance(said, dict):
+                facts |= said
+    return facts
 
 
 def _try_to_join(address: str) -> int | str:
@@ -109,11 +134,11 @@ def _try_to_join(address: str) -> int | str:
             if _REFUSED in line:  # Ray would keep trying
                 probe.kill()
         limit.cancel()
-        output = probe.stdout.read() if probe.stdout else ""
+        facts = facts_in(probe.stdout.read() if probe.stdout else "")
     if probe.returncode == 0:
-        return int(output.split()[-1])
+        return int(facts[_CPUS])
     late = probe.returncode in (_TIMED_OUT, _KILLED)
-    return _reason(address, errors, late) + _other_versions(errors, output)
+    return _reason(address, errors, late) + _other_versions(errors, facts)
 
 
 def _reason(address: str, errors: str, late: bool) -> str:
@@ -131,13 +156,11 @@ def _reason(address: str, errors: str, late: bool) -> str:
     return f"no answer within {ANSWER_SECONDS:g} s" if late else reason_in(errors)
 
 
-def _other_versions(errors: str, metadata: str) -> str:
+def _other_versions(errors: str, cluster: dict[str, Any]) -> str:
     """The cluster's versions of Ray and Python, if they differ and Ray did not report it."""
-    try:
-        cluster = json.loads(metadata)
-        there = cluster["ray_version"], cluster["python_version"]
-    except (ValueError, KeyError, TypeError):  # unknown
+    if not {"ray_version", "python_version"} <= cluster.keys():  # unknown
         return ""
+    there = cluster["ray_version"], cluster["python_version"]
     here = ray.__version__, platform.python_version()
     if there == here or _MISMATCH in errors:
         return ""
