@@ -21,8 +21,9 @@ from distributed_pg.storage.open_run import open_run
 from distributed_pg.training.learner import Learner
 
 SETTINGS = ["--frame-limit", "2000", "--batch-size", "4", "--hidden-units", "8"]
-EPISODES = 32
-NEW = [*SETTINGS, "--stop-episodes", str(EPISODES), "--max-workers", "2", "--run-dir", "sweep"]
+FEW, EPISODES = 12, 32
+PLACE = ["--max-workers", "2", "--run-dir", "sweep"]
+NEW = [*SETTINGS, "--stop-episodes", str(EPISODES), *PLACE]
 RESUME = ["--resume", "sweep", "--max-workers", "2"]
 
 
@@ -88,7 +89,7 @@ def raylet_of(process: "subprocess.Popen[str]") -> psutil.Process:
     return next(child for child in children if child.name() == "raylet")
 
 
-def check_bits(sweep: Path, seeds: int) -> None:
+def check_bits(sweep: Path, seeds: int, episodes: int = EPISODES) -> None:
     """Each trial must have every update once, with the bits of the same run alone, without Ray."""
     for seed in range(seeds):
         config = TrainConfig(
@@ -96,7 +97,7 @@ def check_bits(sweep: Path, seeds: int) -> None:
             frame_limit=2000,
             batch_size=4,
             hidden_units=8,
-            stop_episodes=EPISODES,
+            stop_episodes=episodes,
             run_dir=sweep.parent / f"alone-{seed}",
         )
         with open_run(config) as alone:
@@ -105,7 +106,7 @@ def check_bits(sweep: Path, seeds: int) -> None:
             workers = SimulatedWorkerPool(play_for_real(config), 1)
             Learner(config, state, workers, alone, NullReporter(), saved).run(lambda: False)
         lines = made(sweep / f"seed_{seed}")
-        assert len(lines) == EPISODES // 4
+        assert len(lines) == episodes // 4
         expected = [line["weights_checksum"] for line in made(alone.path)]
         assert [line["weights_checksum"] for line in lines] == expected
 
@@ -114,14 +115,15 @@ def test_a_killed_sweep_ends_in_the_bits_of_the_runs_alone(
     tmp_path: Path, started: list["subprocess.Popen[str]"]
 ) -> None:
     sweep = tmp_path / "sweep"
-    process = begin(started, tmp_path, *NEW, "--seeds", "0-1", "--num-workers", "1")
-    until(lambda: min(updates(sweep / f"seed_{seed}") for seed in (0, 1)) >= 2, process)
+    new = [*SETTINGS, "--stop-episodes", str(FEW), *PLACE]
+    process = begin(started, tmp_path, *new, "--seeds", "0-1", "--num-workers", "1")
+    until(lambda: max(updates(sweep / f"seed_{seed}") for seed in (0, 1)) >= 1, process)
     process.kill()
     # Resumed at once: the trials may still be saving.
     process = begin(started, tmp_path, *RESUME, "--num-workers", "1")
     said, _ = process.communicate(timeout=DEADLINE)
     assert process.returncode == 0, said
-    check_bits(sweep, 2)
+    check_bits(sweep, 2, FEW)
 
 
 @pytest.mark.exhaustive
