@@ -117,7 +117,7 @@ def test_a_killed_sweep_ends_in_the_bits_of_the_runs_alone(
     sweep = tmp_path / "sweep"
     new = [*SETTINGS, "--stop-episodes", str(FEW), *PLACE]
     process = begin(started, tmp_path, *new, "--seeds", "0-1", "--num-workers", "1")
-    until(lambda: max(updates(sweep / f"seed_{seed}") for seed in (0, 1)) >= 1, process)
+    until(lambda: min(updates(sweep / f"seed_{seed}") for seed in (0, 1)) >= 1, process)
     process.kill()
     # Resumed at once: the trials may still be saving.
     process = begin(started, tmp_path, *RESUME, "--num-workers", "1")

@@ -76,7 +76,7 @@ def test_a_worker_that_starts_while_its_code_is_unpacked_is_tried_again(
             if now is None:
                 return info
             now.unlink()
-            if now.name.endswith("only some files"):
+            if now.name.endswith(SOME):
                 return replace(info, code=replace(info.code, digest="0"))
             raise FileNotFoundError(2, "No such file", "policy.py")
 
@@ -118,6 +118,9 @@ def test_a_weights_holder_that_does_not_start_is_replaced(
     assert told.count(replaced) == 2
     again = re.compile(rf"episode \d+ is played again \({re.escape(reason)}\)")
     assert any(again.fullmatch(line) for line in told), told
+    # On a busy machine, a second worker may play a slow episode as well.
+    slow = re.compile(r"episode \d+ takes over 4 times .* s: a second worker plays it too")
+    assert all(line.endswith(f"({reason})") or slow.fullmatch(line) for line in told), told
 
 
 def test_a_weights_holder_that_never_starts_ends_the_run(
