@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,7 +60,7 @@ _OUR_OWN: dict[str, str | None] = {
 REQUEST_SECONDS = 10.0
 """Time after which an unchanged request for CPUs is repeated."""
 LEAVE_SECONDS = 5.0
-"""Time limit for disconnecting from a lost cluster."""
+"""Time limit for a call to a cluster that may be lost."""
 _OURS = threading.RLock()
 """Held by the thread that uses the Ray this process is connected to."""
 
@@ -158,11 +158,20 @@ class RaySession:
         self._processes.end()
 
     def close(self) -> None:
-        """Stop monitoring, and withdraw the request for CPUs."""
+        """Stop monitoring, and withdraw the request for CPUs.
+
+        Raises:
+            RayLostError: the cluster is gone, and :meth:`check` has not raised this before.
+        """
         self._processes.saved()
-        if self._request[0] and not self._lost:  # a lost Ray would not answer
-            request_resources(num_cpus=0)
-        if self._cluster:
+        if self._cluster is None:
+            return
+        try:
+            if not self._lost:
+                self.check(at_once=True)  # a lost cluster would not answer for a minute
+                if self._request[0] and not _in_time(lambda: request_resources(num_cpus=0)):
+                    raise RayLostError("the head of the Ray cluster does not answer")
+        finally:
             self._cluster.end()
 
 
@@ -293,7 +302,7 @@ def _connected(address: str) -> Iterator[None]:
     try:
         yield
     except RayLostError as error:
-        error.hangs = not _left()
+        error.hangs = not _in_time(ray.shutdown)
         raise
     except BaseException:
         ray.shutdown()
@@ -322,16 +331,21 @@ def _init(address: str, **options: Any) -> None:
             signal.signal(signal.SIGTERM, on_sigterm)  # another version may have replaced it
 
 
-def _left() -> bool:
-    """Disconnect from a cluster in a thread, since Ray waits forever for a silent head.
+def _in_time(call: Callable[[], object]) -> bool:
+    """Call Ray in a thread, since Ray may wait forever for a silent head.
 
     Returns:
-        Whether that succeeded in time.
+        Whether the call ended within :data:`LEAVE_SECONDS`.
     """
-    leaving = threading.Thread(target=ray.shutdown, name="leave", daemon=True)
-    leaving.start()
-    leaving.join(LEAVE_SECONDS)
-    return not leaving.is_alive()
+
+    def work() -> None:
+        with suppress(RayError):  # the caller needs no answer
+            call()
+
+    thread = threading.Thread(target=work, name="leave", daemon=True)
+    thread.start()
+    thread.join(LEAVE_SECONDS)
+    return not thread.is_alive()
 
 
 def _check_is_at(address: str | None) -> None:
