@@ -150,6 +150,15 @@ def test_a_run_saves_when_the_head_of_its_cluster_is_silent_or_gone(
     gcs.resume()
     check_saved(silent, process.returncode, said, "the head of the Ray cluster has been silent")
 
+    stopped = tmp_path / "stopped"
+    stopped.mkdir()
+    process = start(stopped, "--address", cluster.address, "--checkpoint-every", "1000000")
+    gcs.suspend()
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=DEADLINE)
+    gcs.resume()
+    check_saved(stopped, process.returncode, said, "the head of the Ray cluster does not answer")
+
     gone = tmp_path / "gone"
     gone.mkdir()
     process = start(gone, "--address", cluster.address, "--checkpoint-every", "1000000")
