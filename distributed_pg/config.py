@@ -194,6 +194,14 @@ class TrainConfig:
         """Maximum number of episodes played at the same time; the policy lag limits it."""
         return self.batch_size * (self.policy_lag + 1)
 
+    @property
+    def useful_workers(self) -> int:
+        """The most workers that hardly ever wait for each other.
+
+        While the last episode of a batch is played, so can be those of the next ``policy_lag``.
+        """
+        return self.batch_size * self.policy_lag + 1 if self.policy_lag else self.batch_size
+
     def learning_rate_after(self, episodes: int) -> float:
         """The step size of an update made after ``episodes`` episodes."""
         if self.anneal_episodes is None:

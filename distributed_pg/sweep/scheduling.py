@@ -2,13 +2,6 @@
 
 from collections.abc import Sequence
 
-from distributed_pg.config import TrainConfig
-
-
-def useful_workers(config: TrainConfig) -> int:
-    """The most workers that a run with these settings keeps busy."""
-    return config.batch_size * max(1, config.policy_lag)
-
 
 def shares(cpus: int, limits: Sequence[int]) -> list[int]:
     """Share CPUs among trials as evenly as their limits allow.

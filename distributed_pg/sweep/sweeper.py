@@ -15,7 +15,7 @@ from distributed_pg.storage.run_lock import locked
 from distributed_pg.sweep.folder import SweepFolder
 from distributed_pg.sweep.halving import Rungs
 from distributed_pg.sweep.plan import Trial
-from distributed_pg.sweep.scheduling import is_worth_a_restart, shares, useful_workers
+from distributed_pg.sweep.scheduling import is_worth_a_restart, shares
 from distributed_pg.sweep.trial_process import TrialProcess
 from distributed_pg.sweep.trial_states import TrialState, TrialStates
 
@@ -219,7 +219,7 @@ class _Sweeper:
         """Numbers of workers for these trials; 0 for those that have to wait."""
         fixed = self._base.num_workers
         if fixed == "auto":
-            return shares(cpus, [useful_workers(trial.config) for trial in trials])
+            return shares(cpus, [trial.config.useful_workers for trial in trials])
         return [fixed if (i + 1) * fixed <= cpus else 0 for i in range(len(trials))]
 
     def _give_more_workers(self, cpus: int) -> None:
@@ -239,7 +239,7 @@ class _Sweeper:
         fixed = self._base.num_workers
         left = [*(process.trial for process in self._running), *self.states.waiting()]
         trials = left[: self._most_trials]
-        each = (useful_workers(t.config) if fixed == "auto" else fixed for t in trials)
+        each = (t.config.useful_workers if fixed == "auto" else fixed for t in trials)
         return min(sum(each), self._base.max_workers or 10**6)
 
     def _is_free(self, trial: Trial) -> bool:

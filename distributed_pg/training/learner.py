@@ -182,8 +182,7 @@ class Learner:
     def _warn_of_idle_workers(self) -> None:
         """Warn once if there are more workers than the batch size and lag can keep busy."""
         config, workers = self._config, self._pool.workers
-        lag = max(1, config.policy_lag)
-        if self._warned_of_idle_workers or workers <= config.batch_size * lag:
+        if self._warned_of_idle_workers or workers <= config.useful_workers:
             return
         self._warned_of_idle_workers = True
         at_a_time = counted(config.episodes_at_a_time, "episode")

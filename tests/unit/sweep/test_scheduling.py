@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distributed_pg.config import TrainConfig
-from distributed_pg.sweep.scheduling import is_worth_a_restart, shares, useful_workers
+from distributed_pg.sweep.scheduling import is_worth_a_restart, shares
 
 
 @given(st.integers(0, 50), st.lists(st.integers(1, 20), max_size=12))
@@ -33,11 +32,6 @@ def test_cpus_are_shared_evenly_and_all_of_them(cpus: int, limits: list[int]) ->
 )
 def test_some_shares(cpus: int, limits: list[int], expected: list[int]) -> None:
     assert shares(cpus, limits) == expected
-
-
-@pytest.mark.parametrize(("batch_size", "lag", "most"), [(4, 1, 4), (4, 0, 4), (2, 3, 6)])
-def test_more_workers_than_that_would_wait(batch_size: int, lag: int, most: int) -> None:
-    assert useful_workers(TrainConfig(batch_size=batch_size, policy_lag=lag)) == most
 
 
 def test_a_restart_has_to_pay() -> None:

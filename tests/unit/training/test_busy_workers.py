@@ -48,6 +48,16 @@ def test_workers_of_a_shaped_run_are_busy(workers: int) -> None:
     assert share_played(config, workers) >= 0.95
 
 
+@pytest.mark.parametrize(
+    ("batch_size", "lag", "workers"), [(1, 1, 2), (1, 2, 3), (2, 4, 9), (4, 1, 5), (16, 1, 17)]
+)
+def test_as_many_workers_as_are_useful_are_busy(batch_size: int, lag: int, workers: int) -> None:
+    config = TrainConfig(batch_size=batch_size, policy_lag=lag, stop_episodes=200 * batch_size)
+    assert config.useful_workers == workers
+    assert share_played(config, workers) >= 0.95
+    assert share_played(config, 2 * workers) < 0.8
+
+
 def test_workers_beyond_what_a_run_can_use_wait() -> None:
     config = replace(preset("default", shape_for=4), stop_episodes=400)
     assert share_played(config, 16) < 0.6

@@ -72,7 +72,8 @@ def by_the_definition(config: TrainConfig, updates: int) -> Policy:
         (3, 0, "3 workers, but at most 2 episodes at a time"),
         (2, 1, None),
         (5, 1, "5 workers, but at most 4 episodes at a time"),
-        (5, 2, "5 workers, but at most 6 episodes at a time"),
+        (5, 2, None),
+        (7, 2, "7 workers, but at most 6 episodes at a time"),
     ],
 )
 def test_workers_that_will_wait_are_told_once(
