@@ -5,6 +5,7 @@ parts still trains, without what the part provides.
 """
 
 import importlib
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from types import ModuleType
@@ -129,6 +130,17 @@ def no_listener() -> Iterator[None]:
     """
     with _replaced(_module("ray._private.worker"), "listen_error_messages", lambda *_: None):
         yield
+
+
+def show_exceptions_at_once() -> None:
+    """Have Python alone show the exception that ends this process, if it is not caught.
+
+    Ray first sends it to its head. Without this part, and if the head is lost, that takes a minute,
+    after which Ray ends the process without a traceback.
+    """
+    worker = _module("ray._private.worker")
+    if sys.excepthook is getattr(worker, "custom_excepthook", None):
+        sys.excepthook = getattr(worker, "normal_excepthook", sys.__excepthook__)
 
 
 @contextmanager

@@ -303,6 +303,7 @@ def _connected(address: str) -> Iterator[None]:
         yield
     except RayLostError as error:
         error.hangs = not _in_time(ray.shutdown)
+        _ray_private.show_exceptions_at_once()
         raise
     except BaseException:
         ray.shutdown()

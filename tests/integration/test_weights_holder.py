@@ -9,7 +9,9 @@ from command import DEADLINE
 from ray.cluster_utils import Cluster
 
 BROADCASTS = """
+import os
 import sys
+import traceback
 import ray
 from distributed_pg.algo.state import TrainingState
 from distributed_pg.config import TrainConfig
@@ -23,6 +25,12 @@ policy = TrainingState.initial(TrainConfig()).policy
 def in_the_store(pool, version):
     ready, _ = ray.wait([pool._weights[version]], timeout=200, fetch_local=False)
     return bool(ready)
+
+def end(*error):
+    traceback.print_exception(*error)
+    os._exit(1)  # an exit waits for the head, or for Ray to end this process
+
+ray._private.worker.normal_excepthook = end
 
 with ray_session(address, 1) as session, RayWorkerPool(TrainConfig(), lambda: 0) as pool:
     pool.broadcast(0, policy)  # without a check of Ray, as if it died in this very moment
@@ -66,3 +74,5 @@ def cluster() -> Iterator[Cluster]:
 def test_a_learner_on_a_head_without_cpus_outlives_the_raylet_there(cluster: Cluster) -> None:
     done = survivor(cluster.address)
     assert done.stdout == "alive\n", done.stderr
+    # Ray's own hook would end the process after a minute, without a traceback.
+    assert done.stderr.splitlines()[-1].startswith("distributed_pg.runtime.health.RayLostError")
