@@ -220,13 +220,14 @@ class TrainConfig:
         names = ("actions", "crop", "frame_skip", "repeat_action_probability", "frame_limit")
         return {name: getattr(self, name) for name in names}
 
+    def differences(self, other: "TrainConfig") -> dict[str, Any]:
+        """The fields that differ from those of ``other``, with their values here."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {name: value for name, value in values.items() if value != getattr(other, name)}
+
     def changed_settings(self, saved: "TrainConfig") -> list[str]:
         """Names of the differing fields that make this a different run from ``saved``."""
-        return [
-            f.name
-            for f in dataclasses.fields(self)
-            if not f.metadata.get("may_change") and getattr(self, f.name) != getattr(saved, f.name)
-        ]
+        return [name for name in self.differences(saved) if name not in may_change()]
 
 
 def may_change() -> set[str]:

@@ -113,13 +113,8 @@ class SweepPlan:
 
 def different_settings(config: TrainConfig) -> dict[str, Any]:
     """The settings in which a config differs from its preset, besides those of the place."""
-    plain = preset(config.preset)
-    names = [f.name for f in fields(TrainConfig) if f.name not in of_the_place()]
-    return {
-        name: getattr(config, name)
-        for name in names
-        if getattr(config, name) != getattr(plain, name)
-    }
+    different = config.differences(preset(config.preset))
+    return {name: value for name, value in different.items() if name not in of_the_place()}
 
 
 def resume_flags(trial: Trial) -> list[str]:

@@ -23,10 +23,10 @@ from distributed_pg.analysis.report.html_chart import Chart, chart, stride
 from distributed_pg.analysis.report.shared import (
     Figure,
     Setting,
-    changed_settings,
     duration,
     rendered,
     settings,
+    settings_to_give,
 )
 from distributed_pg.config import TrainConfig, as_flags
 from distributed_pg.envs.pong import FRAMES_PER_SECOND
@@ -139,7 +139,7 @@ def train_command(config: TrainConfig) -> str:
     """The command line that starts a run with these settings, on any number of workers."""
     if config.preset == SHAPED_PRESET and config.shape_for is None:
         config = replace(config, shape_for=UNSHAPED)
-    return shlex.join(["distributed-pg", "train", *as_flags(changed_settings(config))])
+    return shlex.join(["distributed-pg", "train", *as_flags(settings_to_give(config))])
 
 
 def _recorded(checkpoint: Path) -> Game:

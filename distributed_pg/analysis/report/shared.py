@@ -70,17 +70,14 @@ def settings(config: TrainConfig, *, may_change: bool) -> list[Setting]:
     ]
 
 
-def changed_settings(config: TrainConfig) -> dict[str, Any]:
+def settings_to_give(config: TrainConfig) -> dict[str, Any]:
     """The settings, but for the location, that a command line has to give for this config."""
     shape = {} if config.shape_for is None else {"shape_for": config.shape_for}
-    base = preset(config.preset, **shape)
-    changed: dict[str, Any] = dict(shape)
+    given: dict[str, Any] = dict(shape)
     if config.preset != TrainConfig().preset:
-        changed["preset"] = config.preset
-    for name in config.to_json():
-        if getattr(config, name) != getattr(base, name):
-            changed[name] = getattr(config, name)
-    return changed
+        given["preset"] = config.preset
+    different = config.differences(preset(config.preset, **shape))
+    return given | {name: different[name] for name in config.to_json() if name in different}
 
 
 def duration(minutes: float) -> str:

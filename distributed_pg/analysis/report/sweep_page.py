@@ -13,10 +13,10 @@ from distributed_pg.analysis.report.run_page import train_command
 from distributed_pg.analysis.report.shared import (
     Figure,
     Setting,
-    changed_settings,
     duration,
     rendered,
     settings,
+    settings_to_give,
 )
 from distributed_pg.analysis.sweep_results import results_table, sweep_groups
 from distributed_pg.config import as_flags
@@ -114,7 +114,7 @@ def sweep_command(plan: SweepPlan) -> str:
     grid = [f"{name}={','.join(map(value_text, values))}" for name, values in plan.grid.items()]
     sets = [argument for text in grid for argument in ("--set", text)]
     command = ["distributed-pg", "sweep", "--seeds", seeds_text(plan.seeds), *sets]
-    return shlex.join([*command, *as_flags(changed_settings(plan.base))])
+    return shlex.join([*command, *as_flags(settings_to_give(plan.base))])
 
 
 def seeds_text(seeds: Sequence[int]) -> str:
