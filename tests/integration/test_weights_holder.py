@@ -75,4 +75,4 @@ def test_a_learner_on_a_head_without_cpus_outlives_the_raylet_there(cluster: Clu
     done = survivor(cluster.address)
     assert done.stdout == "alive\n", done.stderr
     # Ray's own hook would end the process after a minute, without a traceback.
-    assert done.stderr.splitlines()[-1].startswith("distributed_pg.runtime.health.RayLostError")
+    assert "distributed_pg.runtime.health.RayLostError: Ray's process" in done.stderr
