@@ -200,7 +200,7 @@ class TrainConfig:
 
         While the last episode of a batch is played, so can be those of the next ``policy_lag``.
         """
-        return self.batch_size * self.policy_lag + 1 if self.policy_lag else self.batch_size
+        return max(self.batch_size, self.batch_size * self.policy_lag + 1)
 
     def learning_rate_after(self, episodes: int) -> float:
         """The step size of an update made after ``episodes`` episodes."""

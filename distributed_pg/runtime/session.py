@@ -216,6 +216,9 @@ def ray_session(
             connection = _started(num_workers)
         with connection as local, closing(RaySession(num_workers, max_workers, local)) as session:
             yield session
+    except RayLostError:
+        _ray_private.show_exceptions_at_once()
+        raise
     except RayError as error:
         raise RunError(f"Ray failed: {reason_of(error)}") from error
     finally:
@@ -303,7 +306,6 @@ def _connected(address: str) -> Iterator[None]:
         yield
     except RayLostError as error:
         error.hangs = not _in_time(ray.shutdown)
-        _ray_private.show_exceptions_at_once()
         raise
     except BaseException:
         ray.shutdown()

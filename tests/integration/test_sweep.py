@@ -22,8 +22,7 @@ from distributed_pg.training.learner import Learner
 
 SETTINGS = ["--frame-limit", "2000", "--batch-size", "4", "--hidden-units", "8"]
 EPISODES = 32
-PLACE = ["--max-workers", "2", "--run-dir", "sweep"]
-NEW = [*SETTINGS, "--stop-episodes", str(EPISODES), *PLACE]
+NEW = [*SETTINGS, "--stop-episodes", str(EPISODES), "--max-workers", "2", "--run-dir", "sweep"]
 RESUME = ["--resume", "sweep", "--max-workers", "2"]
 
 

@@ -58,6 +58,10 @@ def test_as_many_workers_as_are_useful_are_busy(batch_size: int, lag: int, worke
     assert share_played(config, 2 * workers) < 0.8
 
 
+def test_without_a_lag_a_batch_is_all_there_is_to_play() -> None:
+    assert TrainConfig(batch_size=4, policy_lag=0).useful_workers == 4
+
+
 def test_workers_beyond_what_a_run_can_use_wait() -> None:
     config = replace(preset("default", shape_for=4), stop_episodes=400)
     assert share_played(config, 16) < 0.6
