@@ -110,6 +110,20 @@ def check_bits(sweep: Path, seeds: int) -> None:
         assert [line["weights_checksum"] for line in lines] == expected
 
 
+def test_a_killed_sweep_with_fixed_workers_ends_in_the_bits_of_the_runs_alone(
+    tmp_path: Path, started: list["subprocess.Popen[str]"]
+) -> None:
+    sweep = tmp_path / "sweep"
+    process = begin(started, tmp_path, *NEW, "--seeds", "0-1", "--num-workers", "1")
+    until(lambda: min(updates(sweep / f"seed_{seed}") for seed in (0, 1)) >= 2, process)
+    process.kill()
+    # Resumed at once: the trials may still be saving.
+    process = begin(started, tmp_path, *RESUME, "--num-workers", "1")
+    said, _ = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 0, said
+    check_bits(sweep, 2)
+
+
 @pytest.mark.slow
 def test_a_sweep_that_is_killed_twice_ends_in_the_bits_of_the_runs_alone(
     tmp_path: Path, started: list["subprocess.Popen[str]"]
