@@ -17,7 +17,7 @@ import ray
 from distributed_pg.algo.gradient import Gradient
 from distributed_pg.algo.rollout import EpisodeResult, EpisodeStats
 from distributed_pg.config import TrainConfig
-from distributed_pg.runtime.actor import Reference, Submit, Worker, worker_environment
+from distributed_pg.runtime.actor import Reference, Submit, Weights, Worker, worker_environment
 from distributed_pg.system_info import library_versions, own_code
 from distributed_pg.training.rollout_worker import WorkerInfo
 
@@ -65,7 +65,7 @@ def wait_for(worker: Worker) -> Submit:
     learner's. Sending the reference takes the learner no measurable time.
     """
 
-    def submit(episode: int, _weights: Reference) -> Reference:
+    def submit(episode: int, _weights: Weights) -> Reference:
         return cast("Reference", worker.play.remote(episode, time.time()))
 
     return submit

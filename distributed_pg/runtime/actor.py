@@ -7,6 +7,7 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import ActorDiedError, RayError, RuntimeEnvSetupError
 
+from distributed_pg.algo.policy import Policy
 from distributed_pg.config import TrainConfig
 from distributed_pg.determinism import kernel_environment
 from distributed_pg.training.rollout_worker import RolloutWorker
@@ -36,9 +37,11 @@ START_ATTEMPTS = 5
 
 Worker: TypeAlias = ActorHandle[Any]
 Reference: TypeAlias = ray.ObjectRef[Any]
-Submit: TypeAlias = Callable[[int, Reference], Reference]
-"""Sends an episode's index and a reference to the weights to a worker; returns a reference to its
-EpisodeStats and its Gradient, or None in place of a gradient."""
+Weights: TypeAlias = Policy | Reference
+"""The weights to play an episode with, or a reference to them."""
+Submit: TypeAlias = Callable[[int, Weights], Reference]
+"""Sends an episode's index and its weights to a worker; returns a reference to its EpisodeStats and
+its Gradient, or None in place of a gradient."""
 
 
 def play(worker: Worker) -> Submit:

@@ -1,4 +1,4 @@
-"""A worker pool on Ray: actors play, the object store holds the weights."""
+"""A worker pool on Ray: actors play; the weights come with their tasks or from the object store."""
 
 import logging
 import time
@@ -14,6 +14,7 @@ from distributed_pg.errors import RunError, one_line, plain
 from distributed_pg.runtime.actor import Reference, Submit, Worker, play, start_worker
 from distributed_pg.runtime.causes import reason_of
 from distributed_pg.runtime.health import cluster_cpus
+from distributed_pg.runtime.sent_weights import SentWeights
 from distributed_pg.runtime.task_router import Call, TaskRouter
 from distributed_pg.runtime.weights_holder import HeldWeights
 from distributed_pg.runtime.worker_lifecycle import PoolWorker, WorkerGroup, WorkerState
@@ -69,7 +70,7 @@ class RayWorkerPool:
         self._clock = PolledClock(time.monotonic)
         self._group = WorkerGroup(config, play, start, cpus, self._clock)
         self._router = TaskRouter(self._clock)
-        self._weights = HeldWeights()
+        self._weights = SentWeights() if config.batch_size == 1 else HeldWeights()
         self._look_for_hung_at = 0.0
         self._resize_at = 0.0
         self._resize()
@@ -105,7 +106,7 @@ class RayWorkerPool:
         return len(self._router.idle)
 
     def broadcast(self, version: int, policy: Policy) -> None:
-        """Have the holder put the weights into the store, where workers read them without copying.
+        """Get a new version of the weights to the workers, now or with their tasks.
 
         Args:
             version: the version of the weights.

@@ -8,7 +8,7 @@ from typing import Any
 
 import ray
 
-from distributed_pg.runtime.actor import MOST_TASKS, Reference, get_all
+from distributed_pg.runtime.actor import MOST_TASKS, Reference, Weights, get_all
 from distributed_pg.runtime.worker_lifecycle import PoolWorker, WorkerState
 from distributed_pg.training.polled_clock import PolledClock
 from distributed_pg.training.schedule import EpisodeTask
@@ -22,7 +22,7 @@ class Call:
 
     worker: PoolWorker
     task: EpisodeTask | None = None
-    weights: Reference | None = None
+    weights: Weights | None = None
     """The weights with which to play the task."""
 
 
@@ -45,12 +45,12 @@ class TaskRouter:
         self.calls: dict[Reference, Call] = {}
         """Pending calls by the reference to their answer, oldest first."""
 
-    def submit(self, task: EpisodeTask, weights: Reference) -> None:
+    def submit(self, task: EpisodeTask, weights: Weights) -> None:
         """Send a task to the longest idle worker, or else to the longest playing one.
 
         Args:
             task: the task.
-            weights: reference to the weights to play it with.
+            weights: the weights to play it with.
         """
         queue = self.idle or self.playing
         worker = next(iter(queue))

@@ -1,11 +1,13 @@
 """An actor that puts the weights into the object store, so that the learner does not have to.
 
-Ray ends a process whose raylet dies while the process uses the object store, and everything learned
-since the last checkpoint would be lost. So the learner sends the weights within a call to the
-holder. The holder returns them, and its result goes to the store, where the workers read it. If the
-holder dies, what it put stays there, and Ray restarts it and repeats its unfinished calls. If its
-node dies, Ray repeats the calls whose results went with it. Only a holder that does not even start
-is not restarted by Ray: then another gets the weights.
+With batches of several episodes, several workers play with the same version of the weights, and
+those of one machine share it in its object store. But Ray ends a process whose raylet dies while
+the process uses the object store, and everything learned since the last checkpoint would be lost.
+So the learner sends the weights within a call to the holder. The holder returns them, and its
+result goes to the store, where the workers read it. If the holder dies, what it put stays there,
+and Ray restarts it and repeats its unfinished calls. If its node dies, Ray repeats the calls whose
+results went with it. Only a holder that does not even start is not restarted by Ray: then another
+gets the weights.
 """
 
 import logging
@@ -20,8 +22,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from distributed_pg.algo.policy import Policy
 from distributed_pg.determinism import ONE_THREAD
 from distributed_pg.errors import RunError
-from distributed_pg.runtime.actor import GONE, START_ATTEMPTS, Reference, Worker
+from distributed_pg.runtime.actor import GONE, START_ATTEMPTS, Reference, Weights, Worker
 from distributed_pg.runtime.causes import reason_of
+from distributed_pg.runtime.sent_weights import SentWeights
 
 _LOG = logging.getLogger(__name__)
 
@@ -41,15 +44,15 @@ class WeightsHolder:
         return policy
 
 
-class HeldWeights:
-    """The versions of the weights that workers may need, in the object store.
+class HeldWeights(SentWeights):
+    """Weights in the object store.
 
     No method waits for the holder.
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self._holder = _start_holder()
-        self._policies: dict[int, Policy] = {}
         self._references: dict[int, Reference] = {}
         self._failed_starts = 0
 
@@ -60,15 +63,15 @@ class HeldWeights:
     def hold(self, version: int, policy: Policy) -> None:
         """Send a new version to the holder; the weights must not change after this."""
         self._failed_starts = 0  # it is made of episodes that were played with those before it
-        self._policies[version] = policy
+        super().hold(version, policy)
         self._send(version)
 
     def drop(self, before: int) -> None:
         """Free all versions below ``before``."""
-        for version in [v for v in self._policies if v < before]:
-            del self._policies[version], self._references[version]
+        super().drop(before)
+        self._references = {v: self._references[v] for v in self._policies}
 
-    def replace_if_gone(self, weights: Reference | None, error: RayError) -> None:
+    def replace_if_gone(self, weights: Weights | None, error: RayError) -> None:
         """Start another holder if this one is gone for good, and send it all versions.
 
         Args:
@@ -104,7 +107,7 @@ class HeldWeights:
         """Kill the holder and free all versions."""
         with suppress(RayError):  # Ray is gone, and the holder with it
             ray.kill(self._holder)
-        self._policies.clear()
+        super().end()
         self._references.clear()
 
     def _send(self, version: int) -> None:

@@ -121,6 +121,24 @@ def test_same_bits_when_a_worker_is_killed(
     assert any(text in line for line in told for text in lost)
 
 
+def test_batches_of_one_game_need_no_holder_and_have_the_same_bits(tmp_path: Path) -> None:
+    holders: list[psutil.Process] = []
+
+    def kill_one(record: UpdateRecord) -> None:
+        holders.extend(worker_processes("WeightsHolder"))
+        if record.update in (2, 5):
+            os.kill(worker_processes()[0].pid, signal.SIGKILL)
+
+    config = replace(CONFIG, batch_size=1, policy_lag=2, stop_episodes=16)
+    alone = train(replace(config, num_workers=1, run_dir=tmp_path / "alone"), None)
+    killed = replace(config, num_workers=2, stop_episodes=8, run_dir=tmp_path / "run")
+    first = train(killed, Observer(kill_one))
+    assert first.progress.episodes == 8
+    second = train(resume_config(first.run_dir, stop_episodes=16, num_workers=3), None)
+    assert second.weights_checksum == alone.weights_checksum
+    assert not holders
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_same_bits_when_the_weights_holder_dies_or_hangs(
     tmp_path: Path, reference: dict[int, TrainResult], told: list[str], number: signal.Signals

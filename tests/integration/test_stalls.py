@@ -16,7 +16,6 @@ import pytest
 from command import COMMAND, DEADLINE, metrics, until
 from simulated_pool import Clock, SimulatedWorkerPool, play_for_real
 
-from distributed_pg.algo.policy import Policy
 from distributed_pg.algo.rollout import EpisodeStats
 from distributed_pg.algo.state import TrainingState
 from distributed_pg.config import TrainConfig
@@ -90,16 +89,6 @@ class FakeRay:
         self.waited = 0.0
 
 
-class FakeWeights(dict[int, Policy]):
-    """Weights that need no holder."""
-
-    def hold(self, version: int, policy: Policy) -> None:
-        self[version] = policy
-
-    def restart_if_it_hangs(self, versions: set[int]) -> None:
-        """There is none."""
-
-
 def cluster_on(fake: FakeRay, monkeypatch: pytest.MonkeyPatch) -> RayWorkerPool:
     monkeypatch.setattr(task_router, "get_all", lambda answers: [one.value for one in answers])
 
@@ -111,9 +100,8 @@ def cluster_on(fake: FakeRay, monkeypatch: pytest.MonkeyPatch) -> RayWorkerPool:
         monkeypatch.setattr(module, "time", time)
     for module in (task_router, worker_lifecycle):
         monkeypatch.setattr(module, "ray", fake)
-    monkeypatch.setattr(ray_worker_pool, "HeldWeights", FakeWeights)
     return RayWorkerPool(
-        TrainConfig(),
+        TrainConfig(batch_size=1),  # whose weights need no process of their own
         lambda: 4,
         play=lambda worker: worker.play,
         start=fake.worker,  # type: ignore[arg-type]

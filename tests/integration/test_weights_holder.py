@@ -20,7 +20,8 @@ from distributed_pg.runtime.ray_worker_pool import RayWorkerPool
 from distributed_pg.runtime.session import ray_session
 
 address = sys.argv[1] if len(sys.argv) > 1 else None
-policy = TrainingState.initial(TrainConfig()).policy
+config = TrainConfig(batch_size=4)
+policy = TrainingState.initial(config).policy
 
 def in_the_store(pool, version):
     ready, _ = ray.wait([pool._weights[version]], timeout=200, fetch_local=False)
@@ -32,7 +33,7 @@ def end(*error):
 
 ray._private.worker.normal_excepthook = end
 
-with ray_session(address, 1) as session, RayWorkerPool(TrainConfig(), lambda: 0) as pool:
+with ray_session(address, 1) as session, RayWorkerPool(config, lambda: 0) as pool:
     pool.broadcast(0, policy)  # without a check of Ray, as if it died in this very moment
     assert in_the_store(pool, 0)
     raylet = next(p for p, name in session._processes._daemons if name == "raylet")
