@@ -3,16 +3,14 @@
 import time
 from collections import Counter
 from collections.abc import Sequence
-from types import TracebackType
 
 from rich.console import Console, Group, RenderableType
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from distributed_pg.config import TrainConfig
+from distributed_pg.monitoring.live_display import LINE_SECONDS, LiveDisplay
 from distributed_pg.monitoring.panel import duration, mean_text
-from distributed_pg.monitoring.terminal import LINE_SECONDS
 from distributed_pg.sweep.sweeper import SweepState
 from distributed_pg.sweep.trial_states import TrialState
 
@@ -22,7 +20,7 @@ _FIRST_ESTIMATE = 0.005
 """Share of the work after which the time left is estimated."""
 
 
-class SweepDisplay:
+class SweepDisplay(LiveDisplay):
     """A :class:`distributed_pg.monitoring.display_thread.Display` of a sweep.
 
     Args:
@@ -31,47 +29,15 @@ class SweepDisplay:
     """
 
     def __init__(self, console: Console, *, live: bool) -> None:
-        self._console = console
+        super().__init__(console, live=live)
         self._begin = time.monotonic()
         self._done_before: float | None = None
         self._last_line = -LINE_SECONDS
         self._over: set[str] | None = None
         self._state: SweepState | None = None
-        self._concluding: Sequence[RenderableType] = ()
-        self._live: Live | None = None
-        if live:
-            self._live = Live(
-                console=console,
-                get_renderable=self._table,
-                auto_refresh=False,
-                transient=True,
-            )
-
-    def __enter__(self) -> "SweepDisplay":
-        """Start drawing."""
-        if self._live:
-            self._live.start(refresh=True)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Remove the live table and print the last lines."""
-        if self._live:
-            self._live.stop()
-        for line in self._concluding:
-            self._console.print(line, soft_wrap=isinstance(line, str))
 
     def starting(self) -> None:
         """Do nothing: the trials are counted as they start."""
-
-    def message(self, text: str) -> None:
-        """Print one permanent line."""
-        line = Text(f"{time.strftime('%H:%M:%S')} {text}")
-        self._console.print(line, highlight=False, soft_wrap=True)
 
     def updated(self, state: SweepState) -> None:
         """Take the state of the sweep; a trial that is over gets a line."""
@@ -82,18 +48,9 @@ class SweepDisplay:
         if self._over is None:
             self._begin, self._done_before = time.monotonic(), _share_done(state.trials)
         self._over, self._state = over, state
-        if not self._live and time.monotonic() - self._last_line >= LINE_SECONDS:
+        if not self._is_live and time.monotonic() - self._last_line >= LINE_SECONDS:
             self._last_line = time.monotonic()
             self.message(self._counts(state))
-
-    def refresh(self) -> None:
-        """Redraw the live table."""
-        if self._live:
-            self._live.refresh()
-
-    def conclude(self, lines: Sequence[RenderableType]) -> None:
-        """Set what to print at the end."""
-        self._concluding = lines
 
     def _say_over(self, state: TrialState) -> None:
         if state.status != "failed":  # the log says that already
@@ -115,7 +72,7 @@ class SweepDisplay:
         workers = sum(trial.workers for trial in state.trials)
         return f"{', '.join(parts)} | {workers} workers on {state.cpus} CPUs"
 
-    def _table(self) -> RenderableType:
+    def _drawing(self) -> RenderableType:
         if self._state is None:
             waited = time.monotonic() - self._begin
             return Text(f"Starting Ray ({waited:.0f} s)")
