@@ -41,6 +41,11 @@ def _of_the_place(default: Any) -> Any:
     return field(default=default, metadata=_OF_THE_PLACE)
 
 
+def _added_later(default: Any) -> Any:
+    """A field that older runs lack; they were trained with its default."""
+    return field(default=default, metadata={"added_later": True})
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """Settings of a training run.
@@ -57,6 +62,9 @@ class TrainConfig:
     """Seed of the run's initial weights, games and action sampling."""
     batch_size: Annotated[int, Range(1, 100_000)] = 4
     """Episodes summed in one update."""
+    episodes_per_task: Annotated[int, Range(1, 100_000)] = _added_later(1)
+    """Consecutive episodes that a worker plays before it returns the sum of their gradients, a
+    divisor of the batch size. More than 1 relieves a learner of hundreds of workers."""
     learning_rate: Annotated[float, Range(0.0, 1.0, open_low=True)] = 3e-3
     """RMSProp's initial step size."""
     anneal_episodes: Count | None = 2000
@@ -135,6 +143,11 @@ class TrainConfig:
         """Check every field."""
         check_fields(self)
         _check_actions(self.actions)
+        if self.batch_size % self.episodes_per_task:
+            raise ConfigError(
+                f"episodes_per_task: {self.episodes_per_task} is not a divisor of the batch_size, "
+                f"{self.batch_size}"
+            )
         _check_crop(self.crop)
         check_address(self.address)
         if self.run_dir is not None and self.resume is not None:
@@ -151,14 +164,15 @@ class TrainConfig:
         """The config from the values of :meth:`to_json`.
 
         Args:
-            values: the settings; those that may change when a run is resumed may be missing.
+            values: the settings; those that may change when a run is resumed, and those that
+                earlier versions did not have, may be missing.
 
         Raises:
             ConfigError: a field is unknown, missing, of the wrong type or out of range.
         """
         fields = dataclasses.fields(cls)
         known = {f.name for f in fields} - {"run_dir", "resume"}
-        required = {f.name for f in fields if not f.metadata.get("may_change")}
+        required = {f.name for f in fields if not f.metadata}
         unknown, missing = sorted(set(values) - known), sorted(required - set(values))
         if unknown:
             raise ConfigError(f"{one_line(unknown[0])}: no such setting")
@@ -190,17 +204,22 @@ class TrainConfig:
         return self.run_dir if self.resume is None else self.resume
 
     @property
-    def episodes_at_a_time(self) -> int:
-        """Maximum number of episodes played at the same time; the policy lag limits it."""
-        return self.batch_size * (self.policy_lag + 1)
+    def tasks_per_batch(self) -> int:
+        """Number of tasks that the episodes of a batch make."""
+        return self.batch_size // self.episodes_per_task
+
+    @property
+    def tasks_at_a_time(self) -> int:
+        """Maximum number of tasks played at the same time; the policy lag limits it."""
+        return self.tasks_per_batch * (self.policy_lag + 1)
 
     @property
     def useful_workers(self) -> int:
         """The most workers that hardly ever wait for each other.
 
-        While the last episode of a batch is played, so can be those of the next ``policy_lag``.
+        While the last task of a batch is played, so can be those of the next ``policy_lag``.
         """
-        return max(self.batch_size, self.batch_size * self.policy_lag + 1)
+        return max(self.tasks_per_batch, self.tasks_per_batch * self.policy_lag + 1)
 
     def learning_rate_after(self, episodes: int) -> float:
         """The step size of an update made after ``episodes`` episodes."""

@@ -126,6 +126,6 @@ def _play_all(
     while len(stats) < episodes:
         dispatcher.hand_out()
         for event in dispatcher.collect(timeout=0.5):
-            stats[event.task.episode] = event.stats
+            (stats[event.task.episode],) = event.stats
             finished(len(stats))
     return [stats[episode] for episode in range(episodes)]

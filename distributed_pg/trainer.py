@@ -193,7 +193,7 @@ def _useful_cpus(config: TrainConfig) -> int:
     """The CPUs that the run can use on a cluster that grows on demand."""
     if config.num_workers != "auto":
         return config.num_workers
-    return min(config.episodes_at_a_time, config.max_workers or sys.maxsize)
+    return min(config.tasks_at_a_time, config.max_workers or sys.maxsize)
 
 
 def resume(

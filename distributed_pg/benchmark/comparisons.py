@@ -131,7 +131,7 @@ def _roll_out(config: TrainConfig, policy: Policy, seconds: float) -> Rate:
     worker = RolloutWorker(config)
     worker.play(0, policy)  # warm up: the first game is slower
     episodes = itertools.count(1)
-    return _counted(lambda: (1, worker.play(next(episodes), policy)[0].frames), seconds)
+    return _counted(lambda: (1, worker.play(next(episodes), policy)[0][0].frames), seconds)
 
 
 def _train_classic(weights: list[Dense], frame_skip: int, seconds: float) -> Rate:

@@ -1,9 +1,11 @@
 """Writes the benchmark's results as JSON, CSV, tables and plots."""
 
 import csv
+import itertools
 import json
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,13 +15,16 @@ from rich.table import Table
 
 from distributed_pg.benchmark.memory import Memory
 from distributed_pg.benchmark.throughput import Row, Simulation
-from distributed_pg.errors import writing
+from distributed_pg.errors import counted, writing
 from distributed_pg.storage.tensor_file import write_atomically
 from distributed_pg.system_info import cpu_model, library_versions
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+
+_COLOURS = ("#1f5fa8", "#b0532a", "#3f8f4f", "#7a5195")
 
 
 def write_report(
@@ -30,7 +35,7 @@ def write_report(
     seconds: float,
     out: Path,
 ) -> list[Path]:
-    """Write ``benchmark.json``, ``benchmark.csv`` and, with matplotlib, plots.
+    """Write ``benchmark.json``, tables as CSV files and, with matplotlib, plots.
 
     Args:
         rows: the measured speeds.
@@ -57,18 +62,25 @@ def write_report(
         "memory": asdict(memory),
         "simulations": [asdict(simulation) for simulation in simulations],
     }
-    files = [out / "benchmark.json", out / "benchmark.csv"]
+    files = [out / "benchmark.json"]
     with writing(f"out: {out}"):
         write_atomically(files[0], (json.dumps(report, indent=2) + "\n").encode())
-        with files[1].open("w", newline="") as file:
-            writer = csv.DictWriter(file, [field.name for field in fields(Row)])
-            writer.writeheader()
-            writer.writerows(asdict(row) for row in rows)
+        files.append(_write_csv(rows, out / "benchmark.csv"))
+        if simulations:
+            files.append(_write_csv(simulations, out / "saturation.csv"))
         if find_spec("matplotlib"):
             files.append(_plot_scaling(rows, out / "scaling.png"))
             if simulations:
                 files.append(_plot_saturation(simulations, out / "saturation.png"))
     return files
+
+
+def _write_csv(rows: Sequence[Row | Simulation], path: Path) -> Path:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(rows[0])])
+        writer.writeheader()
+        writer.writerows(asdict(row) for row in rows)
+    return path
 
 
 def speed_table(rows: list[Row]) -> Table:
@@ -109,12 +121,13 @@ def memory_line(memory: Memory) -> str:
 def simulation_table(simulations: list[Simulation]) -> Table:
     """The simulations as a terminal table."""
     grid = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for title in ("simulated workers", "gradients/s", "busy", "bytes a gradient"):
+    for title in ("simulated workers", "per task", "episodes/s", "busy", "bytes a gradient"):
         grid.add_column(title, justify="right")
     for simulation in simulations:
         grid.add_row(
             f"{simulation.workers}",
-            f"{simulation.gradients_per_second:.0f}",
+            f"{simulation.episodes_per_task}",
+            f"{simulation.episodes_per_second:.0f}",
             f"{simulation.worker_busy:.1%}",
             f"{simulation.gradient_bytes}",
         )
@@ -147,13 +160,16 @@ def _plot_scaling(rows: list[Row], path: Path) -> Path:
 
 
 def _plot_saturation(simulations: list[Simulation], path: Path) -> Path:
-    """Plot gradients per second by number of simulated workers, and the rate without waiting."""
-    figure, axis = _axis("simulated workers", "gradients per second")
-    x = [simulation.workers for simulation in simulations]
-    unhindered = [simulation.workers / simulation.episode_seconds for simulation in simulations]
-    axis.plot(x, unhindered, "--", color="black", marker="o", label="if none waited")
-    served = [simulation.gradients_per_second for simulation in simulations]
-    axis.plot(x, served, color="#1f5fa8", marker="o", label="one learner")
+    """Plot episodes per second by number of simulated workers, and the rate without waiting."""
+    figure, axis = _axis("simulated workers", "episodes per second")
+    sizes = sorted({simulation.episodes_per_task for simulation in simulations})
+    x = sorted({simulation.workers for simulation in simulations})
+    unhindered = [workers / simulations[0].episode_seconds for workers in x]
+    axis.plot(x, unhindered, "--", color="black", label="if none waited")
+    for size, colour in zip(sizes, itertools.cycle(_COLOURS), strict=False):
+        served = [s.episodes_per_second for s in simulations if s.episodes_per_task == size]
+        label = f"one learner, {counted(size, 'episode')} per task"
+        axis.plot(x, served, color=colour, marker="o", label=label)
     axis.set(xscale="log", yscale="log")
     axis.set_xticks(x, [f"{workers}" for workers in x], minor=False)
     axis.yaxis.set_major_formatter("{x:.0f}")

@@ -1,6 +1,6 @@
 """Simulated workers, to find how many workers one learner can serve.
 
-A simulated worker waits as long as a real episode takes and returns that episode's gradient, of
+A simulated worker waits as long as the real episodes of a task take and returns their gradient, of
 real size and sparsity, through Ray. A few actor processes host all of them, so that a thousand
 workers need neither a thousand processes nor much of the learner's machine.
 """
@@ -10,6 +10,7 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import reduce
 from typing import cast
 
 import ray
@@ -24,37 +25,56 @@ from distributed_pg.training.rollout_worker import WorkerInfo
 HOSTS = 2
 """Processes that host the simulated workers."""
 
+Answer = tuple[list[EpisodeStats], Gradient]
+"""A worker's answer to a task: the statistics of its episodes, and the sum of their gradients."""
+
+
+def answers(played: list[EpisodeResult], episodes_per_task: int) -> list[Answer]:
+    """The answers of workers that play these episodes in groups, one for each to begin with."""
+    groups = [
+        [played[(first + i) % len(played)] for i in range(episodes_per_task)]
+        for first in range(len(played))
+    ]
+    return [
+        ([r.stats for r in group], reduce(Gradient.plus, (r.gradient for r in group)))
+        for group in groups
+    ]
+
 
 class WaitingWorkers:
     """An actor that hosts many simulated workers, which wait instead of playing.
 
-    Every episode takes the mean time of the recorded ones. So episodes end in the order in which
-    they were submitted, and a single thread can wait for one after another.
+    Every task takes the mean time of the recorded ones. So tasks end in the order in which they
+    were submitted, and a single thread can wait for one after another.
     """
 
-    def __init__(self, played: list[EpisodeResult], workers: int) -> None:
-        self._played = played
-        self._seconds = statistics.mean(result.stats.seconds for result in played)
+    def __init__(self, recorded: list[Answer], workers: int) -> None:
+        self._recorded = recorded
+        self._seconds = statistics.mean(
+            sum(episode.seconds for episode in stats) for stats, _ in recorded
+        )
         self._free_at = deque([0.0] * workers)  # earliest first
 
     def prepare(self) -> WorkerInfo:
         """Return at once: there is nothing to prepare."""
         return WorkerInfo(0, library_versions(), own_code())
 
-    def play(self, episode: int, submitted: float) -> tuple[EpisodeStats, Gradient]:
-        """Wait until a worker would have finished the episode, submitted at time ``submitted``."""
+    def play(self, episode: int, submitted: float) -> Answer:
+        """Wait until a worker would have finished the task, submitted at time ``submitted``."""
         end = max(self._free_at.popleft(), submitted) + self._seconds
         self._free_at.append(end)
         time.sleep(max(0.0, end - time.time()))
-        result = self._played[episode % len(self._played)]
-        return result.stats, result.gradient
+        task = episode // len(self._recorded[0][0])
+        return self._recorded[task % len(self._recorded)]
 
 
-def start_waiting(workers: int, played: list[EpisodeResult]) -> Callable[[TrainConfig], Worker]:
+def start_waiting(workers: int, recorded: list[Answer]) -> Callable[[TrainConfig], Worker]:
     """Return the start function of a RayWorkerPool with ``workers`` simulated workers."""
     actor = ray.remote(WaitingWorkers).options(num_cpus=0, runtime_env=worker_environment())
     sizes = [len(range(host, workers, HOSTS)) for host in range(HOSTS)]
-    hosts = itertools.cycle([cast("Worker", actor.remote(played, size)) for size in sizes if size])
+    hosts = itertools.cycle(
+        [cast("Worker", actor.remote(recorded, size)) for size in sizes if size]
+    )
     return lambda _: next(hosts)
 
 

@@ -5,6 +5,7 @@ numbers taken minutes apart means little. The weights never change (the learning
 to change the last bit of any weight), so every round plays the same games.
 """
 
+import itertools
 import statistics
 import tempfile
 import time
@@ -14,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from distributed_pg.algo.rollout import EpisodeResult, EpisodeStats, rollout
+from distributed_pg.algo.rollout import EpisodeStats, rollout
 from distributed_pg.algo.state import Progress, TrainingState
 from distributed_pg.benchmark.comparisons import (
     Rate,
@@ -23,7 +24,7 @@ from distributed_pg.benchmark.comparisons import (
     rollout_rate,
     tutorial_rate,
 )
-from distributed_pg.benchmark.saturation import start_waiting, wait_for
+from distributed_pg.benchmark.saturation import Answer, answers, start_waiting, wait_for
 from distributed_pg.config import STOP_CONDITIONS, TrainConfig, preset
 from distributed_pg.determinism import ONE_THREAD, native_kernels
 from distributed_pg.envs.pong import PongEnv
@@ -77,14 +78,16 @@ class Simulation:
     """How one learner coped with a number of simulated workers."""
 
     workers: int
-    gradients_per_second: float
-    """Gradients fetched, summed and applied."""
+    episodes_per_task: int
+    """Episodes whose gradients a worker sums before it returns them."""
+    episodes_per_second: float
+    """Episodes whose gradients were fetched, summed and applied."""
     worker_busy: float
     """Fraction of the time that a worker would have spent playing."""
     episode_seconds: float
     """Mean simulated duration of an episode."""
     gradient_bytes: int
-    """Mean size of a gradient."""
+    """Mean size of a gradient, summed over the episodes of a task."""
 
 
 class _RecordingReporter:
@@ -163,6 +166,7 @@ def _contestants(
 
 def simulate(
     workers: list[int],
+    episodes_per_task: list[int],
     seconds: float,
     *,
     checkpoint: str | Path | None = None,
@@ -171,17 +175,18 @@ def simulate(
 ) -> list[Simulation]:
     """Measure how many workers one learner can serve, with simulated workers.
 
-    The batch size equals the number of workers, so that no worker waits for the schedule.
+    A batch has as many tasks as there are workers, so that no worker waits for the schedule.
 
     Args:
         workers: numbers of simulated workers.
+        episodes_per_task: numbers of episodes per task.
         seconds: minimum duration of each measurement.
         checkpoint: the policy whose episodes they simulate; None: the initial policy.
         address: address of a Ray cluster; None: this machine.
         progress: called with a description of each measurement.
 
     Returns:
-        A simulation for each number of workers.
+        A simulation for each number of episodes per task and of workers.
 
     Raises:
         UsageError: there is nothing at ``checkpoint``.
@@ -192,24 +197,28 @@ def simulate(
     played = [rollout(env, state.policy, config, episode) for episode in range(_PLAYED)]
     simulations = []
     with ray_session(address, 1):
-        for n in workers:
-            progress(f"simulating {counted(n, 'worker')}")
-            start = start_waiting(n, played)
-            with RayWorkerPool(config, partial(int, n), wait_for, start=start) as pool:
-                records = _watch_training(replace(config, batch_size=n), state, pool, seconds)
-            simulations.append(_simulation(n, played, _rate(records)))
+        for per_task, n in itertools.product(episodes_per_task, workers):
+            progress(f"simulating {counted(n, 'worker')}, {counted(per_task, 'episode')} per task")
+            recorded = answers(played, per_task)
+            start = start_waiting(n, recorded)
+            shaped = replace(config, batch_size=n * per_task, episodes_per_task=per_task)
+            with RayWorkerPool(shaped, partial(int, n), wait_for, start=start) as pool:
+                records = _watch_training(shaped, state, pool, seconds)
+            simulations.append(_simulation(n, recorded, _rate(records)))
     return simulations
 
 
-def _simulation(workers: int, played: list[EpisodeResult], rate: Rate) -> Simulation:
-    episode_seconds = statistics.mean(result.stats.seconds for result in played)
+def _simulation(workers: int, recorded: list[Answer], rate: Rate) -> Simulation:
+    episodes = [stats for group, _ in recorded for stats in group]
+    episode_seconds = statistics.mean(stats.seconds for stats in episodes)
     per_second = rate.episodes / rate.seconds
     return Simulation(
         workers=workers,
-        gradients_per_second=per_second,
+        episodes_per_task=len(episodes) // len(recorded),
+        episodes_per_second=per_second,
         worker_busy=per_second * episode_seconds / workers,
         episode_seconds=episode_seconds,
-        gradient_bytes=round(statistics.mean(result.gradient.nbytes for result in played)),
+        gradient_bytes=round(statistics.mean(gradient.nbytes for _, gradient in recorded)),
     )
 
 
@@ -232,6 +241,7 @@ def _measured_state(checkpoint: str | Path | None) -> tuple[TrainConfig, Trainin
         config,
         learning_rate=_FROZEN,
         batch_size=10,
+        episodes_per_task=1,
         policy_lag=1,
         checkpoint_every=25,
         **endless,
@@ -274,7 +284,9 @@ class _CountingPool(RayWorkerPool):
     def poll(self, timeout: float, deadline: float) -> list[PoolEvent]:
         """See :meth:`RayWorkerPool.poll`."""
         events = super().poll(timeout, deadline)
-        self.finished += [event.stats for event in events if isinstance(event, EpisodeDone)]
+        for event in events:
+            if isinstance(event, EpisodeDone):
+                self.finished += event.stats
         return events
 
 

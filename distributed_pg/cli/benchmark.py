@@ -36,6 +36,9 @@ class BenchmarkArgs:
     """Minimum seconds per measurement."""
     simulate_workers: str = ""
     """Numbers of simulated workers, which play no games, to find how many one learner can serve."""
+    episodes_per_task: str = "1"
+    """Numbers of episodes that a simulated worker plays before it returns the sum of their
+    gradients."""
     native_kernels: bool = False
     """Also measure training with workers that use all vector instructions of their CPU, shown as
     native, to show the gain from restricting workers to SSE."""
@@ -51,12 +54,13 @@ class BenchmarkArgs:
         """Check every field."""
         check_fields(self)
         check_address(self.address)
-        worker_counts("num_workers", self.num_workers)
-        worker_counts("simulate_workers", self.simulate_workers or "1")
+        counts("num_workers", self.num_workers)
+        counts("simulate_workers", self.simulate_workers or "1")
+        counts("episodes_per_task", self.episodes_per_task)
 
 
-def worker_counts(name: str, text: str) -> list[int]:
-    """Parse numbers of workers separated by commas.
+def counts(name: str, text: str) -> list[int]:
+    """Parse numbers separated by commas, each from 1 to 100000.
 
     Args:
         name: the argument, for the message.
@@ -66,7 +70,7 @@ def worker_counts(name: str, text: str) -> list[int]:
         The distinct numbers, ascending.
 
     Raises:
-        UsageError: one is not a valid number of workers; the message begins with ``name``.
+        UsageError: one is out of range; the message begins with ``name``.
     """
     parts = [part.strip() for part in text.split(",")]
     for part in parts:
@@ -97,11 +101,13 @@ def run(args: BenchmarkArgs) -> int:
         "address": args.address,
         "progress": errors.print,
     }
-    counts = worker_counts("num_workers", args.num_workers)
-    text = args.simulate_workers
-    simulated = worker_counts("simulate_workers", text) if text else []
-    rows = benchmark(counts, args.rounds, args.seconds, native=args.native_kernels, **common)
-    simulations = simulate(simulated, args.seconds, **common) if simulated else []
+    workers = counts("num_workers", args.num_workers)
+    rows = benchmark(workers, args.rounds, args.seconds, native=args.native_kernels, **common)
+    simulations = []
+    if args.simulate_workers:
+        simulated = counts("simulate_workers", args.simulate_workers)
+        per_task = counts("episodes_per_task", args.episodes_per_task)
+        simulations = simulate(simulated, per_task, args.seconds, **common)
     memory = measure_memory(errors.print)
     screen = console()
     screen.print(speed_table(rows))

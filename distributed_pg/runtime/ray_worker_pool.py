@@ -70,7 +70,7 @@ class RayWorkerPool:
         self._clock = PolledClock(time.monotonic)
         self._group = WorkerGroup(config, play, start, cpus, self._clock)
         self._router = TaskRouter(self._clock)
-        self._weights = SentWeights() if config.batch_size == 1 else HeldWeights()
+        self._weights = SentWeights() if config.tasks_per_batch == 1 else HeldWeights()
         self._look_for_hung_at = 0.0
         self._resize_at = 0.0
         self._resize()

@@ -11,7 +11,7 @@ from distributed_pg.runtime.actor import Weights
 class SentWeights:
     """Weights that are sent along with each task.
 
-    This is the fastest way for a batch of one episode: each version is needed for one task only,
+    This is the fastest way for a batch of one task: each version is needed for one task only,
     whose worker waits for it.
     """
 

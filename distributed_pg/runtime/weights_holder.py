@@ -1,6 +1,6 @@
 """An actor that puts the weights into the object store, so that the learner does not have to.
 
-With batches of several episodes, several workers play with the same version of the weights, and
+With batches of several tasks, several workers play with the same version of the weights, and
 those of one machine share it in its object store. But Ray ends a process whose raylet dies while
 the process uses the object store, and everything learned since the last checkpoint would be lost.
 So the learner sends the weights within a call to the holder. The holder returns them, and its

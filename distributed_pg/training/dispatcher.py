@@ -1,7 +1,7 @@
 """Keeps the workers busy with the schedule's tasks, even when workers fail.
 
-An episode is a function of its task: every worker gets the same result, every time. So a lost
-episode is submitted again, and a slow one is also given to an idle worker. The first result counts.
+A result is a function of its task: every worker gets the same, every time. So a lost task is
+submitted again, and a slow one is also given to an idle worker. The first result counts.
 """
 
 import logging
@@ -18,11 +18,11 @@ from distributed_pg.training.worker_pool import EpisodeDone, EpisodeFailed, Work
 _LOG = logging.getLogger(__name__)
 
 MOST_FAILURES = 3
-"""Number of times an episode may raise an exception before the run fails."""
+"""Number of times a task may raise an exception before the run fails."""
 MOST_LOSSES = 20
-"""Number of workers lost while playing the same episode before it is considered the cause."""
-HUNG_EPISODES = 20.0
-"""Minimum silence, in median episode times, before a worker is considered hung."""
+"""Number of workers lost while playing the same task before it is considered the cause."""
+HUNG_TASKS = 20.0
+"""Minimum silence, in median task times, before a worker is considered hung."""
 _RECENT = 100
 
 
@@ -30,10 +30,10 @@ class Dispatcher:
     """Submits tasks and collects their results.
 
     Args:
-        schedule: determines the next episode.
+        schedule: determines the next task.
         pool: the workers.
-        backup_after: an episode that takes this many times the median of the last 100 is also given
-            to an idle worker.
+        backup_after: a task that takes this many times the median of the last 100 is also given to
+            an idle worker.
         hang_seconds: a worker that is silent for this long is replaced.
         clock: returns seconds, like :func:`time.monotonic`.
     """
@@ -52,7 +52,8 @@ class Dispatcher:
         self._backup_after = backup_after
         self._hang_seconds = hang_seconds
         self._clock = PolledClock(clock)
-        self._submitted: dict[int, float] = {}  # episode -> submission time, oldest first
+        # First episode of a task -> submission time, oldest first.
+        self._submitted: dict[int, float] = {}
         self._recent: deque[float] = deque(maxlen=_RECENT)
         self._median_seconds = 0.0  # of _recent
         self._failures: Counter[int] = Counter()
@@ -70,13 +71,13 @@ class Dispatcher:
             self._back_up()
 
     def collect(self, timeout: float) -> list[EpisodeDone]:
-        """Collect finished episodes; wait at most ``timeout`` seconds for an event.
+        """Collect finished tasks; wait at most ``timeout`` seconds for an event.
 
         Raises:
-            RunError: an episode failed or lost its worker too often.
+            RunError: a task failed or lost its worker too often.
         """
         finished = []
-        deadline = max(self._hang_seconds, HUNG_EPISODES * self._median_seconds)
+        deadline = max(self._hang_seconds, HUNG_TASKS * self._median_seconds)
         for event in self._pool.poll(timeout, deadline):
             if isinstance(event, WorkerLost):
                 self._lost(event)
@@ -101,7 +102,7 @@ class Dispatcher:
             if task is not None:
                 self._pool.submit(task)
                 _LOG.warning(
-                    f"episode {episode} takes over {self._backup_after:g} times the usual "
+                    f"{task} takes over {self._backup_after:g} times the usual "
                     f"{self._median_seconds:.1f} s: a second worker plays it too"
                 )
 
@@ -112,9 +113,9 @@ class Dispatcher:
             raise RunError(f"{_named(event.task)} lost {MOST_LOSSES} workers ({event.reason})")
         if self._schedule.lose(episode):
             del self._submitted[episode]
-            _LOG.warning(f"episode {episode} is played again ({event.reason})")
+            _LOG.warning(f"{event.task} is played again ({event.reason})")
         else:
-            _LOG.warning(f"episode {episode} lost a worker{self._other(episode)} ({event.reason})")
+            _LOG.warning(f"{event.task} lost a worker{self._other(episode)} ({event.reason})")
 
     def _failed(self, event: EpisodeFailed) -> None:
         episode = event.task.episode
@@ -126,12 +127,12 @@ class Dispatcher:
             )
         if self._schedule.lose(episode):
             del self._submitted[episode]
-            _LOG.warning(f"episode {episode} failed and is tried again ({event.reason})")
+            _LOG.warning(f"{event.task} failed and is tried again ({event.reason})")
         else:
-            _LOG.warning(f"episode {episode} failed{self._other(episode)} ({event.reason})")
+            _LOG.warning(f"{event.task} failed{self._other(episode)} ({event.reason})")
 
     def _other(self, episode: int) -> str:
-        """Say why the episode is not submitted again."""
+        """Say why the task is not submitted again."""
         playing = episode in self._submitted
         return f"; another worker {'is still playing it' if playing else 'has played it'}"
 
@@ -142,4 +143,4 @@ class Dispatcher:
 
 
 def _named(task: EpisodeTask) -> str:
-    return f"episode {task.episode} (weights version {task.version})"
+    return f"{task} (weights version {task.version})"

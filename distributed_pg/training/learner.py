@@ -12,7 +12,7 @@ from distributed_pg.algo.rmsprop import RMSProp, norm
 from distributed_pg.algo.rollout import EpisodeStats
 from distributed_pg.algo.state import WINDOW, Progress, TrainingState
 from distributed_pg.config import TrainConfig
-from distributed_pg.errors import RunError, counted
+from distributed_pg.errors import RunError
 from distributed_pg.monitoring.reporter import Callback, Reporter
 from distributed_pg.storage.checkpoint import weights_checksum
 from distributed_pg.storage.checkpoint_writer import CheckpointWriter
@@ -63,7 +63,11 @@ class Learner:
         self._reporter = reporter
         self._gradient = state.policy.zeros_like()
         self._schedule = Schedule(
-            config.batch_size, config.policy_lag, state.progress.update, _last_update(config)
+            config.batch_size,
+            config.policy_lag,
+            state.progress.update,
+            _last_update(config),
+            config.episodes_per_task,
         )
         self._dispatcher = Dispatcher(
             self._schedule,
@@ -132,7 +136,7 @@ class Learner:
         for episode in self._schedule.next_to_sum(_TOGETHER):
             finished = self._finished.pop(episode)
             finished.gradient.add_to(self._gradient)
-            self._batch.append(finished.stats)
+            self._batch.extend(finished.stats)
             self._schedule.mark_summed(episode)
 
     def _update(self) -> None:
@@ -185,11 +189,11 @@ class Learner:
         if self._warned_of_idle_workers or workers <= config.useful_workers:
             return
         self._warned_of_idle_workers = True
-        at_a_time = counted(config.episodes_at_a_time, "episode")
         _LOG.warning(
-            f"{workers} workers, but at most {at_a_time} at a time "
-            "(batch_size x (policy_lag + 1)): some will wait; distributed-pg sweep has work for "
-            "all, and so has a new run with a larger batch or lag, which takes more episodes"
+            f"{workers} workers, but at most {config.tasks_at_a_time} can play at a time "
+            "(batch_size / episodes_per_task x (policy_lag + 1)): some will wait; "
+            "distributed-pg sweep has work for all, and so has a new run with a larger batch or "
+            "lag, which takes more episodes"
         )
 
     def _wall_seconds(self) -> float:

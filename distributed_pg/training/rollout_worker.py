@@ -3,6 +3,7 @@
 import os
 import time
 from dataclasses import dataclass, replace
+from functools import reduce
 
 from distributed_pg.algo.gradient import Gradient
 from distributed_pg.algo.policy import Policy
@@ -25,7 +26,7 @@ class WorkerInfo:
 
 
 class RolloutWorker:
-    """Plays one episode at a time with the weights it is given."""
+    """Plays one task at a time with the weights it is given."""
 
     def __init__(self, config: TrainConfig) -> None:
         self._config = config
@@ -45,35 +46,40 @@ class RolloutWorker:
         self._idle_since = time.perf_counter()
         return WorkerInfo(os.getpid(), library_versions(), own_code())
 
-    def play(self, episode: int, policy: Policy) -> tuple[EpisodeStats, Gradient]:
-        """Play one training episode.
+    def play(self, first: int, policy: Policy) -> tuple[list[EpisodeStats], Gradient]:
+        """Play the training episodes of a task.
 
         Args:
-            episode: index of the episode in the run.
-            policy: the weights to play it with.
+            first: index of its first episode in the run.
+            policy: the weights to play them with.
 
         Returns:
-            The episode's statistics and its gradient.
+            The statistics of each episode, and the sum of their gradients, added in order.
 
         Raises:
-            FloatingPointError: the gradient is not finite.
+            FloatingPointError: the sum is not finite.
         """
         waited = time.perf_counter() - self._idle_since
-        result = rollout(self._emulator(), policy, self._config, episode)
+        episodes = range(first, first + self._config.episodes_per_task)
+        results = [rollout(self._emulator(), policy, self._config, e) for e in episodes]
+        gradient = reduce(Gradient.plus, (result.gradient for result in results))
         self._idle_since = time.perf_counter()
-        if not result.gradient.is_finite:
+        if not gradient.is_finite:
             raise FloatingPointError("the gradient is not finite")
-        stats = replace(
-            result.stats,
-            gradient_bytes=result.gradient.nbytes,
-            waited_seconds=waited,
-            worker_memory=peak_memory(),
-        )
-        return stats, result.gradient
+        stats = [
+            replace(
+                result.stats,
+                gradient_bytes=gradient.nbytes // len(results),
+                waited_seconds=waited / len(results),
+                worker_memory=peak_memory(),
+            )
+            for result in results
+        ]
+        return stats, gradient
 
     def evaluate(
         self, episode: int, policy: Policy, seed: int, greedy: bool
-    ) -> tuple[EpisodeStats, None]:
+    ) -> tuple[list[EpisodeStats], None]:
         """Play one evaluation episode.
 
         Args:
@@ -83,10 +89,10 @@ class RolloutWorker:
             greedy: take the most probable action instead of sampling.
 
         Returns:
-            The episode's statistics, and None in place of a gradient.
+            The episode's statistics in a list, and None in place of a gradient.
         """
         stats = evaluate_episode(self._emulator(), policy, seed, episode, greedy=greedy)
-        return stats, None
+        return [stats], None
 
     def _emulator(self) -> PongEnv:
         if self._env is None:

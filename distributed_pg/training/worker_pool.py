@@ -13,9 +13,10 @@ class EpisodeDone:
     """A worker finished the task."""
 
     task: EpisodeTask
-    stats: EpisodeStats
+    stats: list[EpisodeStats]
+    """Statistics of each episode, in order."""
     gradient: Any
-    """The episode's Gradient; None in an evaluation."""
+    """The Gradient, summed over the episodes; None in an evaluation."""
     seconds: float
     """From when the worker was free to start until its result was collected: playing time plus the
     learner's delay, without time for which the learner stalled."""
@@ -31,7 +32,7 @@ class WorkerLost:
 
 @dataclass(frozen=True, slots=True)
 class EpisodeFailed:
-    """The episode raised an exception; the worker is intact."""
+    """The task raised an exception; the worker is intact."""
 
     task: EpisodeTask
     reason: str

@@ -177,7 +177,8 @@ def test_benchmark_measures_everything_and_writes_it_down(
     tmp_path: Path, finished_run: Path
 ) -> None:
     arguments = ("benchmark", "--num-workers", "1", "--rounds", "1", "--seconds", "3")
-    more = ("--native-kernels", "--simulate-workers", "4,16", "--out", "measured")
+    simulated = ("--simulate-workers", "4,16", "--episodes-per-task", "1,2")
+    more = ("--native-kernels", *simulated, "--out", "measured")
     policy = ("--checkpoint", finished_run)
     # It measures for almost two minutes where it is alone, and here it is not.
     result = distributed_pg(*arguments, *more, *policy, cwd=tmp_path)
@@ -198,13 +199,15 @@ def test_benchmark_measures_everything_and_writes_it_down(
     memory = report["memory"]
     assert 10**7 < memory["ray_worker"] < memory["worker"] < 10**9
     assert 10**7 < memory["learner"] < 10**9
-    assert [s["workers"] for s in report["simulations"]] == [4, 16]
+    sizes = [(s["episodes_per_task"], s["workers"]) for s in report["simulations"]]
+    assert sizes == [(1, 4), (1, 16), (2, 4), (2, 16)]
     for simulation in report["simulations"]:
         # None can return gradients faster than it would have played.
         assert 0 < simulation["worker_busy"] <= 1.01
         assert simulation["gradient_bytes"] > 8 * 4
-    lines = (tmp_path / "measured/benchmark.csv").read_text().splitlines()
-    assert len(lines) == 1 + len(rows)
+    for name, written in (("benchmark", rows), ("saturation", sizes)):
+        lines = (tmp_path / f"measured/{name}.csv").read_text().splitlines()
+        assert len(lines) == 1 + len(written)
     for picture in ("scaling.png", "saturation.png"):
         assert (tmp_path / "measured" / picture).read_bytes()[:4] == b"\x89PNG"
         assert f"Wrote measured/{picture}" in result.stdout

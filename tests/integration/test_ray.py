@@ -121,22 +121,33 @@ def test_same_bits_when_a_worker_is_killed(
     assert any(text in line for line in told for text in lost)
 
 
-def test_batches_of_one_game_need_no_holder_and_have_the_same_bits(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("batch_size", "episodes_per_task", "need_a_holder"), [(1, 1, False), (4, 2, True)]
+)
+def test_batches_of_one_game_and_tasks_of_two_have_the_same_bits_too(
+    tmp_path: Path, batch_size: int, episodes_per_task: int, need_a_holder: bool
+) -> None:
     holders: list[psutil.Process] = []
 
     def kill_one(record: UpdateRecord) -> None:
         holders.extend(worker_processes("WeightsHolder"))
-        if record.update in (2, 5):
+        if record.update in (1, 3):
             os.kill(worker_processes()[0].pid, signal.SIGKILL)
 
-    config = replace(CONFIG, batch_size=1, policy_lag=2, stop_episodes=16)
+    config = replace(
+        CONFIG,
+        batch_size=batch_size,
+        episodes_per_task=episodes_per_task,
+        policy_lag=2,
+        stop_episodes=24,
+    )
     alone = train(replace(config, num_workers=1, run_dir=tmp_path / "alone"), None)
-    killed = replace(config, num_workers=2, stop_episodes=8, run_dir=tmp_path / "run")
+    killed = replace(config, num_workers=2, stop_episodes=16, run_dir=tmp_path / "run")
     first = train(killed, Observer(kill_one))
-    assert first.progress.episodes == 8
-    second = train(resume_config(first.run_dir, stop_episodes=16, num_workers=3), None)
+    assert first.progress.episodes == 16
+    second = train(resume_config(first.run_dir, stop_episodes=24, num_workers=3), None)
     assert second.weights_checksum == alone.weights_checksum
-    assert not holders
+    assert bool(holders) == need_a_holder
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
@@ -196,7 +207,7 @@ def failing(times: int) -> type[RolloutWorker]:
     class Failing(RolloutWorker):  # in here, because workers cannot import this module
         attempts = times
 
-        def play(self, episode: int, policy: Policy) -> tuple[EpisodeStats, Gradient]:
+        def play(self, episode: int, policy: Policy) -> tuple[list[EpisodeStats], Gradient]:
             if episode == 5 and self.attempts > 0:
                 self.attempts -= 1
                 raise ZeroDivisionError("by chance")

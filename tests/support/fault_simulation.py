@@ -53,10 +53,12 @@ class Scenario:
 def scenario(seed: int) -> Scenario:
     """Generate the scenario of a seed: up to five kinds of faults at random rates."""
     chance = random.Random(seed)
-    batch_size, updates = chance.randint(1, 6), chance.randint(2, 6)
+    episodes_per_task = chance.choice([1, 1, 2, 3])
+    batch_size, updates = episodes_per_task * chance.randint(1, 6), chance.randint(2, 6)
     config = TrainConfig(
         seed=seed,
         batch_size=batch_size,
+        episodes_per_task=episodes_per_task,
         policy_lag=chance.randint(0, 3),
         stop_episodes=batch_size * updates,
         checkpoint_every=chance.randint(1, 3),
@@ -102,11 +104,15 @@ def by_the_definition(config: TrainConfig, updates: int) -> Policy:
     for update in range(updates):
         total = start.policy.zeros_like()
         version = max(0, update - config.policy_lag)
-        for i in range(config.batch_size):
-            task = EpisodeTask(update * config.batch_size + i, version)
-            _, gradient = play(task, versions[version])
-            total.w1[gradient.rows] += gradient.unique_w1_rows[gradient.row_index]
-            total.w2[...] += gradient.w2
+        for first in range(0, config.batch_size, config.episodes_per_task):
+            group = start.policy.zeros_like()
+            for i in range(first, first + config.episodes_per_task):
+                task = EpisodeTask(update * config.batch_size + i, version)
+                _, gradient = play(task, versions[version])
+                group.w1[gradient.rows] += gradient.unique_w1_rows[gradient.row_index]
+                group.w2[...] += gradient.w2
+            for whole, part in zip(total.arrays, group.arrays, strict=True):
+                whole += part
         policy = versions[-1].copy()
         annealed = 1 + update * config.batch_size / (config.anneal_episodes or math.inf)
         decay = min(config.decay, update / (update + 1)) if config.warm_up else config.decay

@@ -166,8 +166,8 @@ class SimulatedWorkerPool:
     def _begin(self, worker: _Worker) -> None:
         """Start the worker's first task, and plan its outcome."""
         faults, (task, policy) = self._faults, worker.tasks[0]
-        stats, gradient = self._play(task, policy)
-        seconds = stats.seconds * (50.0 if self._happens(faults.slow) else 1.0)
+        stats, gradient = self._played(task, policy)
+        seconds = sum(s.seconds for s in stats) * (50.0 if self._happens(faults.slow) else 1.0)
         if self._happens(faults.all_die):
             self._plan(worker, seconds / 2, lambda: self._die(self._workers, "all workers died"))
         elif self._happens(faults.node_dies):
@@ -190,6 +190,13 @@ class SimulatedWorkerPool:
         else:
             done = EpisodeDone(task, stats, gradient, seconds)
             self._plan(worker, seconds, lambda: self._finish(worker, done))
+
+    def _played(self, task: EpisodeTask, policy: Policy) -> tuple[list[EpisodeStats], Gradient]:
+        episodes = range(task.episode, task.episode + task.episodes)
+        played = [self._play(EpisodeTask(e, task.version), policy) for e in episodes]
+        return [stats for stats, _ in played], functools.reduce(
+            Gradient.plus, (gradient for _, gradient in played)
+        )
 
     def _finish(self, worker: _Worker, event: EpisodeDone) -> None:
         self._answer(worker, event)

@@ -28,6 +28,7 @@ OUT_OF_RANGE: list[tuple[str, Any, str]] = [
     ("gamma", 1.01, "1.01 is not a number from 0 to 1"),
     ("decay", 1.0, "1.0 is not a number from 0 and below 1"),
     ("warm_up", 1, "1 is not of type bool"),
+    ("episodes_per_task", 0, "0 is not a whole number from 1 to 100000"),
     ("policy_lag", -1, "-1 is not a whole number from 0 to 1000"),
     ("hidden_units", 0, "0 is not a whole number from 1 to 100000"),
     ("actions", ("UP",), "'UP' is not two or more different actions"),
@@ -84,6 +85,7 @@ ABOVE_0, BELOW_1 = math.nextafter(0.0, 1.0), math.nextafter(1.0, 0.0)
 ENDS: dict[str, tuple[Any, Any]] = {
     "seed": (0, 2**63 - 1),
     "batch_size": (1, 100_000),
+    "episodes_per_task": (1, 100_000),
     "learning_rate": (ABOVE_0, 1.0),
     "anneal_episodes": (1, 2**53),
     "gamma": (0.0, 1.0),
@@ -119,7 +121,7 @@ def test_every_number_has_its_ends_above() -> None:
 def test_a_number_goes_to_its_ends_and_no_further(field: str) -> None:
     low, high = ENDS[field]
     for end in (low, high):
-        assert getattr(replace(TrainConfig(), **{field: end}), field) == end
+        assert getattr(replace(TrainConfig(batch_size=100_000), **{field: end}), field) == end
     if isinstance(low, int):
         refused = [low - 1, high + 1]
     else:
@@ -130,6 +132,19 @@ def test_a_number_goes_to_its_ends_and_no_further(field: str) -> None:
             replace(TrainConfig(), **{field: value})
         assert str(raised.value).startswith(f"{field}: {value!r} is not ")
         assert "\n" not in str(raised.value)
+
+
+def test_a_batch_is_made_of_whole_tasks() -> None:
+    assert TrainConfig(batch_size=12, episodes_per_task=4).tasks_at_a_time == 6
+    assert TrainConfig(batch_size=12, episodes_per_task=4).useful_workers == 4
+    with pytest.raises(ConfigError, match=r"^episodes_per_task: 5 is not a divisor of the batch_"):
+        TrainConfig(batch_size=12, episodes_per_task=5)
+
+
+def test_a_run_from_before_there_were_groups_has_tasks_of_one_episode() -> None:
+    values = TrainConfig(batch_size=12).to_json()
+    del values["episodes_per_task"]
+    assert TrainConfig.from_json(values).episodes_per_task == 1
 
 
 def test_presets() -> None:
@@ -197,6 +212,7 @@ WHAT_IT_DECIDES: dict[str, tuple[Any, str]] = {
     "gamma": (0.5, COMPUTED),
     "decay": (0.5, COMPUTED),
     "baseline": ("mean", COMPUTED),
+    "episodes_per_task": (2, COMPUTED),
     "warm_up": (False, COMPUTED),
     "policy_lag": (2, COMPUTED),
     "hidden_units": (5, COMPUTED),
@@ -227,7 +243,7 @@ WHAT_IT_DECIDES: dict[str, tuple[Any, str]] = {
 
 
 def test_what_makes_another_run() -> None:
-    saved = TrainConfig()
+    saved = TrainConfig(batch_size=4)
     assert WHAT_IT_DECIDES.keys() == {field.name for field in fields(saved)}
     for name, (value, decides) in WHAT_IT_DECIDES.items():
         changed = replace(saved, **{name: value})

@@ -163,5 +163,5 @@ def test_a_worker_plays_the_episode_of_its_ticket_whatever_it_played_before(poli
     config = replace(CONFIG, frame_limit=800)
     env, worker = PongEnv(**config.env_settings()), RolloutWorker(config)
     for episode in (2, 0, 1, 2):
-        stats, gradient = worker.play(episode, policy)
+        (stats,), gradient = worker.play(episode, policy)
         assert bits(EpisodeResult(stats, gradient)) == bits(rollout(env, policy, config, episode))

@@ -11,7 +11,7 @@ from distributed_pg.training.schedule import EpisodeTask, Schedule
 from distributed_pg.training.worker_pool import EpisodeDone, EpisodeFailed, PoolEvent, WorkerLost
 
 STATS = EpisodeStats(0.0, 10, 40, 1.0, 1.0, 0, 0, 0.0)
-FINISHED = EpisodeDone(EpisodeTask(2, 0), STATS, None, 1.0)
+FINISHED = EpisodeDone(EpisodeTask(2, 0), [STATS], None, 1.0)
 
 
 class ScriptedCluster:
@@ -40,7 +40,7 @@ class ScriptedCluster:
 
     def finish(self, episode: int, seconds: float) -> None:
         """An episode of one second is announced, ``seconds`` after it could begin."""
-        self.events.append(EpisodeDone(EpisodeTask(episode, 0), STATS, None, seconds))
+        self.events.append(EpisodeDone(EpisodeTask(episode, 0), [STATS], None, seconds))
         self.idle += 1
 
 

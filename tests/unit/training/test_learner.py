@@ -69,11 +69,11 @@ def by_the_definition(config: TrainConfig, updates: int) -> Policy:
     ("workers", "policy_lag", "said"),
     [
         (2, 0, None),
-        (3, 0, "3 workers, but at most 2 episodes at a time"),
+        (3, 0, "3 workers, but at most 2 can play at a time"),
         (2, 1, None),
-        (5, 1, "5 workers, but at most 4 episodes at a time"),
+        (5, 1, "5 workers, but at most 4 can play at a time"),
         (5, 2, None),
-        (7, 2, "7 workers, but at most 6 episodes at a time"),
+        (7, 2, "7 workers, but at most 6 can play at a time"),
     ],
 )
 def test_workers_that_will_wait_are_told_once(

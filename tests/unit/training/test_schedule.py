@@ -50,6 +50,26 @@ def test_by_hand_with_lag() -> None:
     assert schedule.oldest_version == 0
 
 
+def test_by_hand_with_two_episodes_a_task() -> None:
+    schedule = Schedule(batch_size=4, policy_lag=1, last_update=2, episodes_per_task=2)
+    assert schedule.free_tasks == 4
+    tasks = [schedule.next_task() for _ in range(5)]
+    assert tasks == [*(EpisodeTask(first, 0, 2) for first in (0, 2, 4, 6)), None]
+    assert [str(task) for task in tasks[1:3]] == ["episode group 2-3", "episode group 4-5"]
+    assert schedule.lose(2)
+    assert schedule.free_tasks == 1
+    assert schedule.next_task() == EpisodeTask(2, 0, 2)
+    for first in (4, 2, 0):
+        assert schedule.finish(first)
+    assert list(schedule.next_to_sum(1)) == [0]
+    assert list(schedule.next_to_sum(9)) == [0, 2]
+    for first in (0, 2):
+        schedule.mark_summed(first)
+    assert schedule.batch_complete
+    schedule.advance()
+    assert list(schedule.next_to_sum(9)) == [4]
+
+
 def test_lost_tickets_are_given_again_first() -> None:
     schedule = Schedule(batch_size=4, policy_lag=0)
     for _ in range(3):
@@ -126,7 +146,8 @@ def test_misuse_is_refused() -> None:
 
 @settings(max_examples=300)
 @given(
-    batch_size=st.integers(1, 20),
+    tasks=st.integers(1, 20),
+    per_task=st.integers(1, 4),
     policy_lag=st.integers(0, 3),
     workers=st.integers(1, 64),
     updates_done=st.integers(0, 3),
@@ -135,7 +156,8 @@ def test_misuse_is_refused() -> None:
     seed=st.integers(0, 2**32),
 )
 def test_every_episode_is_summed_once_in_order_with_the_right_weights(
-    batch_size: int,
+    tasks: int,
+    per_task: int,
     policy_lag: int,
     workers: int,
     updates_done: int,
@@ -144,8 +166,8 @@ def test_every_episode_is_summed_once_in_order_with_the_right_weights(
     seed: int,
 ) -> None:
     chance = random.Random(seed)
-    last = updates_done + updates
-    schedule = Schedule(batch_size, policy_lag, updates_done, last)
+    last, batch_size = updates_done + updates, tasks * per_task
+    schedule = Schedule(batch_size, policy_lag, updates_done, last, per_task)
     playing: list[EpisodeTask] = []
     late: list[EpisodeTask] = []  # attempts that were given up, and may answer yet
     summed: list[int] = []
@@ -186,8 +208,8 @@ def test_every_episode_is_summed_once_in_order_with_the_right_weights(
             schedule.mark_summed(episode)
         if schedule.batch_complete:
             schedule.advance()
-            assert len(summed) == (schedule.update - updates_done) * batch_size
-    assert summed == list(range(updates_done * batch_size, last * batch_size))
+            assert len(summed) == (schedule.update - updates_done) * tasks
+    assert summed == list(range(updates_done * batch_size, last * batch_size, per_task))
     for episode, version in played_with.items():
         assert version == max(0, episode // batch_size - policy_lag)
     assert schedule.next_task() is None
