@@ -163,11 +163,15 @@ class RayWorkerPool:
         if call.task is None:
             self._started(worker, answer)
             return None
-        if isinstance(answer, RayTaskError) and not isinstance(answer.cause, RayError):
-            return self._failed(call.task, worker, answer)
         worker.tasks -= 1
+        if isinstance(answer, RayTaskError):
+            if not isinstance(answer.cause, RayError):
+                return self._failed(call.task, worker, answer)
+            # It did not get its weights: their node, the store or the holder failed.
+            self._weights.replace_if_gone(call.weights, answer.cause)
+            return self._lost(call.task, worker, answer.cause, intact=True)
         if isinstance(answer, RayError):
-            return self._lost(call, call.task, answer)
+            return self._lost(call.task, worker, answer, intact=False)
         self._router.place(worker)
         stats, gradient = answer
         return EpisodeDone(call.task, stats, gradient, seconds)
@@ -184,18 +188,15 @@ class RayWorkerPool:
     def _failed(self, task: EpisodeTask, worker: PoolWorker, error: RayTaskError) -> EpisodeFailed:
         """Handle an exception in the worker's code; the worker itself is intact."""
         reason = _raised(error)
-        worker.tasks -= 1
         self._router.place(worker)
         return EpisodeFailed(task, reason, plain(error))
 
-    def _lost(self, call: Call, task: EpisodeTask, error: RayError) -> WorkerLost:
-        """Handle the loss of a worker, or of the weights that it needs for its task."""
-        worker, is_intact = call.worker, isinstance(error, RayTaskError)
-        if isinstance(error, RayTaskError):  # the weights: its node, the store or the holder failed
-            error = error.cause
-            self._weights.replace_if_gone(call.weights, error)
+    def _lost(
+        self, task: EpisodeTask, worker: PoolWorker, error: RayError, *, intact: bool
+    ) -> WorkerLost:
+        """Handle a task that will not finish; the worker is lost, too, unless it is ``intact``."""
         if worker.state is WorkerState.READY:  # otherwise its first task was handled already
-            self._ask_if_ready(worker if is_intact else self._group.successor(worker, error))
+            self._ask_if_ready(worker if intact else self._group.successor(worker, error))
             self._router.place(worker)
         return WorkerLost(task, reason_of(error))
 

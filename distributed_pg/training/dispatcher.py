@@ -4,6 +4,7 @@ A result is a function of its task: every worker gets the same, every time. So a
 submitted again, and a slow one is also given to an idle worker. The first result counts.
 """
 
+import itertools
 import logging
 import statistics
 import time
@@ -95,8 +96,9 @@ class Dispatcher:
 
     def _back_up(self) -> None:
         now, limit = self._clock(), self._backup_after * self._median_seconds
-        for episode, submitted in list(self._submitted.items()):
-            if not self._pool.idle or now - submitted <= limit:
+        late = itertools.takewhile(lambda item: now - item[1] > limit, self._submitted.items())
+        for episode, _ in list(late):
+            if not self._pool.idle:
                 return
             task = self._schedule.backup_task(episode)
             if task is not None:
