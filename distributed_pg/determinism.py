@@ -28,6 +28,9 @@ _SSE_ONLY = {
     "GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX2,-FMA,-FMA4,-AVX512F,-AVX2_Usable,-FMA_Usable",
 }
 
+GENERIC_COMPILER = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
+"""Holds numba to the instructions of every CPU of its kind, on x86-64 to SSE2."""
+
 
 def on_x86() -> bool:
     """Whether this machine has an x86-64 CPU."""

@@ -10,6 +10,7 @@ from operator import add
 import numpy as np
 from numpy.typing import NDArray
 
+from distributed_pg.algo.compiled import Step, compiled_step
 from distributed_pg.algo.gradient import Gradient, backpropagate
 from distributed_pg.algo.policy import Floats, Policy, action_probabilities
 from distributed_pg.algo.returns import discounted_returns, normalized
@@ -20,6 +21,8 @@ TRAINING, EVALUATION = 0, 1
 """Independent streams of random numbers: no seed makes them overlap."""
 _VALUE_WEIGHT = 0.5
 """Weight of the values' squared error relative to the policy's objective."""
+_FIRST_PIXELS = 2**17
+"""Changed pixels that there is room for at first; a beginner's game has fewer."""
 _BLOCK = 1024
 """Steps per block of noise and of preallocated activations."""
 
@@ -64,10 +67,12 @@ class EpisodeResult:
 class Trajectory:
     """The T steps of one episode."""
 
-    pixels: list[NDArray[np.intp]]
-    """Positions of the changed pixels at each step."""
-    signs: list[Floats]
-    """Values of the difference frame at those positions."""
+    pixels: NDArray[np.intp]
+    """Positions of the changed pixels of all steps, (n,)."""
+    signs: Floats
+    """Values of the difference frame at those positions, (n,)."""
+    frame_starts: NDArray[np.intp]
+    """Those of step t are at ``frame_starts[t]`` to ``frame_starts[t + 1]``, (T + 1,)."""
     hidden: Floats
     """Hidden activations, (T, H)."""
     outputs: Floats
@@ -79,6 +84,12 @@ class Trajectory:
     def probabilities(self) -> NDArray[np.float64]:
         """Probability of each action, (T, A)."""
         return action_probabilities(self.outputs)
+
+    @property
+    def frames(self) -> Iterator[tuple[NDArray[np.intp], Floats]]:
+        """The changed pixels of each step and their values."""
+        for start, end in itertools.pairwise(self.frame_starts):
+            yield self.pixels[start:end], self.signs[start:end]
 
 
 def rollout(env: PongEnv, policy: Policy, config: TrainConfig, episode: int) -> EpisodeResult:
@@ -116,6 +127,12 @@ def play_episode(
 ) -> Trajectory:
     """Play one full game; ``seed`` is the only source of random numbers."""
     noise = begin_episode(env, seed, greedy=greedy)
+    step = compiled_step(policy.w1.shape[1])
+    return _play(env, policy, noise) if step is None else _play_compiled(step, env, policy, noise)
+
+
+def _play(env: PongEnv, policy: Policy, noise: Iterator[Sequence[float]]) -> Trajectory:
+    """Play the episode that has begun, with numpy."""
     hidden_blocks: list[Floats] = []
     output_blocks: list[Floats] = []
     rows = _rows(policy, hidden_blocks, output_blocks)
@@ -138,9 +155,55 @@ def play_episode(
         pixels, signs, reward, terminated, truncated = step(action)
         keep_reward(reward)
         done = terminated or truncated
+    frame_starts = np.zeros(len(actions) + 1, np.intp)
+    np.cumsum([len(pixels) for pixels in all_pixels], out=frame_starts[1:])
     return Trajectory(
-        pixels=all_pixels,
-        signs=all_signs,
+        pixels=np.concatenate(all_pixels),
+        signs=np.concatenate(all_signs),
+        frame_starts=frame_starts,
+        hidden=np.concatenate(hidden_blocks)[: len(actions)],
+        outputs=np.concatenate(output_blocks)[: len(actions)],
+        actions=actions,
+        rewards=rewards,
+    )
+
+
+def _play_compiled(
+    step: Step, env: PongEnv, policy: Policy, noise: Iterator[Sequence[float]]
+) -> Trajectory:
+    """:func:`_play`, with a compiled step between two calls of the emulator."""
+    hidden_blocks: list[Floats] = []
+    output_blocks: list[Floats] = []
+    rows = _rows(policy, hidden_blocks, output_blocks)
+    raw, has_two_actions = env.raw_screen(), policy.w2.shape[1] == 2
+    fixed = raw.screen, raw.before, raw.seen, raw.foreground, raw.crop, policy.w1, policy.w2
+    pixels, signs = np.empty(_FIRST_PIXELS, np.intp), np.empty(_FIRST_PIXELS, np.float32)
+    most_changes = len(policy.w1)
+    emulate, look, frames = env.emulate, env.look, env.frame_skip
+    hidden, outputs = next(rows)
+    hidden[:] = outputs[:] = 0.0  # nothing has changed yet
+    actions: list[int] = []
+    rewards: list[float] = []
+    frame_starts, end = [0, 0], 0
+    while True:
+        action = choose(outputs, next(noise))
+        actions.append(action)
+        rewards.append(emulate(action, frames))
+        terminated, truncated = look()
+        if terminated or truncated:
+            break
+        if end + most_changes > len(pixels):  # there may be no room for the next frame
+            pixels = np.concatenate([pixels[:end], np.empty_like(pixels)])
+            signs = np.concatenate([signs[:end], np.empty_like(signs)])
+        hidden, outputs = next(rows)
+        end = step(*fixed, hidden, outputs, pixels, signs, end)
+        if not has_two_actions:
+            hidden.dot(policy.w2, outputs)
+        frame_starts.append(end)
+    return Trajectory(
+        pixels=pixels[:end],
+        signs=signs[:end],
+        frame_starts=np.array(frame_starts, np.intp),
         hidden=np.concatenate(hidden_blocks)[: len(actions)],
         outputs=np.concatenate(output_blocks)[: len(actions)],
         actions=actions,
@@ -224,13 +287,11 @@ def episode_gradient(policy: Policy, trajectory: Trajectory, config: TrainConfig
     output_gradients *= normalized(advantages)[:, None]
     # The last action has no logit; its column holds the value.
     output_gradients[:, -1] = _VALUE_WEIGHT * advantages if learned else 0.0
-    frame_starts = np.zeros(steps + 1, np.intp)
-    np.cumsum([len(pixels) for pixels in trajectory.pixels], out=frame_starts[1:])
     return backpropagate(
         policy,
-        np.concatenate(trajectory.pixels),
-        np.concatenate(trajectory.signs),
-        frame_starts,
+        trajectory.pixels,
+        trajectory.signs,
+        trajectory.frame_starts,
         trajectory.hidden,
         output_gradients.astype(np.float32),
     )

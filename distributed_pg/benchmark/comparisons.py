@@ -58,9 +58,14 @@ def emulator_rate(processes: int, seconds: float) -> Rate:
     return _in_processes(_step_emulator, processes, seconds)
 
 
-def rollout_rate(config: TrainConfig, policy: Policy, processes: int, seconds: float) -> Rate:
-    """Measure ``processes`` workers in parallel that compute gradients and discard them."""
-    with environment(worker_environment()["env_vars"]):
+def rollout_rate(
+    config: TrainConfig, policy: Policy, processes: int, seconds: float, *, compiled: bool = True
+) -> Rate:
+    """Measure ``processes`` workers in parallel that compute gradients and discard them.
+
+    With ``compiled=False`` they play with numpy alone, even if numba is installed.
+    """
+    with environment(worker_environment()["env_vars"] | {"NUMBA_DISABLE_JIT": str(1 - compiled)}):
         return _in_processes(partial(_roll_out, config, policy), processes, seconds)
 
 
@@ -129,8 +134,9 @@ def _step_emulator(seconds: float) -> Rate:
 
 def _roll_out(config: TrainConfig, policy: Policy, seconds: float) -> Rate:
     worker = RolloutWorker(config)
-    worker.play(0, policy)  # warm up: the first game is slower
-    episodes = itertools.count(1)
+    for warm_up in range(2):  # before the second game, the compiled step is loaded
+        worker.play(warm_up, policy)
+    episodes = itertools.count(2)
     return _counted(lambda: (1, worker.play(next(episodes), policy)[0][0].frames), seconds)
 
 

@@ -56,8 +56,9 @@ class LongGame:
             seed = episode_seed(0, len(games), EVALUATION)
             games.append(play_episode(env, policy, seed))
         joined = Trajectory(
-            pixels=[pixels for game in games for pixels in game.pixels],
-            signs=[signs for game in games for signs in game.signs],
+            pixels=np.concatenate([game.pixels for game in games]),
+            signs=np.concatenate([game.signs for game in games]),
+            frame_starts=np.cumsum([0, *(n for game in games for n in np.diff(game.frame_starts))]),
             hidden=np.concatenate([game.hidden for game in games]),
             outputs=np.concatenate([game.outputs for game in games]),
             actions=[action for game in games for action in game.actions],

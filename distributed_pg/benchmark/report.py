@@ -140,6 +140,7 @@ def _plot_scaling(rows: list[Row], path: Path) -> Path:
     styles = {
         "emulator": ("black", "--"),
         "rollout": ("#8a8a8a", "-."),
+        "numpy": ("#c0c0c0", ":"),
         "training": ("#1f5fa8", "-"),
         "native": ("#7fa8d8", ":"),
     }

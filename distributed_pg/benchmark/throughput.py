@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from distributed_pg.algo.compiled import is_installed
 from distributed_pg.algo.rollout import EpisodeStats, rollout
 from distributed_pg.algo.state import Progress, TrainingState
 from distributed_pg.benchmark.comparisons import (
@@ -54,7 +55,8 @@ class Row:
 
     name: str
     """training, native (training with all of the CPU's vector instructions), rollout (workers
-    without Ray or a learner), emulator (nothing else), tutorial or classic."""
+    without Ray or a learner), numpy (the same without compiled code), emulator (nothing else),
+    tutorial or classic."""
     workers: int
     frames_per_second: float
     """Emulated frames per second, median of the rounds."""
@@ -153,7 +155,10 @@ def _contestants(
     largest, contestants = max(num_workers), dict[Key, Callable[[], Rate]]()
     for n in num_workers:
         contestants["emulator", n] = partial(emulator_rate, n, seconds)
-        contestants["rollout", n] = partial(rollout_rate, config, state.policy, n, seconds)
+        play = partial(rollout_rate, config, state.policy, n, seconds)
+        contestants["rollout", n] = play
+        if is_installed():
+            contestants["numpy", n] = partial(play, compiled=False)
         contestants["training", n] = partial(_train, config, state, n, seconds, start_worker)
         if native:
             start = partial(start_worker, kernels=ONE_THREAD)
@@ -259,8 +264,9 @@ def _train(
     pool = _CountingPool(config, workers, start=start)
     with pool:
         _watch_training(config, state, pool, seconds)
-    # A worker's first episode is left out: it includes the wait for the start.
-    games = pool.finished[workers:]
+    # A worker's first two episodes are left out: they include the wait for the start, and the
+    # loading of the compiled step.
+    games = pool.finished[2 * workers :]
     played = sum(game.seconds for game in games)
     worked = played + sum(game.waited_seconds for game in games)
     return Rate(

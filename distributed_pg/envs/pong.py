@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from operator import index
 from typing import Any, SupportsIndex
@@ -54,6 +55,22 @@ def observation_shape(crop: Crop) -> tuple[int, int]:
     """Rows and columns of a difference frame, which keeps every second pixel of ``crop``."""
     top, bottom, left, right = crop
     return (bottom - top + 1) // 2, (right - left + 1) // 2
+
+
+@dataclass(frozen=True, slots=True)
+class RawScreen:
+    """What compiled code reads instead of calling :meth:`PongEnv.observe`."""
+
+    screen: NDArray[np.uint64]
+    """The screen's palette bytes after each :meth:`PongEnv.look`, eight in a word, (210, 20)."""
+    before: NDArray[np.uint64]
+    """The words of the visible rows as they were before, at first at the start, (rows, 20)."""
+    seen: NDArray[np.uint64]
+    """A byte of ones in a word for each visible column, (20,)."""
+    foreground: NDArray[np.float32]
+    """1 for palette bytes that are kept, 0 for the background, (256,)."""
+    crop: NDArray[np.intp]
+    """First row, first column, and number of columns of the difference frame, (3,)."""
 
 
 class PongEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
@@ -118,6 +135,7 @@ class PongEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
         self._screen = self._ale.getScreen()
         top, bottom, left, right = crop
         self._visible = self._screen[top:bottom:2, left:right:2]
+        self._crop = crop
         self._start_frame = self._visible.copy()
         # The last two frames, written alternately.
         self._frames = np.empty((2, *shape), np.uint8)
@@ -233,9 +251,7 @@ class PongEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
 
     def observe(self) -> tuple[NDArray[np.intp], NDArray[np.float32], bool, bool]:
         """The second half of :meth:`step_sparse`: ``pixels``, ``signs``, terminated, truncated."""
-        # Palette bytes, as the emulator has them: grey values would be a look-up for each of 33600
-        # pixels, and only those that changed need to be told from the background.
-        self._ale.getScreen(self._screen)
+        terminated, truncated = self.look()
         previous = self._newest
         newest = self._newest = 1 - previous
         self._frames[newest] = self._visible
@@ -246,8 +262,32 @@ class PongEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
         signs = foreground[newest] - foreground[previous]
         if np.count_nonzero(signs) < len(signs):  # some change colour only
             pixels, signs = pixels[signs != 0.0], signs[signs != 0.0]
-        terminated = self._ale.game_over(with_truncation=False)
-        return pixels, signs, terminated, self._ale.game_truncated()
+        return pixels, signs, terminated, truncated
+
+    def look(self) -> tuple[bool, bool]:
+        """Fetch the emulator's screen; return terminated and truncated."""
+        # Palette bytes, as the emulator has them: grey values would be a look-up for each of 33600
+        # pixels, and only those that changed need to be told from the background.
+        self._ale.getScreen(self._screen)
+        return self._ale.game_over(with_truncation=False), self._ale.game_truncated()
+
+    def raw_screen(self) -> RawScreen:
+        """The screen for compiled code, at the start of an episode.
+
+        Until the next :meth:`reset`, call :meth:`emulate` and :meth:`look`, not :meth:`observe`.
+        """
+        top, _, left, right = self._crop
+        rows, columns = self._start_frame.shape
+        before, seen = np.zeros((rows, SCREEN_WIDTH), np.uint8), np.zeros(SCREEN_WIDTH, np.uint8)
+        before[:, left:right:2] = self._start_frame
+        seen[left:right:2] = 255
+        return RawScreen(
+            screen=self._screen.view(np.uint64),
+            before=before.view(np.uint64),
+            seen=seen.view(np.uint64),
+            foreground=_FOREGROUND,
+            crop=np.array([top, left, columns], np.intp),
+        )
 
     def render(self) -> NDArray[np.uint8] | None:
         """The screen as RGB, uint8 (210, 160, 3); None unless the mode is ``"rgb_array"``."""

@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass, replace
 from functools import reduce
 
+from distributed_pg.algo import compiled
 from distributed_pg.algo.gradient import Gradient
 from distributed_pg.algo.policy import Policy
 from distributed_pg.algo.rollout import EpisodeStats, evaluate_episode, rollout
@@ -31,6 +32,7 @@ class RolloutWorker:
     def __init__(self, config: TrainConfig) -> None:
         self._config = config
         self._env: PongEnv | None = None
+        self._has_played = False
         self._idle_since = time.perf_counter()
 
     def prepare(self) -> WorkerInfo:
@@ -61,7 +63,8 @@ class RolloutWorker:
         """
         waited = time.perf_counter() - self._idle_since
         episodes = range(first, first + self._config.episodes_per_task)
-        results = [rollout(self._emulator(), policy, self._config, e) for e in episodes]
+        env = self._begin_task()
+        results = [rollout(env, policy, self._config, episode) for episode in episodes]
         gradient = reduce(Gradient.plus, (result.gradient for result in results))
         self._idle_since = time.perf_counter()
         if not gradient.is_finite:
@@ -91,8 +94,18 @@ class RolloutWorker:
         Returns:
             The episode's statistics in a list, and None in place of a gradient.
         """
-        stats = evaluate_episode(self._emulator(), policy, seed, episode, greedy=greedy)
+        stats = evaluate_episode(self._begin_task(), policy, seed, episode, greedy=greedy)
         return [stats], None
+
+    def _begin_task(self) -> PongEnv:
+        """The emulator; before the second task, the compiled step is loaded.
+
+        Loading takes as long as a game, so the first update would be later.
+        """
+        if self._has_played:
+            compiled.load()
+        self._has_played = True
+        return self._emulator()
 
     def _emulator(self) -> PongEnv:
         if self._env is None:

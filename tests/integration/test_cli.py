@@ -186,7 +186,7 @@ def test_benchmark_measures_everything_and_writes_it_down(
     report = json.loads((tmp_path / "measured/benchmark.json").read_text())
     assert report["cpus"] == os.cpu_count()
     rows = {(row["name"], row["workers"]): row for row in report["rows"]}
-    names = {"emulator", "rollout", "training", "native", "tutorial", "classic"}
+    names = {"emulator", "rollout", "numpy", "training", "native", "tutorial", "classic"}
     assert set(rows) == {(name, 1) for name in names}
     for row in rows.values():
         assert 0 < row["slowest"] <= row["frames_per_second"] <= row["fastest"]

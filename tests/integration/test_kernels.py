@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from command import python
@@ -62,3 +63,34 @@ def test_an_update_has_the_same_bits_with_every_instruction_set() -> None:
 def test_the_command_line_does_not_load_numpy_before_it_is_needed() -> None:
     """Or the kernels could not be chosen any more, and --help would be slow."""
     assert python("import sys, distributed_pg.cli.main; print('numpy' in sys.modules)") == "False"
+
+
+PLAY = """
+import logging
+logging.basicConfig()
+from distributed_pg.algo.compiled import compiled_step, load
+from distributed_pg.algo.policy import Policy
+from distributed_pg.algo.rollout import episode_seed, play_episode
+from distributed_pg.envs.pong import PongEnv
+load()
+policy = Policy.init(seed=0, inputs=6400, hidden_units=200, actions=2)
+game = play_episode(PongEnv(frame_limit=2000), policy, episode_seed(0, 0, 0))
+print(compiled_step(200) is not None, hash(game.hidden.tobytes() + game.outputs.tobytes()))
+"""
+
+
+def test_a_game_is_the_same_whatever_becomes_of_compiled_code(tmp_path: Path) -> None:
+    pytest.importorskip("numba")
+    pinned = kernel_environment() | {"PYTHONHASHSEED": "0", "XDG_CACHE_HOME": str(tmp_path)}
+    used, bits = python(PLAY, **pinned).split()
+    assert used == "True"
+    cache = tmp_path / "distributed_pg"
+    (compiled,) = cache.rglob("*.nbc")
+    loaded = compiled.stat().st_mtime_ns
+    assert python(PLAY, **pinned).split() == ["True", bits]
+    assert compiled.stat().st_mtime_ns == loaded  # it was not compiled again
+    assert python(PLAY, **pinned, NUMBA_DISABLE_JIT="1").split() == ["False", bits]
+    compiled.write_bytes(b"damaged")
+    assert python(PLAY, **pinned).split() == ["True", bits]
+    nowhere = {"XDG_CACHE_HOME": "/dev/null", "TMPDIR": "/proc"}
+    assert python(PLAY, **(pinned | nowhere)).split() == ["True", bits]

@@ -85,15 +85,17 @@ def test_a_moment_has_the_screen_and_what_the_policy_made_of_it(game: Playback) 
     for action in trajectory.actions:
         env.step(action)
         screens.append(env.render())
+    frames = list(trajectory.frames)
     moments = list(game.watch(3, 0))
     assert len(moments) == FRAMES
     for step in range(STEPS - 2):
         moment = moments[4 * step + 3]
         assert moment.step == step + 1
         assert np.array_equal(moment.screen, screens[step])  # type: ignore[arg-type]
-        pixels = moment.seen.reshape(-1).nonzero()[0]
-        assert np.array_equal(pixels, trajectory.pixels[step + 1])
-        assert np.array_equal(moment.seen.reshape(-1)[pixels], trajectory.signs[step + 1])
+        seen = moment.seen.reshape(-1)
+        pixels, signs = frames[step + 1]
+        assert np.array_equal(seen.nonzero()[0], pixels)
+        assert np.array_equal(seen[pixels], signs)
         assert moment.probabilities == pytest.approx(trajectory.probabilities[step + 1])
 
 

@@ -25,7 +25,7 @@ ACTION_SETS = {2: ("UP", "DOWN"), 3: ("UP", "DOWN", "NOOP"), 6: tuple(PONG_ACTIO
 
 def dense_frames(trajectory: Trajectory, inputs: int = 6400) -> Array:
     frames = np.zeros((len(trajectory.actions), inputs))
-    for frame, pixels, signs in zip(frames, trajectory.pixels, trajectory.signs, strict=True):
+    for frame, (pixels, signs) in zip(frames, trajectory.frames, strict=True):
         frame[pixels] = signs
     return frames
 

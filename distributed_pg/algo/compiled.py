@@ -1,0 +1,165 @@
+"""Compiles the step of a game, if numba is installed (the ``[fast]`` extra).
+
+The compiler is held to the instructions that every CPU of its kind has, and the compiled step is
+used only if it gives the bits of numpy in this process. So a run is the same with and without it.
+"""
+
+import hashlib
+import importlib.util
+import logging
+import os
+import pickle
+import stat
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distributed_pg.algo import kernel
+from distributed_pg.algo.policy import Policy
+from distributed_pg.determinism import GENERIC_COMPILER
+from distributed_pg.errors import one_line
+
+Step: TypeAlias = Callable[..., int]
+""":func:`distributed_pg.algo.kernel.step`, compiled."""
+
+_LOG = logging.getLogger(__name__)
+
+_loaded: dict[str, Step | None] = {}
+
+_DAMAGED = (OSError, EOFError, pickle.PickleError, AttributeError, ImportError, IndexError)
+"""Errors of files that numba cannot write or read."""
+
+
+def is_installed() -> bool:
+    """Whether numba is installed."""
+    return importlib.util.find_spec("numba") is not None
+
+
+def compiled_step(hidden_units: int) -> Step | None:
+    """The step that :func:`load` has loaded, for policies of this size; None: numpy has to play."""
+    return None if hidden_units % kernel.MULTIPLE else _loaded.get("step")
+
+
+def load() -> None:
+    """Load the compiled step for this process, if numba is installed and may be used.
+
+    It takes half a second, and a few seconds where it is compiled, once on each machine. Setting
+    numba's variable ``NUMBA_DISABLE_JIT`` turns it off.
+    """
+    if "step" not in _loaded:
+        _loaded["step"] = _compile()
+
+
+def _compile() -> Step | None:
+    if not is_installed():
+        return None
+    os.environ.update(GENERIC_COMPILER)
+    import numba
+
+    if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
+        return None
+    folder = next(cache_folders(), None)
+    if folder is not None:
+        try:
+            return _if_equal(numba.njit(cache=True)(_module_in(folder).step))
+        except _DAMAGED as error:
+            _LOG.warning(f"{folder} cannot keep compiled code: {one_line(error)}")
+    return _if_equal(numba.njit(kernel.step))
+
+
+def _if_equal(step: Step) -> Step | None:
+    """The step if it has the bits of numpy; its first call compiles it or loads its code."""
+    return step if has_the_bits_of_numpy(step) else None
+
+
+def has_the_bits_of_numpy(step: Step) -> bool:
+    """Whether a step gives the bits of :meth:`Policy.forward`, on random pixels."""
+    random = np.random.default_rng(0)
+    policy = Policy.init(0, 6400, 200, 2)
+    policy.w2[:, 1] = random.normal(size=200)
+    counts = [*range(40), 100, 1000]
+    return all(_agrees(step, policy, np.sort(random.permutation(6400)[:n])) for n in counts)
+
+
+def _agrees(step: Step, policy: Policy, pixels: NDArray[np.intp]) -> bool:
+    """Whether a step agrees if these pixels change, every other one to the background."""
+    expected = np.where(np.arange(len(pixels)) % 2, -1.0, 1.0).astype(np.float32)
+    screens = np.zeros((2, 210, 160), np.uint8)  # now and before; 0 is the background
+    screens[(expected < 0).astype(int), 2 * (pixels // 80), 2 * (pixels % 80)] = 1
+    now, before = screens.view(np.uint64)
+    hidden, outputs = np.empty(200, np.float32), np.empty(2, np.float32)
+    found, signs = np.empty(6400, np.intp), np.empty(6400, np.float32)
+    end = step(
+        now,
+        before[:160:2].copy(),
+        np.full(20, 0x00FF00FF00FF00FF, np.uint64),
+        np.arange(256, dtype=np.float32),
+        np.array([0, 0, 80], np.intp),
+        policy.w1,
+        policy.w2,
+        hidden,
+        outputs,
+        found,
+        signs,
+        0,
+    )
+    ours = np.concatenate([found[:end], signs[:end], hidden, outputs])
+    theirs = np.concatenate([pixels, expected, *policy.forward(pixels, expected)])
+    return np.array_equal(ours, theirs)
+
+
+def _module_in(folder: Path) -> ModuleType:
+    """The kernel, loaded from a copy of its source in a folder.
+
+    numba keeps compiled code by the path of its source, and a worker's source lies in a folder of
+    its run.
+    """
+    source = Path(kernel.__file__).read_bytes()
+    path = folder / f"distributed_pg_kernel_{hashlib.sha256(source).hexdigest()[:16]}.py"
+    if not path.exists():
+        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
+            file.write(source)
+        Path(file.name).replace(path)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # where numba looks for it when it loads compiled code
+    spec.loader.exec_module(module)
+    return module
+
+
+def cache_folders() -> Iterator[Path]:
+    """Yield folders for compiled code that only this user can write to, best first.
+
+    numba's files are pickles. Like the code of this package, they are safe to load only if nobody
+    else can have written them.
+    """
+    home = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    candidates = (
+        Path(home, "distributed_pg"),
+        Path(tempfile.gettempdir(), f"distributed_pg-{user}"),
+    )
+    for folder in candidates:
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except (OSError, RuntimeError):  # RuntimeError: there is no home
+            continue
+        if _is_private(folder):
+            yield folder
+
+
+def _is_private(folder: Path) -> bool:
+    """Whether a folder belongs to this user, who alone can write to it."""
+    if not hasattr(os, "getuid"):
+        return True  # Windows: both candidates lie in the user's profile
+    found = folder.lstat()
+    others_write = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not others_write

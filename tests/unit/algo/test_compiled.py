@@ -1,0 +1,138 @@
+"""The compiled step against numpy: the same bits, whatever is played."""
+
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distributed_pg.algo import compiled, kernel
+from distributed_pg.algo.compiled import (
+    Step,
+    cache_folders,
+    compiled_step,
+    has_the_bits_of_numpy,
+    load,
+)
+from distributed_pg.algo.policy import Policy
+from distributed_pg.algo.rollout import (
+    EVALUATION,
+    Trajectory,
+    _play,
+    _play_compiled,
+    begin_episode,
+    episode_seed,
+)
+from distributed_pg.envs.pong import PONG_ACTIONS, Crop, PongEnv
+
+pytest.importorskip("numba")
+
+
+@pytest.fixture(scope="module")
+def step() -> Step:
+    load()
+    found = compiled_step(200)
+    assert found is not None, "it is not used on this machine"
+    return found
+
+
+def arrays_of(trajectory: Trajectory) -> list[np.ndarray]:
+    names = ("pixels", "signs", "frame_starts", "hidden", "outputs", "actions", "rewards")
+    return [np.asarray(getattr(trajectory, name)) for name in names]
+
+
+@pytest.mark.parametrize(
+    ("actions", "crop", "frame_skip", "hidden_units"),
+    [
+        (("UP", "DOWN"), (35, 195, 0, 160), 2, 200),
+        (("UP", "DOWN", "NOOP"), (35, 195, 0, 160), 4, 200),
+        (tuple(PONG_ACTIONS), (34, 194, 3, 158), 1, 100),
+        (("DOWN", "UP"), (0, 210, 0, 160), 3, 4),
+        (("UP", "DOWN"), (101, 102, 141, 142), 8, 12),
+    ],
+)
+def test_games_have_the_same_bits(
+    step: Step, actions: Sequence[str], crop: Crop, frame_skip: int, hidden_units: int
+) -> None:
+    env = PongEnv(actions=actions, crop=crop, frame_skip=frame_skip, frame_limit=1500 * frame_skip)
+    inputs = env.observation_space.shape
+    assert inputs is not None
+    policy = Policy.init(2, inputs[0] * inputs[1], hidden_units, len(actions))
+    policy.w1[...] *= 8.0
+    policy.w2[:, -1] = np.random.default_rng(1).normal(0.0, 0.3, hidden_units)
+    for episode in range(2):
+        noise = begin_episode(env, episode_seed(3, episode, EVALUATION))
+        expected = arrays_of(_play(env, policy, noise))
+        noise = begin_episode(env, episode_seed(3, episode, EVALUATION))
+        games = arrays_of(_play_compiled(step, env, policy, noise))
+        for ours, theirs in zip(games, expected, strict=True):
+            assert ours.dtype == theirs.dtype
+            assert np.array_equal(ours, theirs)
+        assert len(expected[5]) > (1024 if frame_skip < 4 else 300)  # longer than a block
+
+
+def test_there_is_room_for_all_changed_pixels(step: Step, monkeypatch: pytest.MonkeyPatch) -> None:
+    env, policy = PongEnv(frame_limit=2000), Policy.init(0, 6400, 200, 2)
+    expected = _play(env, policy, begin_episode(env, episode_seed(0, 0, EVALUATION)))
+    monkeypatch.setattr("distributed_pg.algo.rollout._FIRST_PIXELS", 6400)
+    noise = begin_episode(env, episode_seed(0, 0, EVALUATION))
+    game = _play_compiled(step, env, policy, noise)
+    assert len(game.pixels) > 6400
+    assert np.array_equal(game.pixels, expected.pixels)
+    assert np.array_equal(game.signs, expected.signs)
+
+
+@given(st.sets(st.integers(0, 6399), max_size=300), st.integers(0, 2**32))
+def test_any_pixels_give_the_same_bits(step: Step, pixels: set[int], seed: int) -> None:
+    policy = Policy.init(seed, 6400, 200, 2)
+    assert compiled._agrees(step, policy, np.array(sorted(pixels), np.intp))
+
+
+def test_the_source_gives_them_too() -> None:
+    policy = Policy.init(1, 6400, 200, 2)
+    assert compiled._agrees(kernel.step, policy, np.array([0, 7, *range(3000, 3011), 6399]))
+
+
+def test_a_step_that_sums_in_another_order_is_noticed() -> None:
+    def backwards(*arguments: Any) -> int:
+        *_, hidden, _, pixels, signs, start = arguments
+        end = kernel.step(*arguments)
+        rows = arguments[5][pixels[start:end]] * signs[start:end, None]
+        hidden[:] = np.maximum(np.add.reduce(rows[::-1], axis=0), 0.0)
+        return end
+
+    assert not has_the_bits_of_numpy(backwards)
+
+
+def test_it_is_left_out_where_it_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    load()
+    assert compiled_step(202) is None
+    with monkeypatch.context() as patch:
+        patch.setattr("numba.config.DISABLE_JIT", 1)
+        assert compiled._compile() is None
+    monkeypatch.setattr(compiled, "has_the_bits_of_numpy", lambda _: False)
+    assert compiled._compile() is None
+    monkeypatch.setattr(compiled, "is_installed", lambda: False)
+    assert compiled._compile() is None
+
+
+def test_compiled_code_is_kept_where_nobody_else_can_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    mine, temporary = cache_folders()
+    assert mine == tmp_path / "cache/distributed_pg"
+    assert temporary.parent == tmp_path
+    assert stat.S_IMODE(mine.stat().st_mode) == stat.S_IMODE(temporary.stat().st_mode) == 0o700
+    mine.chmod(0o770)
+    assert list(cache_folders()) == [temporary]
+    temporary.rmdir()
+    temporary.symlink_to(tmp_path)
+    assert not list(cache_folders())
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
+    assert not list(cache_folders())
