@@ -59,20 +59,6 @@ class Gradient:
         arrays = (self.unique_w1_rows, self.w2)
         return all(math.isfinite(float(np.vdot(array, array))) for array in arrays)
 
-    def plus(self, other: "Gradient") -> "Gradient":
-        """The sum of two gradients; pixels with equal rows in both share their row again."""
-        rows = np.union1d(self.rows, other.rows)
-        its_rows = len(other.unique_w1_rows) + 1
-        pairs = _row_numbers(self, rows) * its_rows + _row_numbers(other, rows)
-        distinct, row_index = np.unique(pairs, return_inverse=True)
-        mine, its = np.divmod(distinct, its_rows)
-        return Gradient(
-            rows,
-            row_index.astype(np.int32),
-            _with_zero(self.unique_w1_rows)[mine] + _with_zero(other.unique_w1_rows)[its],
-            self.w2 + other.w2,
-        )
-
     def add_to(self, total: Policy) -> None:
         """Add this gradient to a sum in place.
 
@@ -85,18 +71,6 @@ class Gradient:
             added += total.w1.take(self.rows[part], axis=0)
             total.w1[self.rows[part]] = added
         total.w2[...] += self.w2
-
-
-def _row_numbers(gradient: Gradient, rows: NDArray[np.int32]) -> NDArray[np.int64]:
-    """For each of these rows of W1, 1 + its index into ``unique_w1_rows``; 0 if untouched."""
-    numbers = np.zeros(len(rows), np.int64)
-    numbers[np.searchsorted(rows, gradient.rows)] = gradient.row_index + 1
-    return numbers
-
-
-def _with_zero(rows: Floats) -> Floats:
-    """The rows behind a row of zeros."""
-    return np.vstack([np.zeros((1, rows.shape[1]), np.float32), rows])
 
 
 def _joined(

@@ -3,14 +3,14 @@
 import itertools
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import add
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from distributed_pg.algo.compiled import Step, compiled_step
 from distributed_pg.algo.gradient import Gradient, backpropagate
 from distributed_pg.algo.policy import Floats, Policy, action_probabilities
 from distributed_pg.algo.returns import discounted_returns, normalized
@@ -21,8 +21,6 @@ TRAINING, EVALUATION = 0, 1
 """Independent streams of random numbers: no seed makes them overlap."""
 _VALUE_WEIGHT = 0.5
 """Weight of the values' squared error relative to the policy's objective."""
-_FIRST_PIXELS = 2**17
-"""Changed pixels that there is room for at first; a beginner's game has fewer."""
 _BLOCK = 1024
 """Steps per block of noise and of preallocated activations."""
 
@@ -85,35 +83,65 @@ class Trajectory:
         """Probability of each action, (T, A)."""
         return action_probabilities(self.outputs)
 
-    @property
-    def frames(self) -> Iterator[tuple[NDArray[np.intp], Floats]]:
-        """The changed pixels of each step and their values."""
-        for start, end in itertools.pairwise(self.frame_starts):
-            yield self.pixels[start:end], self.signs[start:end]
+
+Noise: TypeAlias = Iterator[Sequence[float]]
+"""Noise for :func:`choose`, one item per step."""
+Play: TypeAlias = Callable[[PongEnv, Policy, Noise], Trajectory]
+""":func:`play`, or another function with the same result."""
 
 
-def rollout(env: PongEnv, policy: Policy, config: TrainConfig, episode: int) -> EpisodeResult:
+def play(env: PongEnv, policy: Policy, noise: Noise) -> Trajectory:
+    """Play the episode that has begun, with numpy."""
+    hidden_blocks: list[Floats] = []
+    output_blocks: list[Floats] = []
+    rows = activation_rows(policy, hidden_blocks, output_blocks)
+    all_pixels: list[NDArray[np.intp]] = []
+    all_signs: list[Floats] = []
+    actions: list[int] = []
+    rewards: list[float] = []
+    pixels, signs = np.empty(0, np.intp), np.empty(0, np.float32)
+    done = False
+    while not done:
+        _, outputs = policy.forward(pixels, signs, out=next(rows))
+        action = choose(outputs, next(noise))
+        all_pixels.append(pixels)
+        all_signs.append(signs)
+        actions.append(action)
+        pixels, signs, reward, terminated, truncated = env.step_sparse(action)
+        rewards.append(reward)
+        done = terminated or truncated
+    return Trajectory(
+        pixels=np.concatenate(all_pixels),
+        signs=np.concatenate(all_signs),
+        frame_starts=np.cumsum([0, *map(len, all_pixels)]),
+        hidden=np.concatenate(hidden_blocks)[: len(actions)],
+        outputs=np.concatenate(output_blocks)[: len(actions)],
+        actions=actions,
+        rewards=rewards,
+    )
+
+
+def rollout(
+    env: PongEnv, policy: Policy, config: TrainConfig, episode: int, play: Play = play
+) -> EpisodeResult:
     """Play the training episode with this index in the run, and compute its gradient."""
     clock = _Clock(env)
-    trajectory = play_episode(env, policy, episode_seed(config.seed, episode, TRAINING))
+    seed = episode_seed(config.seed, episode, TRAINING)
+    trajectory = play_episode(env, policy, seed, play=play)
     gradient = episode_gradient(policy, trajectory, config)
     return EpisodeResult(clock.stats(trajectory), gradient)
 
 
 def evaluate_episode(
-    env: PongEnv, policy: Policy, seed: int, episode: int, *, greedy: bool
+    env: PongEnv, policy: Policy, seed: int, episode: int, *, greedy: bool, play: Play = play
 ) -> EpisodeStats:
-    """Play the episode with this index in an evaluation.
+    """Play the episode with this index in an evaluation with this seed.
 
-    Args:
-        env: the environment.
-        policy: the weights to play with.
-        seed: seed of the evaluation.
-        episode: index of the episode.
-        greedy: take the most probable action instead of sampling.
+    ``greedy`` takes the most probable action instead of sampling.
     """
     clock = _Clock(env)
-    trajectory = play_episode(env, policy, episode_seed(seed, episode, EVALUATION), greedy=greedy)
+    own_seed = episode_seed(seed, episode, EVALUATION)
+    trajectory = play_episode(env, policy, own_seed, greedy=greedy, play=play)
     return clock.stats(trajectory)
 
 
@@ -123,95 +151,18 @@ def episode_seed(seed: int, episode: int, stream: int) -> np.random.SeedSequence
 
 
 def play_episode(
-    env: PongEnv, policy: Policy, seed: np.random.SeedSequence, *, greedy: bool = False
+    env: PongEnv,
+    policy: Policy,
+    seed: np.random.SeedSequence,
+    *,
+    greedy: bool = False,
+    play: Play = play,
 ) -> Trajectory:
     """Play one full game; ``seed`` is the only source of random numbers."""
-    noise = begin_episode(env, seed, greedy=greedy)
-    step = compiled_step(policy.w1.shape[1])
-    return _play(env, policy, noise) if step is None else _play_compiled(step, env, policy, noise)
+    return play(env, policy, begin_episode(env, seed, greedy=greedy))
 
 
-def _play(env: PongEnv, policy: Policy, noise: Iterator[Sequence[float]]) -> Trajectory:
-    """Play the episode that has begun, with numpy."""
-    hidden_blocks: list[Floats] = []
-    output_blocks: list[Floats] = []
-    rows = _rows(policy, hidden_blocks, output_blocks)
-    all_pixels: list[NDArray[np.intp]] = []
-    all_signs: list[Floats] = []
-    actions: list[int] = []
-    rewards: list[float] = []
-    # Methods are looked up once here instead of at every step.
-    keep_pixels, keep_signs = all_pixels.append, all_signs.append
-    keep_action, keep_reward = actions.append, rewards.append
-    forward, step = policy.forward, env.step_sparse
-    pixels, signs = np.empty(0, np.intp), np.empty(0, np.float32)
-    done = False
-    while not done:
-        _, outputs = forward(pixels, signs, out=next(rows))
-        action = choose(outputs, next(noise))
-        keep_pixels(pixels)
-        keep_signs(signs)
-        keep_action(action)
-        pixels, signs, reward, terminated, truncated = step(action)
-        keep_reward(reward)
-        done = terminated or truncated
-    frame_starts = np.zeros(len(actions) + 1, np.intp)
-    np.cumsum([len(pixels) for pixels in all_pixels], out=frame_starts[1:])
-    return Trajectory(
-        pixels=np.concatenate(all_pixels),
-        signs=np.concatenate(all_signs),
-        frame_starts=frame_starts,
-        hidden=np.concatenate(hidden_blocks)[: len(actions)],
-        outputs=np.concatenate(output_blocks)[: len(actions)],
-        actions=actions,
-        rewards=rewards,
-    )
-
-
-def _play_compiled(
-    step: Step, env: PongEnv, policy: Policy, noise: Iterator[Sequence[float]]
-) -> Trajectory:
-    """:func:`_play`, with a compiled step between two calls of the emulator."""
-    hidden_blocks: list[Floats] = []
-    output_blocks: list[Floats] = []
-    rows = _rows(policy, hidden_blocks, output_blocks)
-    raw, has_two_actions = env.raw_screen(), policy.w2.shape[1] == 2
-    fixed = raw.screen, raw.before, raw.seen, raw.foreground, raw.crop, policy.w1, policy.w2
-    pixels, signs = np.empty(_FIRST_PIXELS, np.intp), np.empty(_FIRST_PIXELS, np.float32)
-    most_changes = len(policy.w1)
-    emulate, look, frames = env.emulate, env.look, env.frame_skip
-    hidden, outputs = next(rows)
-    hidden[:] = outputs[:] = 0.0  # nothing has changed yet
-    actions: list[int] = []
-    rewards: list[float] = []
-    frame_starts, end = [0, 0], 0
-    while True:
-        action = choose(outputs, next(noise))
-        actions.append(action)
-        rewards.append(emulate(action, frames))
-        terminated, truncated = look()
-        if terminated or truncated:
-            break
-        if end + most_changes > len(pixels):  # there may be no room for the next frame
-            pixels = np.concatenate([pixels[:end], np.empty_like(pixels)])
-            signs = np.concatenate([signs[:end], np.empty_like(signs)])
-        hidden, outputs = next(rows)
-        end = step(*fixed, hidden, outputs, pixels, signs, end)
-        if not has_two_actions:
-            hidden.dot(policy.w2, outputs)
-        frame_starts.append(end)
-    return Trajectory(
-        pixels=pixels[:end],
-        signs=signs[:end],
-        frame_starts=np.array(frame_starts, np.intp),
-        hidden=np.concatenate(hidden_blocks)[: len(actions)],
-        outputs=np.concatenate(output_blocks)[: len(actions)],
-        actions=actions,
-        rewards=rewards,
-    )
-
-
-def _rows(
+def activation_rows(
     policy: Policy, hidden_blocks: list[Floats], output_blocks: list[Floats]
 ) -> Iterator[tuple[Floats, Floats]]:
     """Yield each step's arrays for hidden activations (H,) and outputs (A,), without end.
@@ -226,9 +177,7 @@ def _rows(
         yield from zip(hidden_blocks[-1], output_blocks[-1], strict=True)
 
 
-def begin_episode(
-    env: PongEnv, seed: np.random.SeedSequence, *, greedy: bool = False
-) -> Iterator[Sequence[float]]:
+def begin_episode(env: PongEnv, seed: np.random.SeedSequence, *, greedy: bool = False) -> Noise:
     """Reset the environment for an episode.
 
     Returns:
@@ -261,7 +210,7 @@ def choose(outputs: Floats, noise: Sequence[float]) -> int:
     return scores.index(max(scores))
 
 
-def _gumbel_noise(random: np.random.Generator, actions: int) -> Iterator[Sequence[float]]:
+def _gumbel_noise(random: np.random.Generator, actions: int) -> Noise:
     """Yield noise for :func:`choose` without end, drawn in blocks."""
     while True:
         numbers = iter(random.gumbel(size=_BLOCK * actions).tolist())

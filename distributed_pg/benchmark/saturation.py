@@ -10,7 +10,6 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Callable
-from functools import reduce
 from typing import cast
 
 import ray
@@ -20,6 +19,7 @@ from distributed_pg.algo.rollout import EpisodeResult, EpisodeStats
 from distributed_pg.config import TrainConfig
 from distributed_pg.runtime.actor import Reference, Submit, Weights, Worker, worker_environment
 from distributed_pg.system_info import library_versions, own_code
+from distributed_pg.training.gradient_sum import summed
 from distributed_pg.training.rollout_worker import WorkerInfo
 
 HOSTS = 2
@@ -35,10 +35,7 @@ def answers(played: list[EpisodeResult], episodes_per_task: int) -> list[Answer]
         [played[(first + i) % len(played)] for i in range(episodes_per_task)]
         for first in range(len(played))
     ]
-    return [
-        ([r.stats for r in group], reduce(Gradient.plus, (r.gradient for r in group)))
-        for group in groups
-    ]
+    return [([r.stats for r in group], summed(r.gradient for r in group)) for group in groups]
 
 
 class WaitingWorkers:

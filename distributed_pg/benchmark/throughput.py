@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from distributed_pg.algo.compiled import is_installed
 from distributed_pg.algo.rollout import EpisodeStats, rollout
 from distributed_pg.algo.state import Progress, TrainingState
 from distributed_pg.benchmark.comparisons import (
@@ -26,6 +25,7 @@ from distributed_pg.benchmark.comparisons import (
     tutorial_rate,
 )
 from distributed_pg.benchmark.saturation import Answer, answers, start_waiting, wait_for
+from distributed_pg.compiled.loading import is_installed
 from distributed_pg.config import STOP_CONDITIONS, TrainConfig, preset
 from distributed_pg.determinism import ONE_THREAD, native_kernels
 from distributed_pg.envs.pong import PongEnv

@@ -3,15 +3,15 @@
 import os
 import time
 from dataclasses import dataclass, replace
-from functools import reduce
 
-from distributed_pg.algo import compiled
 from distributed_pg.algo.gradient import Gradient
 from distributed_pg.algo.policy import Policy
-from distributed_pg.algo.rollout import EpisodeStats, evaluate_episode, rollout
+from distributed_pg.algo.rollout import EpisodeStats, Play, evaluate_episode, play, rollout
+from distributed_pg.compiled.playing import fastest_play
 from distributed_pg.config import TrainConfig
 from distributed_pg.envs.pong import PongEnv
 from distributed_pg.system_info import Code, library_versions, own_code, peak_memory
+from distributed_pg.training.gradient_sum import summed
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,8 @@ class RolloutWorker:
     def __init__(self, config: TrainConfig) -> None:
         self._config = config
         self._env: PongEnv | None = None
-        self._has_played = False
+        self._play: Play = play
+        self._tasks = 0
         self._idle_since = time.perf_counter()
 
     def prepare(self) -> WorkerInfo:
@@ -64,8 +65,8 @@ class RolloutWorker:
         waited = time.perf_counter() - self._idle_since
         episodes = range(first, first + self._config.episodes_per_task)
         env = self._begin_task()
-        results = [rollout(env, policy, self._config, episode) for episode in episodes]
-        gradient = reduce(Gradient.plus, (result.gradient for result in results))
+        results = [rollout(env, policy, self._config, e, self._play) for e in episodes]
+        gradient = summed(result.gradient for result in results)
         self._idle_since = time.perf_counter()
         if not gradient.is_finite:
             raise FloatingPointError("the gradient is not finite")
@@ -94,17 +95,15 @@ class RolloutWorker:
         Returns:
             The episode's statistics in a list, and None in place of a gradient.
         """
-        stats = evaluate_episode(self._begin_task(), policy, seed, episode, greedy=greedy)
+        env = self._begin_task()
+        stats = evaluate_episode(env, policy, seed, episode, greedy=greedy, play=self._play)
         return [stats], None
 
     def _begin_task(self) -> PongEnv:
-        """The emulator; before the second task, the compiled step is loaded.
-
-        Loading takes as long as a game, so the first update would be later.
-        """
-        if self._has_played:
-            compiled.load()
-        self._has_played = True
+        """Get ready for a task; return the emulator."""
+        self._tasks += 1
+        if self._tasks == 2:  # before the first, it would delay the first update
+            self._play = fastest_play(self._config.hidden_units)
         return self._emulator()
 
     def _emulator(self) -> PongEnv:

@@ -14,6 +14,7 @@ import pytest
 from command import COMMAND
 from numpy.typing import NDArray
 from PIL import Image
+from trajectories import frames_of
 from watching import untrained_checkpoint
 
 from distributed_pg.algo.rollout import EVALUATION, episode_seed, evaluate_episode, play_episode
@@ -85,7 +86,7 @@ def test_a_moment_has_the_screen_and_what_the_policy_made_of_it(game: Playback) 
     for action in trajectory.actions:
         env.step(action)
         screens.append(env.render())
-    frames = list(trajectory.frames)
+    frames = list(frames_of(trajectory))
     moments = list(game.watch(3, 0))
     assert len(moments) == FRAMES
     for step in range(STEPS - 2):

@@ -14,6 +14,7 @@ from distributed_pg.algo.policy import Policy
 from distributed_pg.algo.rollout import EpisodeStats, rollout
 from distributed_pg.config import TrainConfig
 from distributed_pg.envs.pong import PongEnv
+from distributed_pg.training.gradient_sum import summed
 from distributed_pg.training.schedule import EpisodeTask
 from distributed_pg.training.worker_pool import EpisodeDone, EpisodeFailed, PoolEvent, WorkerLost
 
@@ -194,9 +195,7 @@ class SimulatedWorkerPool:
     def _played(self, task: EpisodeTask, policy: Policy) -> tuple[list[EpisodeStats], Gradient]:
         episodes = range(task.episode, task.episode + task.episodes)
         played = [self._play(EpisodeTask(e, task.version), policy) for e in episodes]
-        return [stats for stats, _ in played], functools.reduce(
-            Gradient.plus, (gradient for _, gradient in played)
-        )
+        return [stats for stats, _ in played], summed(gradient for _, gradient in played)
 
     def _finish(self, worker: _Worker, event: EpisodeDone) -> None:
         self._answer(worker, event)

@@ -12,6 +12,7 @@ LAYERS = (
     {"config", "system_info", "_extras", "own_code"},
     {"envs"},
     {"algo"},
+    {"compiled"},
     {"storage"},
     {"monitoring", "viewer"},
     {"training"},

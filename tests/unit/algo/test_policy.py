@@ -8,6 +8,7 @@ import pytest
 from dense_reference import Array, forward, gradient
 from hypothesis import given
 from hypothesis import strategies as st
+from trajectories import frames_of
 
 from distributed_pg.algo.gradient import Gradient, backpropagate
 from distributed_pg.algo.policy import Policy, action_probabilities
@@ -25,7 +26,7 @@ ACTION_SETS = {2: ("UP", "DOWN"), 3: ("UP", "DOWN", "NOOP"), 6: tuple(PONG_ACTIO
 
 def dense_frames(trajectory: Trajectory, inputs: int = 6400) -> Array:
     frames = np.zeros((len(trajectory.actions), inputs))
-    for frame, (pixels, signs) in zip(frames, trajectory.frames, strict=True):
+    for frame, (pixels, signs) in zip(frames, frames_of(trajectory), strict=True):
         frame[pixels] = signs
     return frames
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from trajectories import frames_of
 
 from distributed_pg.algo.policy import Policy
 from distributed_pg.algo.rollout import (
@@ -112,7 +113,7 @@ def test_a_game_longer_than_the_room_made_at_first(pong: PongEnv, policy: Policy
     game = play_episode(pong, policy, episode_seed(0, 0, EVALUATION))
     assert len(game.actions) > _BLOCK
     assert game.hidden.shape == (len(game.actions), 200)
-    for (pixels, signs), hidden in zip(game.frames, game.hidden, strict=True):
+    for (pixels, signs), hidden in zip(frames_of(game), game.hidden, strict=True):
         assert np.array_equal(policy.forward(pixels, signs)[0], hidden)
 
 

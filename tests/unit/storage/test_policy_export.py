@@ -13,6 +13,7 @@ from dense_reference import forward
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from trajectories import frames_of
 
 from distributed_pg import __version__
 from distributed_pg.algo.policy import Policy, action_probabilities
@@ -72,7 +73,7 @@ def test_the_onnx_model_of_the_trained_policy_on_frames_of_a_game() -> None:
     env = PongEnv(**trained.config.env_settings() | {"frame_limit": 1000})
     game = play_episode(env, trained.policy, episode_seed(0, 0, 0))
     frames = np.zeros((len(game.actions), 6400), np.int8)
-    for frame, (pixels, signs) in zip(frames, game.frames, strict=True):
+    for frame, (pixels, signs) in zip(frames, frames_of(game), strict=True):
         frame[pixels] = signs
     assert np.abs(frames).sum(axis=1).max() > 20
     assert_equal_to_forward(trained, frames.reshape(-1, 80, 80))

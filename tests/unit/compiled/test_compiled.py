@@ -2,6 +2,7 @@
 
 import stat
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,23 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distributed_pg.algo import compiled, kernel
-from distributed_pg.algo.compiled import (
+from distributed_pg.algo.policy import Policy
+from distributed_pg.algo.rollout import EVALUATION, Trajectory, episode_seed, play, play_episode
+from distributed_pg.compiled import kernel, loading
+from distributed_pg.compiled.loading import (
     Step,
     cache_folders,
     compiled_step,
     has_the_bits_of_numpy,
-    load,
 )
-from distributed_pg.algo.policy import Policy
-from distributed_pg.algo.rollout import (
-    EVALUATION,
-    Trajectory,
-    _play,
-    _play_compiled,
-    begin_episode,
-    episode_seed,
-)
+from distributed_pg.compiled.playing import fastest_play, play_compiled
 from distributed_pg.envs.pong import PONG_ACTIONS, Crop, PongEnv
 
 pytest.importorskip("numba")
@@ -34,8 +28,7 @@ pytest.importorskip("numba")
 
 @pytest.fixture(scope="module")
 def step() -> Step:
-    load()
-    found = compiled_step(200)
+    found = compiled_step()
     assert found is not None, "it is not used on this machine"
     return found
 
@@ -65,11 +58,11 @@ def test_games_have_the_same_bits(
     policy.w1[...] *= 8.0
     policy.w2[:, -1] = np.random.default_rng(1).normal(0.0, 0.3, hidden_units)
     for episode in range(2):
-        noise = begin_episode(env, episode_seed(3, episode, EVALUATION))
-        expected = arrays_of(_play(env, policy, noise))
-        noise = begin_episode(env, episode_seed(3, episode, EVALUATION))
-        games = arrays_of(_play_compiled(step, env, policy, noise))
-        for ours, theirs in zip(games, expected, strict=True):
+        expected, game = (
+            arrays_of(play_episode(env, policy, episode_seed(3, episode, EVALUATION), play=player))
+            for player in (play, partial(play_compiled, step))
+        )
+        for ours, theirs in zip(game, expected, strict=True):
             assert ours.dtype == theirs.dtype
             assert np.array_equal(ours, theirs)
         assert len(expected[5]) > (1024 if frame_skip < 4 else 300)  # longer than a block
@@ -77,10 +70,11 @@ def test_games_have_the_same_bits(
 
 def test_there_is_room_for_all_changed_pixels(step: Step, monkeypatch: pytest.MonkeyPatch) -> None:
     env, policy = PongEnv(frame_limit=2000), Policy.init(0, 6400, 200, 2)
-    expected = _play(env, policy, begin_episode(env, episode_seed(0, 0, EVALUATION)))
-    monkeypatch.setattr("distributed_pg.algo.rollout._FIRST_PIXELS", 6400)
-    noise = begin_episode(env, episode_seed(0, 0, EVALUATION))
-    game = _play_compiled(step, env, policy, noise)
+    monkeypatch.setattr("distributed_pg.compiled.playing._FIRST_PIXELS", 6400)
+    expected, game = (
+        play_episode(env, policy, episode_seed(0, 0, EVALUATION), play=player)
+        for player in (play, partial(play_compiled, step))
+    )
     assert len(game.pixels) > 6400
     assert np.array_equal(game.pixels, expected.pixels)
     assert np.array_equal(game.signs, expected.signs)
@@ -89,12 +83,12 @@ def test_there_is_room_for_all_changed_pixels(step: Step, monkeypatch: pytest.Mo
 @given(st.sets(st.integers(0, 6399), max_size=300), st.integers(0, 2**32))
 def test_any_pixels_give_the_same_bits(step: Step, pixels: set[int], seed: int) -> None:
     policy = Policy.init(seed, 6400, 200, 2)
-    assert compiled._agrees(step, policy, np.array(sorted(pixels), np.intp))
+    assert loading._agrees(step, policy, np.array(sorted(pixels), np.intp))
 
 
 def test_the_source_gives_them_too() -> None:
     policy = Policy.init(1, 6400, 200, 2)
-    assert compiled._agrees(kernel.step, policy, np.array([0, 7, *range(3000, 3011), 6399]))
+    assert loading._agrees(kernel.step, policy, np.array([0, 7, *range(3000, 3011), 6399]))
 
 
 def test_a_step_that_sums_in_another_order_is_noticed() -> None:
@@ -109,15 +103,16 @@ def test_a_step_that_sums_in_another_order_is_noticed() -> None:
 
 
 def test_it_is_left_out_where_it_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    load()
-    assert compiled_step(202) is None
+    assert fastest_play(200) is not play
+    assert fastest_play(202) is play
+    anew = compiled_step.__wrapped__
     with monkeypatch.context() as patch:
         patch.setattr("numba.config.DISABLE_JIT", 1)
-        assert compiled._compile() is None
-    monkeypatch.setattr(compiled, "has_the_bits_of_numpy", lambda _: False)
-    assert compiled._compile() is None
-    monkeypatch.setattr(compiled, "is_installed", lambda: False)
-    assert compiled._compile() is None
+        assert anew() is None
+    monkeypatch.setattr(loading, "has_the_bits_of_numpy", lambda _: False)
+    assert anew() is None
+    monkeypatch.setattr(loading, "is_installed", lambda: False)
+    assert anew() is None
 
 
 def test_compiled_code_is_kept_where_nobody_else_can_write(

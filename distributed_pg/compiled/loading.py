@@ -1,9 +1,10 @@
-"""Compiles the step of a game, if numba is installed (the ``[fast]`` extra).
+"""Compiles the step of a game, or loads its code.
 
 The compiler is held to the instructions that every CPU of its kind has, and the compiled step is
 used only if it gives the bits of numpy in this process. So a run is the same with and without it.
 """
 
+import functools
 import hashlib
 import importlib.util
 import logging
@@ -20,17 +21,15 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from distributed_pg.algo import kernel
 from distributed_pg.algo.policy import Policy
+from distributed_pg.compiled import kernel
 from distributed_pg.determinism import GENERIC_COMPILER
 from distributed_pg.errors import one_line
 
 Step: TypeAlias = Callable[..., int]
-""":func:`distributed_pg.algo.kernel.step`, compiled."""
+""":func:`distributed_pg.compiled.kernel.step`, compiled."""
 
 _LOG = logging.getLogger(__name__)
-
-_loaded: dict[str, Step | None] = {}
 
 _DAMAGED = (OSError, EOFError, pickle.PickleError, AttributeError, ImportError, IndexError)
 """Errors of files that numba cannot write or read."""
@@ -41,22 +40,12 @@ def is_installed() -> bool:
     return importlib.util.find_spec("numba") is not None
 
 
-def compiled_step(hidden_units: int) -> Step | None:
-    """The step that :func:`load` has loaded, for policies of this size; None: numpy has to play."""
-    return None if hidden_units % kernel.MULTIPLE else _loaded.get("step")
+@functools.cache
+def compiled_step() -> Step | None:
+    """The compiled step; None if numba is not installed, or turned off by ``NUMBA_DISABLE_JIT=1``.
 
-
-def load() -> None:
-    """Load the compiled step for this process, if numba is installed and may be used.
-
-    It takes half a second, and a few seconds where it is compiled, once on each machine. Setting
-    numba's variable ``NUMBA_DISABLE_JIT`` turns it off.
+    None, too, if it would have other bits than numpy.
     """
-    if "step" not in _loaded:
-        _loaded["step"] = _compile()
-
-
-def _compile() -> Step | None:
     if not is_installed():
         return None
     os.environ.update(GENERIC_COMPILER)

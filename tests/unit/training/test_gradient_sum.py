@@ -10,6 +10,7 @@ from distributed_pg.algo.policy import Policy
 from distributed_pg.algo.rollout import rollout
 from distributed_pg.config import TrainConfig
 from distributed_pg.envs.pong import PongEnv
+from distributed_pg.training.gradient_sum import summed
 from distributed_pg.training.rollout_worker import RolloutWorker
 
 INPUTS, HIDDEN, OUTPUTS = 12, 3, 2
@@ -39,7 +40,7 @@ def dense(gradient: Gradient, inputs: int = INPUTS) -> tuple[np.ndarray, np.ndar
 
 @given(gradients(), gradients())
 def test_a_sum_has_the_bits_of_the_dense_sum(one: Gradient, other: Gradient) -> None:
-    total = one.plus(other)
+    total = summed([one, other])
     for got, first, second in zip(dense(total), dense(one), dense(other), strict=True):
         assert got.dtype == np.float32
         assert np.array_equal(got, first + second)
@@ -51,7 +52,7 @@ def test_a_sum_has_the_bits_of_the_dense_sum(one: Gradient, other: Gradient) -> 
 def test_rows_equal_in_both_are_stored_once(one: Gradient, other: Gradient) -> None:
     kinds = [dict(zip(g.rows, g.row_index, strict=True)) for g in (one, other)]
     pairs = {tuple(kind.get(row) for kind in kinds) for row in {*one.rows, *other.rows}}
-    assert len(one.plus(other).unique_w1_rows) == len(pairs)
+    assert len(summed([one, other]).unique_w1_rows) == len(pairs)
 
 
 @pytest.fixture(scope="module")
