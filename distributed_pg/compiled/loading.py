@@ -21,7 +21,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from distributed_pg.algo.policy import Policy
+from distributed_pg.algo.policy import Floats, Policy
 from distributed_pg.compiled import kernel
 from distributed_pg.determinism import GENERIC_COMPILER
 from distributed_pg.errors import one_line
@@ -41,12 +41,13 @@ def is_installed() -> bool:
 
 
 @functools.cache
-def compiled_step() -> Step | None:
-    """The compiled step; None if numba is not installed, or turned off by ``NUMBA_DISABLE_JIT=1``.
+def compiled_step(hidden_units: int) -> Step | None:
+    """The compiled step for policies of this size; None where numpy has to play.
 
-    None, too, if it would have other bits than numpy.
+    numba must be installed, and not be turned off by ``NUMBA_DISABLE_JIT=1``. Loading takes half a
+    second, and a few seconds where the step is compiled, once on each machine.
     """
-    if not is_installed():
+    if not is_installed() or hidden_units % kernel.MULTIPLE:
         return None
     os.environ.update(GENERIC_COMPILER)
     import numba
@@ -56,22 +57,22 @@ def compiled_step() -> Step | None:
     folder = next(cache_folders(), None)
     if folder is not None:
         try:
-            return _if_equal(numba.njit(cache=True)(_module_in(folder).step))
+            return _if_equal(numba.njit(cache=True)(_module_in(folder).step), hidden_units)
         except _DAMAGED as error:
             _LOG.warning(f"{folder} cannot keep compiled code: {one_line(error)}")
-    return _if_equal(numba.njit(kernel.step))
+    return _if_equal(numba.njit(kernel.step), hidden_units)
 
 
-def _if_equal(step: Step) -> Step | None:
+def _if_equal(step: Step, hidden_units: int) -> Step | None:
     """The step if it has the bits of numpy; its first call compiles it or loads its code."""
-    return step if has_the_bits_of_numpy(step) else None
+    return step if has_the_bits_of_numpy(step, hidden_units) else None
 
 
-def has_the_bits_of_numpy(step: Step) -> bool:
+def has_the_bits_of_numpy(step: Step, hidden_units: int) -> bool:
     """Whether a step gives the bits of :meth:`Policy.forward`, on random pixels."""
     random = np.random.default_rng(0)
-    policy = Policy.init(0, 6400, 200, 2)
-    policy.w2[:, 1] = random.normal(size=200)
+    policy = Policy.init(0, 6400, hidden_units, 2)
+    policy.w2[:, 1] = random.normal(size=hidden_units)
     counts = [*range(40), 100, 1000]
     return all(_agrees(step, policy, np.sort(random.permutation(6400)[:n])) for n in counts)
 
@@ -82,7 +83,7 @@ def _agrees(step: Step, policy: Policy, pixels: NDArray[np.intp]) -> bool:
     screens = np.zeros((2, 210, 160), np.uint8)  # now and before; 0 is the background
     screens[(expected < 0).astype(int), 2 * (pixels // 80), 2 * (pixels % 80)] = 1
     now, before = screens.view(np.uint64)
-    hidden, outputs = np.empty(200, np.float32), np.empty(2, np.float32)
+    hidden, outputs = np.empty(len(policy.w2), np.float32), np.empty(2, np.float32)
     found, signs = np.empty(6400, np.intp), np.empty(6400, np.float32)
     end = step(
         now,
@@ -90,8 +91,7 @@ def _agrees(step: Step, policy: Policy, pixels: NDArray[np.intp]) -> bool:
         np.full(20, 0x00FF00FF00FF00FF, np.uint64),
         np.arange(256, dtype=np.float32),
         np.array([0, 0, 80], np.intp),
-        policy.w1,
-        policy.w2,
+        *read_only(policy),
         hidden,
         outputs,
         found,
@@ -103,6 +103,16 @@ def _agrees(step: Step, policy: Policy, pixels: NDArray[np.intp]) -> bool:
     return np.array_equal(ours, theirs)
 
 
+def read_only(policy: Policy) -> tuple[Floats, Floats]:
+    """The weights as a step takes them.
+
+    Ray's arrays are read-only; for others, numba would compile the step again.
+    """
+    w1, w2 = policy.w1.view(), policy.w2.view()
+    w1.flags.writeable = w2.flags.writeable = False
+    return w1, w2
+
+
 def _module_in(folder: Path) -> ModuleType:
     """The kernel, loaded from a copy of its source in a folder.
 
@@ -112,9 +122,9 @@ def _module_in(folder: Path) -> ModuleType:
     source = Path(kernel.__file__).read_bytes()
     path = folder / f"distributed_pg_kernel_{hashlib.sha256(source).hexdigest()[:16]}.py"
     if not path.exists():
-        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
-            file.write(source)
-        Path(file.name).replace(path)
+        own = path.with_suffix(f".{os.getpid()}")
+        own.write_bytes(source)
+        own.replace(path)
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} cannot be imported")
@@ -130,19 +140,22 @@ def cache_folders() -> Iterator[Path]:
     numba's files are pickles. Like the code of this package, they are safe to load only if nobody
     else can have written them.
     """
-    home = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+    caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
     user = os.getuid() if hasattr(os, "getuid") else "user"
-    candidates = (
-        Path(home, "distributed_pg"),
-        Path(tempfile.gettempdir(), f"distributed_pg-{user}"),
-    )
-    for folder in candidates:
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except (OSError, RuntimeError):  # RuntimeError: there is no home
-            continue
-        if _is_private(folder):
+    temporary = Path(tempfile.gettempdir(), f"distributed_pg-{user}")
+    for folder in (Path(caches, "distributed_pg"), temporary):
+        # Where there is no home, the path is not absolute.
+        if folder.is_absolute() and _is_made(folder) and _is_private(folder):
             yield folder
+
+
+def _is_made(folder: Path) -> bool:
+    """Make a folder, unless it is there; return whether it is there now."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return True
 
 
 def _is_private(folder: Path) -> bool:

@@ -6,8 +6,7 @@ import numpy as np
 
 from distributed_pg.algo.policy import Floats, Policy
 from distributed_pg.algo.rollout import Noise, Play, Trajectory, activation_rows, choose, play
-from distributed_pg.compiled import kernel
-from distributed_pg.compiled.loading import Step, compiled_step
+from distributed_pg.compiled.loading import Step, compiled_step, read_only
 from distributed_pg.envs.pong import PongEnv
 
 _FIRST_PIXELS = 2**17
@@ -15,12 +14,8 @@ _FIRST_PIXELS = 2**17
 
 
 def fastest_play(hidden_units: int) -> Play:
-    """The fastest way to play in this process with policies of this size.
-
-    Loading the compiled step takes half a second, and a few seconds where it is compiled, once on
-    each machine.
-    """
-    step = None if hidden_units % kernel.MULTIPLE else compiled_step()
+    """The fastest way to play with policies of this size; see :func:`compiled_step`."""
+    step = compiled_step(hidden_units)
     return play if step is None else partial(play_compiled, step)
 
 
@@ -30,7 +25,7 @@ def play_compiled(step: Step, env: PongEnv, policy: Policy, noise: Noise) -> Tra
     output_blocks: list[Floats] = []
     rows = activation_rows(policy, hidden_blocks, output_blocks)
     raw, has_two_actions = env.raw_screen(), policy.w2.shape[1] == 2
-    fixed = raw.screen, raw.before, raw.seen, raw.foreground, raw.crop, policy.w1, policy.w2
+    fixed = raw.screen, raw.before, raw.seen, raw.foreground, raw.crop, *read_only(policy)
     pixels, signs = np.empty(_FIRST_PIXELS, np.intp), np.empty(_FIRST_PIXELS, np.float32)
     most_changes = len(policy.w1)
     emulate, look, frames = env.emulate, env.look, env.frame_skip

@@ -28,7 +28,7 @@ pytest.importorskip("numba")
 
 @pytest.fixture(scope="module")
 def step() -> Step:
-    found = compiled_step()
+    found = compiled_step(200)
     assert found is not None, "it is not used on this machine"
     return found
 
@@ -80,6 +80,15 @@ def test_there_is_room_for_all_changed_pixels(step: Step, monkeypatch: pytest.Mo
     assert np.array_equal(game.signs, expected.signs)
 
 
+def test_it_is_compiled_once_for_the_arrays_of_ray_and_others(step: Any) -> None:
+    env, policy = PongEnv(frame_limit=40), Policy.init(0, 6400, 200, 2)
+    play_episode(env, policy, episode_seed(0, 0, EVALUATION), play=partial(play_compiled, step))
+    for array in policy.arrays:
+        array.flags.writeable = False
+    play_episode(env, policy, episode_seed(0, 0, EVALUATION), play=partial(play_compiled, step))
+    assert len(step.signatures) == 1
+
+
 @given(st.sets(st.integers(0, 6399), max_size=300), st.integers(0, 2**32))
 def test_any_pixels_give_the_same_bits(step: Step, pixels: set[int], seed: int) -> None:
     policy = Policy.init(seed, 6400, 200, 2)
@@ -99,7 +108,7 @@ def test_a_step_that_sums_in_another_order_is_noticed() -> None:
         hidden[:] = np.maximum(np.add.reduce(rows[::-1], axis=0), 0.0)
         return end
 
-    assert not has_the_bits_of_numpy(backwards)
+    assert not has_the_bits_of_numpy(backwards, 200)
 
 
 def test_it_is_left_out_where_it_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,11 +117,11 @@ def test_it_is_left_out_where_it_cannot_be_used(monkeypatch: pytest.MonkeyPatch)
     anew = compiled_step.__wrapped__
     with monkeypatch.context() as patch:
         patch.setattr("numba.config.DISABLE_JIT", 1)
-        assert anew() is None
-    monkeypatch.setattr(loading, "has_the_bits_of_numpy", lambda _: False)
-    assert anew() is None
+        assert anew(200) is None
+    monkeypatch.setattr(loading, "has_the_bits_of_numpy", lambda *_: False)
+    assert anew(200) is None
     monkeypatch.setattr(loading, "is_installed", lambda: False)
-    assert anew() is None
+    assert anew(200) is None
 
 
 def test_compiled_code_is_kept_where_nobody_else_can_write(
@@ -130,4 +139,7 @@ def test_compiled_code_is_kept_where_nobody_else_can_write(
     temporary.symlink_to(tmp_path)
     assert not list(cache_folders())
     monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
+    assert not list(cache_folders())
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # there is no home
     assert not list(cache_folders())
