@@ -60,7 +60,7 @@ class TrainConfig:
 
     seed: Seed = 0
     """Seed of the run's initial weights, games and action sampling."""
-    batch_size: Annotated[int, Range(1, 100_000)] = 4
+    batch_size: Annotated[int, Range(1, 100_000)] = 1
     """Episodes summed in one update."""
     episodes_per_task: Annotated[int, Range(1, 100_000)] = _added_later(1)
     """Consecutive episodes that a worker plays before it returns the sum of their gradients, a

@@ -10,10 +10,12 @@ from typing import Any
 from distributed_pg.errors import ConfigError
 
 SHAPES: dict[int, dict[str, Any]] = {
-    4: {},
-    8: {"policy_lag": 2},
-    16: {"policy_lag": 4},
-    64: {"batch_size": 16, "policy_lag": 4},
+    2: {},
+    4: {"policy_lag": 4},
+    8: {"batch_size": 2, "policy_lag": 4},
+    16: {"batch_size": 4, "policy_lag": 4},
+    32: {"batch_size": 8, "policy_lag": 5},
+    64: {"batch_size": 16, "policy_lag": 5},
 }
 """Changes to the default preset by the largest number of workers they keep busy, ascending."""
 UNSHAPED = 2

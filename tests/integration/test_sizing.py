@@ -22,7 +22,7 @@ def config_of(run: Path) -> dict[str, Any]:
 def test_the_choice_is_made_once_said_and_kept(tmp_path: Path) -> None:
     started = distributed_pg("train", "--run-dir", "run", "--shape-for", "16", *SHORT, cwd=tmp_path)
     assert started.returncode == 0, started.stderr
-    assert "Settings for 16 workers: --policy-lag 4" in started.stdout
+    assert "Settings for 16 workers: --batch-size 4 --policy-lag 4;" in started.stdout
     config = config_of(tmp_path / "run")
     assert config["policy_lag"] == SHAPES[16]["policy_lag"]
     assert config["shape_for"] == 16
@@ -81,7 +81,7 @@ def test_given_flags_stay(monkeypatch: pytest.MonkeyPatch, told: list[str]) -> N
     config = sizing.shaped_config(preset("default", batch_size=7), args.pinned)
     assert (config.batch_size, config.policy_lag) == (7, SHAPES[64]["policy_lag"])
     assert told == [
-        "Settings for 64 workers: --policy-lag 4; --shape-for 2 has those of the preset"
+        "Settings for 64 workers: --policy-lag 5; --shape-for 2 has those of the preset"
     ]
 
 

@@ -152,7 +152,7 @@ def test_presets() -> None:
     assert preset("default") == TrainConfig()
     default, karpathy = preset("default"), preset("karpathy")
     assert (default.frame_skip, karpathy.frame_skip) == (2, 4)
-    assert (default.learning_rate, default.batch_size, default.policy_lag) == (3e-3, 4, 1)
+    assert (default.learning_rate, default.batch_size, default.policy_lag) == (3e-3, 1, 1)
     assert (karpathy.learning_rate, karpathy.batch_size, karpathy.baseline) == (1e-4, 10, "mean")
     for config in (default, karpathy):
         assert (config.hidden_units, config.gamma, config.decay) == (200, 0.99, 0.99)

@@ -14,7 +14,7 @@ from distributed_pg.shapes import MOST_USEFUL, SHAPED, SHAPES, shape
 @given(st.integers(1, MOST_USEFUL))
 def test_a_run_has_work_for_the_workers_it_is_shaped_for(workers: int) -> None:
     config = preset("default", shape_for=workers)
-    assert config.batch_size * max(1, config.policy_lag) >= workers
+    assert config.useful_workers >= workers
 
 
 def test_two_workers_have_the_settings_of_the_preset() -> None:
@@ -23,7 +23,8 @@ def test_two_workers_have_the_settings_of_the_preset() -> None:
 
 
 @pytest.mark.parametrize(
-    ("workers", "size"), [(1, 4), (4, 4), (5, 8), (9, 16), (17, 64), (64, 64), (65, 64), (256, 64)]
+    ("workers", "size"),
+    [(1, 2), (2, 2), (3, 4), (4, 4), (5, 8), (9, 16), (17, 32), (33, 64), (64, 64), (256, 64)],
 )
 def test_the_smallest_shape_that_is_large_enough(workers: int, size: int) -> None:
     assert shape("default", workers) == SHAPES[size]

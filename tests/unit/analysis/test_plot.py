@@ -53,7 +53,7 @@ def record(update: int, running_mean: float, batch_size: int = 4) -> UpdateRecor
 
 def run_folder(path: Path, means: list[float], config: TrainConfig | None = None) -> Path:
     """A run that was trained until its running mean had these values."""
-    config = replace(config or TrainConfig(), run_dir=path)
+    config = replace(config or TrainConfig(batch_size=4), run_dir=path)
     run_dir = RunDir.create(config)
     for update, mean in enumerate(means, 1):
         run_dir.append(record(update, mean, config.batch_size))
@@ -145,7 +145,9 @@ def test_a_single_run_is_drawn_with_its_milestones() -> None:
 
 
 def test_groups_are_drawn_with_each_run_their_mean_and_its_spread() -> None:
-    lag = [TrainConfig(seed=seed, policy_lag=lag) for lag in (1, 0) for seed in (0, 1)]
+    lag = [
+        TrainConfig(seed=seed, batch_size=4, policy_lag=lag) for lag in (1, 0) for seed in (0, 1)
+    ]
     curves = [curve([4, 8], [-20, -20 + n], config) for n, config in enumerate(lag[:3])]
     figure = curves_figure(group_curves(curves), ("episodes",), "Lag")
     (axis,) = figure.axes
@@ -180,7 +182,9 @@ def test_the_command_prints_the_milestones(
     run = run_folder(tmp_path / "lag1", MEANS)
     (tmp_path / "other.jsonl").write_bytes((run / "metrics.jsonl").read_bytes())
     uri = "memory://plots/uploaded"
-    RemoteRun(uri).upload(run_folder(tmp_path / "here", [*MEANS, 10.0], TrainConfig(seed=1)))
+    RemoteRun(uri).upload(
+        run_folder(tmp_path / "here", [*MEANS, 10.0], TrainConfig(seed=1, batch_size=4))
+    )
     places = [str(run), str(run), str(run / "metrics.jsonl"), str(tmp_path / "other.jsonl"), uri]
     assert main(["plot", *places, "--out", str(tmp_path / "a.png")]) == 0
     printed = capsys.readouterr()
@@ -202,7 +206,7 @@ def test_the_command_prints_the_milestones(
 
 def test_a_sweep_stands_for_its_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Together with a run of the same settings, and one of others."""
-    base = TrainConfig(hidden_units=4, stop_episodes=100)
+    base = TrainConfig(hidden_units=4, batch_size=4, stop_episodes=100)
     sweep = make_sweep(tmp_path / "sweep", base, (0, 1), policy_lag=(0, 1))
     for trial, end in zip(sweep.trials, (1.0, -21.0, 16.0), strict=False):  # one has not begun
         make_run(sweep, trial, [-21.0, end])
@@ -228,7 +232,7 @@ def test_a_sweep_stands_for_its_runs(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_a_sweep_that_cannot_be_plotted_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    base = TrainConfig(hidden_units=4, stop_episodes=100)
+    base = TrainConfig(hidden_units=4, batch_size=4, stop_episodes=100)
     sweep = make_sweep(tmp_path / "sweep", base, (0, 1))
     command = ["plot", str(sweep.path), "--out", str(tmp_path / "a.png")]
     assert main(command) == 1

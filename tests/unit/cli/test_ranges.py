@@ -20,7 +20,7 @@ REQUIRED = {
 """What the commands do not go without."""
 SHOWN = {
     ("train", "--seed"): "at least 0; default: 0",
-    ("train", "--batch-size"): "from 1 to 100000; default: 4",
+    ("train", "--batch-size"): "from 1 to 100000; default: 1",
     ("train", "--learning-rate"): "above 0 and up to 1; default: 0.003",
     ("train", "--decay"): "from 0 and below 1; default: 0.99",
     ("train", "--stop-minutes"): "above 0 and up to 1e+09; default: None",
