@@ -1,8 +1,8 @@
 """Settings by number of workers: a run is shaped for its size, so that no worker waits.
 
 More workers need more episodes that can be played at the same time, so larger batches or older
-weights, and either way more episodes to learn the same. The table has, for each size, the settings
-with which the mean reward rose in the least time; docs/answers.md has the measurements.
+weights, and either way more episodes to learn the same. The table keeps simulated workers at least
+95% busy with few episodes at a time; docs/answers.md has what such settings cost.
 """
 
 from typing import Any
