@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from distributed_pg.determinism import pin_kernels
 
 pin_kernels()
+os.environ["NUMBA_DISABLE_JIT"] = "1"  # loading compiled code takes longer than most tests
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
 import pytest  # noqa: E402

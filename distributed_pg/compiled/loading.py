@@ -47,13 +47,12 @@ def compiled_step(hidden_units: int) -> Step | None:
     numba must be installed, and not be turned off by ``NUMBA_DISABLE_JIT=1``. Loading takes half a
     second, and a few seconds where the step is compiled, once on each machine.
     """
-    if not is_installed() or hidden_units % kernel.MULTIPLE:
+    is_turned_off = os.environ.get("NUMBA_DISABLE_JIT", "0") != "0"
+    if is_turned_off or not is_installed() or hidden_units % kernel.MULTIPLE:
         return None
     os.environ.update(GENERIC_COMPILER)
     import numba
 
-    if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
-        return None
     folder = next(cache_folders(), None)
     if folder is not None:
         try:

@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from command import python
+from command import QUICK, distributed_pg, python
 
 from distributed_pg.determinism import kernel_environment, on_x86
+from distributed_pg.storage.metrics import METRICS, read_metrics
 
 
 def test_the_command_line_holds_nothing_to_kernels_when_it_is_only_imported() -> None:
@@ -81,7 +82,11 @@ print(fastest is not play, hash(game.hidden.tobytes() + game.outputs.tobytes()))
 
 def test_a_game_is_the_same_whatever_becomes_of_compiled_code(tmp_path: Path) -> None:
     pytest.importorskip("numba")
-    pinned = kernel_environment() | {"PYTHONHASHSEED": "0", "XDG_CACHE_HOME": str(tmp_path)}
+    pinned = kernel_environment() | {
+        "NUMBA_DISABLE_JIT": "0",
+        "PYTHONHASHSEED": "0",
+        "XDG_CACHE_HOME": str(tmp_path),
+    }
     used, bits = python(PLAY, **pinned).split()
     assert used == "True"
     cache = tmp_path / "distributed_pg"
@@ -89,8 +94,22 @@ def test_a_game_is_the_same_whatever_becomes_of_compiled_code(tmp_path: Path) ->
     loaded = compiled.stat().st_mtime_ns
     assert python(PLAY, **pinned).split() == ["True", bits]
     assert compiled.stat().st_mtime_ns == loaded  # it was not compiled again
-    assert python(PLAY, **pinned, NUMBA_DISABLE_JIT="1").split() == ["False", bits]
+    assert python(PLAY, **(pinned | {"NUMBA_DISABLE_JIT": "1"})).split() == ["False", bits]
     compiled.write_bytes(b"damaged")
     assert python(PLAY, **pinned).split() == ["True", bits]
     nowhere = {"XDG_CACHE_HOME": "/dev/null", "TMPDIR": "/proc"}
     assert python(PLAY, **(pinned | nowhere)).split() == ["True", bits]
+
+
+def test_a_run_is_the_same_with_compiled_code(tmp_path: Path) -> None:
+    pytest.importorskip("numba")
+    settings = [*QUICK[:2], "--batch-size", "2", "--frame-limit", "600", "--stop-episodes", "6"]
+    checksums = set()
+    for turned_off in ("1", "0"):
+        environment = {"NUMBA_DISABLE_JIT": turned_off, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+        run = tmp_path / f"run-{turned_off}"
+        result = distributed_pg("train", *settings, "--run-dir", run, cwd=tmp_path, **environment)
+        assert result.returncode == 0, result.stderr
+        assert bool(list(tmp_path.rglob("*.nbc"))) == (turned_off == "0")
+        checksums |= {read_metrics(run / METRICS)[-1]["weights_checksum"]}
+    assert len(checksums) == 1

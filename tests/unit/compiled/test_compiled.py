@@ -1,7 +1,7 @@
 """The compiled step against numpy: the same bits, whatever is played."""
 
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,16 @@ from distributed_pg.compiled.loading import (
 from distributed_pg.compiled.playing import fastest_play, play_compiled
 from distributed_pg.envs.pong import PONG_ACTIONS, Crop, PongEnv
 
-pytest.importorskip("numba")
+numba = pytest.importorskip("numba")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def turned_on() -> Iterator[None]:
+    """Compiled code is turned off in tests, since loading it takes longer than most of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("NUMBA_DISABLE_JIT", raising=False)
+        patch.setattr(numba.config, "DISABLE_JIT", 0)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +125,7 @@ def test_it_is_left_out_where_it_cannot_be_used(monkeypatch: pytest.MonkeyPatch)
     assert fastest_play(202) is play
     anew = compiled_step.__wrapped__
     with monkeypatch.context() as patch:
-        patch.setattr("numba.config.DISABLE_JIT", 1)
+        patch.setenv("NUMBA_DISABLE_JIT", "1")
         assert anew(200) is None
     monkeypatch.setattr(loading, "has_the_bits_of_numpy", lambda *_: False)
     assert anew(200) is None
