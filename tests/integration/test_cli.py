@@ -38,7 +38,7 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_help_names_presets_and_settings(tmp_path: Path) -> None:
     assert "train" in distributed_pg(cwd=tmp_path).stdout
     text = distributed_pg("train", "--help", cwd=tmp_path, COLUMNS="200").stdout
-    assert "default: learning rate 0.003, batch size 4, learned baseline, policy lag 1, 2 f" in text
+    assert "default: learning rate 0.003, batch size 1, learned baseline, policy lag 1, 2 f" in text
     assert "karpathy: learning rate 0.0001, batch size 10, mean baseline, policy lag 0, 4 f" in text
     for flag in ("--seed", "--batch-size", "--num-workers", "--learning-rate", "--resume"):
         assert flag in text
