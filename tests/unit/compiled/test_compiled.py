@@ -133,6 +133,13 @@ def test_it_is_left_out_where_it_cannot_be_used(monkeypatch: pytest.MonkeyPatch)
     assert anew(200) is None
 
 
+def test_it_is_compiled_in_memory_where_no_folder_can_keep_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(loading, "cache_folders", lambda: iter(()))
+    assert compiled_step.__wrapped__(200) is not None
+
+
 def test_compiled_code_is_kept_where_nobody_else_can_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
