@@ -32,6 +32,7 @@ ADDRESS = "<img src=x onerror=alert(1)>:80"
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that passed three milestones, in a folder and with a setting that look like HTML."""
     config = TrainConfig(
+        batch_size=4,
         hidden_units=8,
         frame_limit=400,
         address=ADDRESS,

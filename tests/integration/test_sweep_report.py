@@ -22,7 +22,9 @@ from distributed_pg.sweep.plan import SweepPlan
 
 NAME = "<script>alert(1)<b>&amp;"
 UPDATES = 30
-BASE = TrainConfig(hidden_units=8, frame_limit=400, stop_frames=UPDATES * 4 * FRAMES, max_workers=3)
+BASE = TrainConfig(
+    batch_size=4, hidden_units=8, frame_limit=400, stop_frames=UPDATES * 4 * FRAMES, max_workers=3
+)
 
 
 def learning(end: float, updates: int = UPDATES) -> list[float]:
