@@ -1,6 +1,7 @@
 """The common part of what shows a run or a sweep on a console."""
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from types import TracebackType
 from typing import TypeVar
@@ -15,7 +16,7 @@ LINE_SECONDS = 10.0
 _Display = TypeVar("_Display", bound="LiveDisplay")
 
 
-class LiveDisplay:
+class LiveDisplay(ABC):
     """A live drawing at the bottom of the console with permanent lines above it, or only lines.
 
     Args:
@@ -71,9 +72,9 @@ class LiveDisplay:
     def _show(self, content: RenderableType) -> None:
         self._console.print(content, highlight=False, soft_wrap=not self._is_live)
 
+    @abstractmethod
     def _drawing(self) -> RenderableType:
         """The live drawing."""
-        raise NotImplementedError
 
-    def _show_outcome(self) -> None:
+    def _show_outcome(self) -> None:  # noqa: B027  # a sweep prints a table of results instead
         """Print what the drawing showed last."""

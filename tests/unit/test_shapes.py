@@ -24,7 +24,19 @@ def test_two_workers_have_the_settings_of_the_preset() -> None:
 
 @pytest.mark.parametrize(
     ("workers", "size"),
-    [(1, 2), (2, 2), (3, 4), (4, 4), (5, 8), (9, 16), (17, 32), (33, 64), (64, 64), (256, 64)],
+    [
+        (1, 2),
+        (2, 2),
+        (3, 4),
+        (4, 4),
+        (5, 8),
+        (9, 16),
+        (17, 32),
+        (33, 64),
+        (64, 64),
+        (65, 64),
+        (256, 64),
+    ],
 )
 def test_the_smallest_shape_that_is_large_enough(workers: int, size: int) -> None:
     assert shape("default", workers) == SHAPES[size]
