@@ -149,7 +149,9 @@ def test_the_user_is_told_when_no_cpu_is_free(
 ) -> None:
     monkeypatch.setattr("distributed_pg.runtime.worker_lifecycle.PATIENCE_SECONDS", 0.1)
     with RayWorkerPool(CONFIG, lambda: 3) as busy:
+        deadline = time.monotonic() + 60
         while busy.workers < 3:
+            assert time.monotonic() < deadline
             busy.poll(1.0, 60.0)
         with RayWorkerPool(CONFIG, lambda: 1) as starved:
             deadline = time.monotonic() + 60
