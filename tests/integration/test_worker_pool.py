@@ -209,7 +209,7 @@ def test_a_gradient_that_has_arrived_cannot_be_lost_with_its_node() -> None:
     ray.kill(worker)
     assert len(stored[weights]["node_ids"]) == 1
     assert not stored[answer]["node_ids"]
-    stats, gradient = ray.get(answer)
+    (stats,), gradient = ray.get(answer)
     assert gradient.nbytes == stats.gradient_bytes > 100 * 1024
 
 

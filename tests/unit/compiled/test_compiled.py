@@ -32,7 +32,9 @@ def turned_on() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("NUMBA_DISABLE_JIT", raising=False)
         patch.setattr(numba.config, "DISABLE_JIT", 0)
+        compiled_step.cache_clear()  # an earlier test may have found it turned off
         yield
+    compiled_step.cache_clear()
 
 
 @pytest.fixture(scope="module")
