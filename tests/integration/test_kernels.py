@@ -6,16 +6,20 @@ import sys
 from pathlib import Path
 
 import pytest
-from command import QUICK, distributed_pg, python
+from command import distributed_pg, python
+from learner_runs import run
 
+from distributed_pg.config import TrainConfig
 from distributed_pg.determinism import kernel_environment, on_x86
+from distributed_pg.storage.checkpoint import weights_checksum
 from distributed_pg.storage.metrics import METRICS, read_metrics
 
 
 def test_the_command_line_holds_nothing_to_kernels_when_it_is_only_imported() -> None:
     # So it is by the benchmark's processes: those of the classic way may use all of the CPU.
     code = (
-        "import os; from distributed_pg.determinism import kernel_environment as held;"
+        "import os; from distributed_pg.config import TrainConfig
+from distributed_pg.determinism import kernel_environment as held;"
         "[os.environ.pop(name, None) for name in held()]; import distributed_pg.cli.main;"
         "print(*held().keys() & os.environ.keys())"
     )
@@ -101,13 +105,12 @@ def test_a_game_is_the_same_whatever_becomes_of_compiled_code(tmp_path: Path) ->
 
 def test_a_run_is_the_same_with_compiled_code(tmp_path: Path) -> None:
     pytest.importorskip("numba")
-    settings = [*QUICK[:2], "--batch-size", "2", "--frame-limit", "600", "--stop-episodes", "6"]
-    checksums = set()
-    for turned_off in ("1", "0"):
-        environment = {"NUMBA_DISABLE_JIT": turned_off, "XDG_CACHE_HOME": str(tmp_path / "cache")}
-        run = tmp_path / f"run-{turned_off}"
-        result = distributed_pg("train", *settings, "--run-dir", run, cwd=tmp_path, **environment)
-        assert result.returncode == 0, result.stderr
-        assert bool(list(tmp_path.rglob("*.nbc"))) == (turned_off == "0")
-        checksums |= {read_metrics(run / METRICS)[-1]["weights_checksum"]}
-    assert len(checksums) == 1
+    config = TrainConfig(seed=0, batch_size=2, frame_limit=600, stop_episodes=6)
+    alone, *_ = run(config, tmp_path / "alone")  # in this process, where it is turned off
+    flags = "--seed 0 --batch-size 2 --frame-limit 600 --stop-episodes 6 --run-dir run".split()
+    environment = {"NUMBA_DISABLE_JIT": "0", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    result = distributed_pg("train", *flags, cwd=tmp_path, **environment)
+    assert result.returncode == 0, result.stderr
+    assert list((tmp_path / "cache").rglob("*.nbc"))
+    last = read_metrics(tmp_path / "run" / METRICS)[-1]
+    assert last["weights_checksum"] == weights_checksum(alone.policy)

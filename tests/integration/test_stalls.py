@@ -14,18 +14,16 @@ from types import SimpleNamespace
 import psutil
 import pytest
 from command import COMMAND, DEADLINE, metrics, until
-from simulated_pool import Clock, SimulatedWorkerPool, play_for_real
+from learner_runs import run as run_without_ray
+from simulated_pool import Clock
 
 from distributed_pg.algo.rollout import EpisodeStats
 from distributed_pg.algo.state import TrainingState
 from distributed_pg.config import TrainConfig
-from distributed_pg.monitoring.reporter import NullReporter
 from distributed_pg.runtime import ray_worker_pool, task_router, worker_lifecycle
 from distributed_pg.runtime.ray_worker_pool import RayWorkerPool
 from distributed_pg.storage.checkpoint import weights_checksum
-from distributed_pg.storage.run_dir import RunDir
 from distributed_pg.system_info import library_versions, own_code
-from distributed_pg.training.learner import Learner
 from distributed_pg.training.polled_clock import MOST_SECONDS, PolledClock
 from distributed_pg.training.rollout_worker import WorkerInfo
 from distributed_pg.training.schedule import EpisodeTask
@@ -223,7 +221,7 @@ def test_a_real_learner_that_is_stopped_keeps_its_workers(tmp_path: Path) -> Non
         until(lambda: len(_workers(learner)) == 2)
         _wait_for_updates(run, learner)
         workers = _workers(learner)
-        for _ in range(3):
+        for _ in range(2):
             _stop_and_continue([learner])  # kill -STOP, a disk that blocks
             _wait_for_updates(run, learner)
         _stop_and_continue([*learner.children(recursive=True), learner])  # Ctrl-Z and fg
@@ -238,8 +236,9 @@ def test_a_real_learner_that_is_stopped_keeps_its_workers(tmp_path: Path) -> Non
     said = log.read_text()
     assert not re.search("silent|replaced|played again|did not start", said), said
     last = metrics(run)[-1]
-    undisturbed = replace(SETTINGS, run_dir=tmp_path / "other", stop_episodes=last["episodes"])
-    assert last["weights_checksum"] == _without_ray(undisturbed)
+    settings = replace(SETTINGS, stop_episodes=last["episodes"])
+    undisturbed, *_ = run_without_ray(settings, tmp_path / "other")
+    assert last["weights_checksum"] == weights_checksum(undisturbed.policy)
 
 
 def _workers(learner: psutil.Process) -> set[int]:
@@ -267,14 +266,3 @@ def _wait_for_updates(run: Path, learner: psutil.Process) -> None:
         assert time.monotonic() < deadline
         assert learner.is_running()
         time.sleep(0.02)
-
-
-def _without_ray(config: TrainConfig) -> str:
-    """The checksum at the end of a run."""
-    state, run_dir = TrainingState.initial(config), RunDir.create(config)
-    cluster = SimulatedWorkerPool(play_for_real(config), 2)
-    saved = run_dir.save(config, state, best=False)
-    learner = Learner(config, state, cluster, run_dir, NullReporter(), saved, cluster.clock)
-    assert learner.run(lambda: False)
-    learner.wait()
-    return weights_checksum(learner.state.policy)

@@ -1,9 +1,11 @@
 """Sweeps on real Ray: killed, stopped, resumed and broken, their trials have the bits of runs."""
 
+import functools
 import os
 import shutil
 import signal
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -12,18 +14,15 @@ from typing import Any
 import psutil
 import pytest
 from command import COMMAND, DEADLINE, assert_one_line_error, distributed_pg, metrics, until
-from simulated_pool import SimulatedWorkerPool, play_for_real
+from learner_runs import run
 
-from distributed_pg.algo.state import TrainingState
 from distributed_pg.config import TrainConfig
-from distributed_pg.monitoring.reporter import NullReporter
-from distributed_pg.storage.open_run import open_run
-from distributed_pg.training.learner import Learner
 
 SETTINGS = ["--frame-limit", "2000", "--batch-size", "4", "--hidden-units", "8"]
 EPISODES = 32
 NEW = [*SETTINGS, "--stop-episodes", str(EPISODES), "--max-workers", "2", "--run-dir", "sweep"]
 RESUME = ["--resume", "sweep", "--max-workers", "2"]
+ONE_WORKER = ["--num-workers", "1"]
 
 
 @pytest.fixture
@@ -77,51 +76,28 @@ def workers_of(process: psutil.Process) -> int:
     return int(command[command.index("--num-workers") + 1])
 
 
-def workers_of_all(sweep: Path) -> int:
-    with suppress(psutil.Error):
-        return sum(map(workers_of, processes_of(sweep).values()))
-    return 0
-
-
 def raylet_of(process: "subprocess.Popen[str]") -> psutil.Process:
     children = psutil.Process(process.pid).children(recursive=True)
     return next(child for child in children if child.name() == "raylet")
 
 
+@functools.cache
+def checksums_alone(seed: int) -> list[str]:
+    """The checksum after each update of a trial, had it run alone and without Ray."""
+    config = TrainConfig(
+        seed=seed, frame_limit=2000, batch_size=4, hidden_units=8, stop_episodes=EPISODES
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        _, recorder, _ = run(config, Path(folder, "alone"))
+    return [record.weights_checksum for record in recorder.records]
+
+
 def check_bits(sweep: Path, seeds: int) -> None:
     """Each trial must have every update once, with the bits of the same run alone, without Ray."""
     for seed in range(seeds):
-        config = TrainConfig(
-            seed=seed,
-            frame_limit=2000,
-            batch_size=4,
-            hidden_units=8,
-            stop_episodes=EPISODES,
-            run_dir=sweep.parent / f"alone-{seed}",
-        )
-        with open_run(config) as alone:
-            state = TrainingState.initial(config)
-            saved = alone.save(config, state, best=False)
-            workers = SimulatedWorkerPool(play_for_real(config), 1)
-            Learner(config, state, workers, alone, NullReporter(), saved).run(lambda: False)
         lines = made(sweep / f"seed_{seed}")
         assert len(lines) == EPISODES // 4
-        expected = [line["weights_checksum"] for line in made(alone.path)]
-        assert [line["weights_checksum"] for line in lines] == expected
-
-
-def test_a_killed_sweep_with_fixed_workers_ends_in_the_bits_of_the_runs_alone(
-    tmp_path: Path, started: list["subprocess.Popen[str]"]
-) -> None:
-    sweep = tmp_path / "sweep"
-    process = begin(started, tmp_path, *NEW, "--seeds", "0-1", "--num-workers", "1")
-    until(lambda: min(updates(sweep / f"seed_{seed}") for seed in (0, 1)) >= 2, process)
-    process.kill()
-    # Resumed at once: the trials may still be saving.
-    process = begin(started, tmp_path, *RESUME, "--num-workers", "1")
-    said, _ = process.communicate(timeout=DEADLINE)
-    assert process.returncode == 0, said
-    check_bits(sweep, 2)
+        assert [line["weights_checksum"] for line in lines] == checksums_alone(seed)
 
 
 @pytest.mark.slow
@@ -165,7 +141,7 @@ def test_a_sweep_outlives_what_befalls_its_trials_and_its_ray(
     tmp_path: Path, started: list["subprocess.Popen[str]"]
 ) -> None:
     sweep = tmp_path / "sweep"
-    process = begin(started, tmp_path, *NEW, "--seeds", "0-1")
+    process = begin(started, tmp_path, *NEW, "--seeds", "0-1", *ONE_WORKER)
     until(lambda: updates(sweep / "seed_0") >= 1, process)
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=DEADLINE)
@@ -179,11 +155,12 @@ def test_a_sweep_outlives_what_befalls_its_trials_and_its_ray(
     # A trial whose log cannot be written fails; the other one is killed, and so is Ray.
     (sweep / "seed_1.log").unlink()
     (sweep / "seed_1.log").mkdir()
-    process = begin(started, tmp_path, *RESUME)
-    until(lambda: workers_of_all(sweep) == 2 and updates(sweep / "seed_0") > saved, process)
+    process = begin(started, tmp_path, *RESUME, *ONE_WORKER)
+    until(lambda: updates(sweep / "seed_0") > saved, process)
     killed = processes_of(sweep)["seed_0"]
+    assert workers_of(killed) == 1
     killed.kill()
-    until(lambda: not killed.is_running() and workers_of_all(sweep) == 2, process)
+    until(lambda: not killed.is_running() and "seed_0" in processes_of(sweep), process)
     raylet_of(process).kill()
     said, _ = process.communicate(timeout=DEADLINE)
     assert process.returncode == 1, said
@@ -197,17 +174,8 @@ def test_a_sweep_outlives_what_befalls_its_trials_and_its_ray(
     assert "raylet on this machine has ended; the trials are saved, and Ray is restarted\n" in said
     assert updates(sweep / "seed_0") == EPISODES // 4
 
-    # The next one tries the failed trial again; it is told twice to stop.
+    # The next one tries the failed trial again.
     shutil.rmtree(sweep / "seed_1.log")
-    process = begin(started, tmp_path, *RESUME)
-    until(lambda: processes_of(sweep).keys() == {"seed_1"}, process)
-    assert process.stdout is not None
-    process.send_signal(signal.SIGINT)
-    while "Saving and stopping" not in process.stdout.readline():
-        assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    assert process.wait(DEADLINE) in (0, 128 + signal.SIGINT)
-    until(lambda: not processes_of(sweep))
     resumed = distributed_pg("sweep", *RESUME, "--quiet", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     check_bits(sweep, 2)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import ray
 from command import DEADLINE
+from learner_runs import run as run_without_ray
 from ray.experimental import get_local_object_locations
 from worker_processes import worker_processes
 
@@ -20,6 +21,7 @@ from distributed_pg.runtime.actor import play, start_worker, worker_environment
 from distributed_pg.runtime.ray_worker_pool import RayWorkerPool
 from distributed_pg.runtime.session import ray_session
 from distributed_pg.runtime.weights_holder import WeightsHolder
+from distributed_pg.storage.checkpoint import weights_checksum
 from distributed_pg.trainer import train
 from distributed_pg.training.rollout_worker import RolloutWorker, WorkerInfo
 from distributed_pg.training.schedule import EpisodeTask
@@ -107,11 +109,11 @@ def test_a_weights_holder_that_does_not_start_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: list[str]
 ) -> None:
     marks = tmp_path / "marks"
-    undisturbed = train(replace(CONFIG, num_workers=2, run_dir=tmp_path / "undisturbed"), None)
+    undisturbed, *_ = run_without_ray(CONFIG, tmp_path / "undisturbed")
     holder = "distributed_pg.runtime.weights_holder.WeightsHolder"
     monkeypatch.setattr(holder, starting_late(marks, 2))
     result = train(replace(CONFIG, num_workers=2, run_dir=tmp_path / "run"), None)
-    assert result.weights_checksum == undisturbed.weights_checksum
+    assert result.weights_checksum == weights_checksum(undisturbed.policy)
     assert len(list(marks.iterdir())) == 3
     reason = "ActorDiedError: ModuleNotFoundError: No module named 'distributed_pg.algo.rollout'"
     replaced = f"the process that holds the weights is gone and is replaced ({reason})"
