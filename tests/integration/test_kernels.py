@@ -18,8 +18,7 @@ from distributed_pg.storage.metrics import METRICS, read_metrics
 def test_the_command_line_holds_nothing_to_kernels_when_it_is_only_imported() -> None:
     # So it is by the benchmark's processes: those of the classic way may use all of the CPU.
     code = (
-        "import os; from distributed_pg.config import TrainConfig
-from distributed_pg.determinism import kernel_environment as held;"
+        "import os; from distributed_pg.determinism import kernel_environment as held;"
         "[os.environ.pop(name, None) for name in held()]; import distributed_pg.cli.main;"
         "print(*held().keys() & os.environ.keys())"
     )
@@ -107,9 +106,9 @@ def test_a_run_is_the_same_with_compiled_code(tmp_path: Path) -> None:
     pytest.importorskip("numba")
     config = TrainConfig(seed=0, batch_size=2, frame_limit=600, stop_episodes=6)
     alone, *_ = run(config, tmp_path / "alone")  # in this process, where it is turned off
-    flags = "--seed 0 --batch-size 2 --frame-limit 600 --stop-episodes 6 --run-dir run".split()
+    settings = "--seed 0 --batch-size 2 --frame-limit 600 --stop-episodes 6 --run-dir run"
     environment = {"NUMBA_DISABLE_JIT": "0", "XDG_CACHE_HOME": str(tmp_path / "cache")}
-    result = distributed_pg("train", *flags, cwd=tmp_path, **environment)
+    result = distributed_pg("train", *settings.split(), cwd=tmp_path, **environment)
     assert result.returncode == 0, result.stderr
     assert list((tmp_path / "cache").rglob("*.nbc"))
     last = read_metrics(tmp_path / "run" / METRICS)[-1]
