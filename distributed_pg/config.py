@@ -41,9 +41,9 @@ def _of_the_place(default: Any) -> Any:
     return field(default=default, metadata=_OF_THE_PLACE)
 
 
-def _added_later(default: Any) -> Any:
-    """A field that older runs lack; they were trained with its default."""
-    return field(default=default, metadata={"added_later": True})
+def _added_later(default: Any, *, before: Any) -> Any:
+    """A field that older runs lack; they were trained with the value ``before``."""
+    return field(default=default, metadata={"before": before})
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class TrainConfig:
     """Seed of the run's initial weights, games and action sampling."""
     batch_size: Annotated[int, Range(1, 100_000)] = 1
     """Episodes summed in one update."""
-    episodes_per_task: Annotated[int, Range(1, 100_000)] = _added_later(1)
+    episodes_per_task: Annotated[int, Range(1, 100_000)] = _added_later(1, before=1)
     """Consecutive episodes that a worker plays before it returns the sum of their gradients, a
     divisor of the batch size. More than 1 relieves a learner of hundreds of workers."""
     learning_rate: Annotated[float, Range(0.0, 1.0, open_low=True)] = 3e-3
@@ -80,6 +80,9 @@ class TrainConfig:
     warm_up: bool = True
     """RMSProp begins with the plain mean of the squared gradients so far, until it has seen enough
     of them to decay. Without this warm-up the first steps are ten times as long as later ones."""
+    exploration: Annotated[float, Range(0.0, 100.0)] = _added_later(1.0, before=0.0)
+    """Standard deviation of the shift of the logits that is drawn for each rally of a training
+    game. With 0, actions vary from step to step only."""
     policy_lag: Annotated[int, Range(0, 1000)] = 1
     """Age, in updates, of the weights that play an episode. 0: all workers wait for each update; 1:
     they keep playing meanwhile."""
@@ -178,8 +181,9 @@ class TrainConfig:
             raise ConfigError(f"{one_line(unknown[0])}: no such setting")
         if missing:
             raise ConfigError(f"{missing[0]}: the setting is missing")
+        earlier = {f.name: f.metadata["before"] for f in fields if "before" in f.metadata}
         settings: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**settings)
+        return cls(**(earlier | settings))
 
     def to_go_on(self, location: str | Path, **changes: Any) -> "TrainConfig":
         """The settings that resume the run at ``location``, where these were saved.
@@ -267,6 +271,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "anneal_episodes": None,
         "baseline": "mean",
         "warm_up": False,
+        "exploration": 0.0,
         "policy_lag": 0,
         "frame_skip": 4,
     },

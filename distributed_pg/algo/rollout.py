@@ -1,17 +1,16 @@
 """Plays an episode and computes its gradient."""
 
-import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from operator import add
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distributed_pg.algo.gradient import Gradient, backpropagate
+from distributed_pg.algo.noise import Noise, choose
 from distributed_pg.algo.policy import Floats, Policy, action_probabilities
 from distributed_pg.algo.returns import discounted_returns, normalized
 from distributed_pg.config import TrainConfig
@@ -22,7 +21,7 @@ TRAINING, EVALUATION = 0, 1
 _VALUE_WEIGHT = 0.5
 """Weight of the values' squared error relative to the policy's objective."""
 _BLOCK = 1024
-"""Steps per block of noise and of preallocated activations."""
+"""Steps per block of preallocated activations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +83,6 @@ class Trajectory:
         return action_probabilities(self.outputs)
 
 
-Noise: TypeAlias = Iterator[Sequence[float]]
-"""Noise for :func:`choose`, one item per step."""
 Play: TypeAlias = Callable[[PongEnv, Policy, Noise], Trajectory]
 """:func:`play`, or another function with the same result."""
 
@@ -109,6 +106,8 @@ def play(env: PongEnv, policy: Policy, noise: Noise) -> Trajectory:
         actions.append(action)
         pixels, signs, reward, terminated, truncated = env.step_sparse(action)
         rewards.append(reward)
+        if reward:
+            noise.next_rally()
         done = terminated or truncated
     return Trajectory(
         pixels=np.concatenate(all_pixels),
@@ -127,7 +126,8 @@ def rollout(
     """Play the training episode with this index in the run, and compute its gradient."""
     clock = _Clock(env)
     seed = episode_seed(config.seed, episode, TRAINING)
-    trajectory = play_episode(env, policy, seed, play=play)
+    noise = begin_episode(env, seed, exploration=config.exploration)
+    trajectory = play(env, policy, noise)
     gradient = episode_gradient(policy, trajectory, config)
     return EpisodeResult(clock.stats(trajectory), gradient)
 
@@ -177,45 +177,14 @@ def activation_rows(
         yield from zip(hidden_blocks[-1], output_blocks[-1], strict=True)
 
 
-def begin_episode(env: PongEnv, seed: np.random.SeedSequence, *, greedy: bool = False) -> Noise:
-    """Reset the environment for an episode.
-
-    Returns:
-        The noise for :func:`choose`, one item per step, without end; all zeros if ``greedy``.
-    """
+def begin_episode(
+    env: PongEnv, seed: np.random.SeedSequence, *, exploration: float = 0.0, greedy: bool = False
+) -> Noise:
+    """Reset the environment for an episode; return the noise to choose its actions with."""
     env_seed, action_seed = seed.spawn(2)
     env.reset(seed=int(env_seed.generate_state(1, np.uint64)[0]))
     actions = int(env.action_space.n)
-    if greedy:
-        return itertools.repeat([0.0] * actions)
-    return _gumbel_noise(np.random.default_rng(action_seed), actions)
-
-
-def choose(outputs: Floats, noise: Sequence[float]) -> int:
-    """Choose the action with the highest sum of logit and noise.
-
-    With independent standard Gumbel noise for each action, the choice is a sample of
-    softmax(logits) (the Gumbel-max trick; Maddison, Tarlow and Minka, "A* sampling", 2014); with
-    zero noise it is the most probable action. Sampling from the softmax directly would compute
-    exponentials while the game waits; the noise does not depend on the logits and is drawn a
-    thousand steps at a time.
-
-    Args:
-        outputs: outputs of the network, float32 (A,).
-        noise: one number per action.
-    """
-    logits = outputs.tolist()
-    logits[-1] = 0.0  # replaces the value
-    scores = list(map(add, logits, noise))
-    return scores.index(max(scores))
-
-
-def _gumbel_noise(random: np.random.Generator, actions: int) -> Noise:
-    """Yield noise for :func:`choose` without end, drawn in blocks."""
-    while True:
-        numbers = iter(random.gumbel(size=_BLOCK * actions).tolist())
-        # Tuples made on demand: a thousand lists at once would trigger the garbage collector.
-        yield from zip(*[numbers] * actions, strict=True)
+    return Noise.none(actions) if greedy else Noise.of(action_seed, actions, exploration)
 
 
 def episode_gradient(policy: Policy, trajectory: Trajectory, config: TrainConfig) -> Gradient:

@@ -4,8 +4,9 @@ from functools import partial
 
 import numpy as np
 
+from distributed_pg.algo.noise import Noise, choose
 from distributed_pg.algo.policy import Floats, Policy
-from distributed_pg.algo.rollout import Noise, Play, Trajectory, activation_rows, choose, play
+from distributed_pg.algo.rollout import Play, Trajectory, activation_rows, play
 from distributed_pg.compiled.loading import Step, compiled_step, read_only
 from distributed_pg.envs.pong import PongEnv
 
@@ -38,6 +39,8 @@ def play_compiled(step: Step, env: PongEnv, policy: Policy, noise: Noise) -> Tra
         action = choose(outputs, next(noise))
         actions.append(action)
         rewards.append(emulate(action, frames))
+        if rewards[-1]:
+            noise.next_rally()
         terminated, truncated = look()
         if terminated or truncated:
             break

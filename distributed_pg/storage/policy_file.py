@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from distributed_pg.algo.noise import choose
 from distributed_pg.algo.policy import Policy
-from distributed_pg.algo.rollout import choose
 from distributed_pg.algo.state import Progress, policy_shape
 from distributed_pg.config import TrainConfig
 from distributed_pg.envs.pong import observation_shape

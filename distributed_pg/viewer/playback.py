@@ -8,8 +8,9 @@ import numpy as np
 from ale_py import Action
 from numpy.typing import NDArray
 
+from distributed_pg.algo.noise import choose
 from distributed_pg.algo.policy import Policy, action_probabilities
-from distributed_pg.algo.rollout import EVALUATION, begin_episode, choose, episode_seed
+from distributed_pg.algo.rollout import EVALUATION, begin_episode, episode_seed
 from distributed_pg.config import TrainConfig
 from distributed_pg.envs.pong import PongEnv
 from distributed_pg.storage.policy_file import load_policy

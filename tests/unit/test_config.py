@@ -29,6 +29,7 @@ OUT_OF_RANGE: list[tuple[str, Any, str]] = [
     ("decay", 1.0, "1.0 is not a number from 0 and below 1"),
     ("warm_up", 1, "1 is not of type bool"),
     ("episodes_per_task", 0, "0 is not a whole number from 1 to 100000"),
+    ("exploration", -0.1, "-0.1 is not a number from 0 to 100"),
     ("policy_lag", -1, "-1 is not a whole number from 0 to 1000"),
     ("hidden_units", 0, "0 is not a whole number from 1 to 100000"),
     ("actions", ("UP",), "'UP' is not two or more different actions"),
@@ -86,6 +87,7 @@ ENDS: dict[str, tuple[Any, Any]] = {
     "seed": (0, 2**63 - 1),
     "batch_size": (1, 100_000),
     "episodes_per_task": (1, 100_000),
+    "exploration": (0.0, 100.0),
     "learning_rate": (ABOVE_0, 1.0),
     "anneal_episodes": (1, 2**53),
     "gamma": (0.0, 1.0),
@@ -143,8 +145,9 @@ def test_a_batch_is_made_of_whole_tasks() -> None:
 
 def test_a_run_from_before_there_were_groups_has_tasks_of_one_episode() -> None:
     values = TrainConfig(batch_size=12).to_json()
-    del values["episodes_per_task"]
+    del values["episodes_per_task"], values["exploration"]
     assert TrainConfig.from_json(values).episodes_per_task == 1
+    assert TrainConfig.from_json(values).exploration == 0.0
 
 
 def test_presets() -> None:
@@ -213,6 +216,7 @@ WHAT_IT_DECIDES: dict[str, tuple[Any, str]] = {
     "decay": (0.5, COMPUTED),
     "baseline": ("mean", COMPUTED),
     "episodes_per_task": (2, COMPUTED),
+    "exploration": (0.5, COMPUTED),
     "warm_up": (False, COMPUTED),
     "policy_lag": (2, COMPUTED),
     "hidden_units": (5, COMPUTED),

@@ -5,8 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from trajectories import frames_of
 
 from distributed_pg.algo.policy import Policy
@@ -16,10 +14,10 @@ from distributed_pg.algo.rollout import (
     TRAINING,
     EpisodeResult,
     begin_episode,
-    choose,
     entropy,
     episode_seed,
     evaluate_episode,
+    play,
     play_episode,
     rollout,
 )
@@ -59,7 +57,8 @@ def test_a_result_is_a_function_of_weights_seed_and_episode(short: PongEnv, poli
 
 def test_stats_of_a_whole_game(pong: PongEnv, policy: Policy) -> None:
     stats = played(pong, policy, seed=0, episode=0).stats
-    trajectory = play_episode(pong, policy, episode_seed(0, 0, TRAINING))
+    noise = begin_episode(pong, episode_seed(0, 0, TRAINING), exploration=CONFIG.exploration)
+    trajectory = play(pong, policy, noise)
     assert stats.reward == sum(trajectory.rewards)
     assert -21 <= stats.reward <= 21
     assert max(trajectory.rewards.count(1.0), trajectory.rewards.count(-1.0)) == 21
@@ -115,31 +114,6 @@ def test_a_game_longer_than_the_room_made_at_first(pong: PongEnv, policy: Policy
     assert game.hidden.shape == (len(game.actions), 200)
     for (pixels, signs), hidden in zip(frames_of(game), game.hidden, strict=True):
         assert np.array_equal(policy.forward(pixels, signs)[0], hidden)
-
-
-@given(st.lists(st.tuples(st.floats(-50, 50), st.floats(-5, 30)), min_size=2, max_size=6))
-def test_the_action_chosen_has_the_highest_logit_and_noise(
-    pairs: list[tuple[float, float]],
-) -> None:
-    logits, noise = map(list, zip(*pairs, strict=True))
-    outputs = np.array(logits, np.float32)
-    expected_return_instead = outputs.copy()
-    expected_return_instead[-1] = 1e6
-    action = choose(expected_return_instead, noise)
-    scores = np.array([*outputs[:-1], 0.0], np.float64) + noise
-    assert scores[action] == scores.max()
-
-
-@pytest.mark.parametrize("names", [("UP", "DOWN"), ("NOOP", "UP", "DOWN", "FIRE")])
-def test_chosen_actions_have_the_softmax_s_frequencies(names: tuple[str, ...]) -> None:
-    outputs = np.array([1.5, -0.5, 0.3, 7.0][-len(names) :], np.float32)
-    weights = np.exp([*outputs[:-1].astype(float), 0.0])
-    expected = weights / weights.sum()
-    noise = begin_episode(PongEnv(actions=names), episode_seed(0, 0, EVALUATION))
-    draws = 20_000
-    counts = np.bincount([choose(outputs, next(noise)) for _ in range(draws)])
-    deviation = np.sqrt(draws * expected * (1 - expected))
-    assert np.all(np.abs(counts - draws * expected) < 4 * deviation)
 
 
 def test_sampled_actions_follow_the_probabilities(pong: PongEnv) -> None:
