@@ -2,15 +2,21 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 from distributed_pg._extras import need_extra
 from distributed_pg.cli.console import console
-from distributed_pg.errors import UsageError
+from distributed_pg.errors import UsageError, counted
 
-_SUFFIXES = (".safetensors", ".npz", ".onnx")
+Format = Literal["safetensors", "npz", "onnx", "save.p"]
+_SUFFIXES: dict[Format, str] = {
+    "safetensors": ".safetensors",
+    "npz": ".npz",
+    "onnx": ".onnx",
+    "save.p": ".p",
+}
 
 
 @dataclass(frozen=True)
@@ -26,28 +32,42 @@ class ExportArgs:
 
     out: Path
     """The file to write. .safetensors: small, with float16 weights, for all commands that take a
-    checkpoint; .npz: numpy arrays; .onnx: a model that computes action probabilities."""
+    checkpoint; .npz: numpy arrays; .onnx: a model that computes action probabilities; .p: the
+    classic script's save.p, for policies of UP and DOWN, without the value."""
     checkpoints: Annotated[
         tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PATH|URI|pretrained")
     ] = ()
     """Checkpoints of one run, or its folder or URI for its newest one, or pretrained: the policy
     that comes with this package."""
+    format: Format | None = None
+    """The kind of file, where the ending of out does not say it."""
 
     def __post_init__(self) -> None:
         """Check every field."""
-        if self.out.suffix.lower() not in _SUFFIXES:
-            raise UsageError(f"out: {self.out} does not end in one of {', '.join(_SUFFIXES)}")
+        known = tuple(_SUFFIXES.values())
+        ending = self.out.suffix.lower()
+        if self.format is None and ending not in known:
+            raise UsageError(f"out: {self.out} does not end in one of {', '.join(known)}")
+        if self.format is not None and ending in known and ending != self.suffix:
+            raise UsageError(f"out: {self.out} ends in that of another format than {self.format}")
         if not self.checkpoints:
             raise UsageError("export: name a checkpoint, a run's folder or URI, or pretrained")
+
+    @property
+    def suffix(self) -> str:
+        """The ending of names of such files."""
+        return self.out.suffix.lower() if self.format is None else _SUFFIXES[self.format]
 
 
 def run(args: ExportArgs) -> int:
     """Read, average and write the policy; return the exit code."""
-    if args.out.suffix.lower() == ".onnx":
+    if args.suffix == ".onnx":
         need_extra("onnx", "onnx")
     from distributed_pg.storage.policy_export import export_policy
 
-    export_policy(args.checkpoints, args.out)
+    trained = export_policy(args.checkpoints, args.out, args.suffix)
     size = args.out.stat().st_size / 1e6
-    console().print(f"Wrote {args.out}, {size:.1f} MB", soft_wrap=True)
+    skip = counted(trained.config.frame_skip, "frame")
+    note = f", without the value; it plays at {skip} per step" if args.suffix == ".p" else ""
+    console().print(f"Wrote {args.out}, {size:.1f} MB{note}", soft_wrap=True)
     return 0

@@ -1,8 +1,8 @@
-"""Exports policies: as a policy file, as numpy arrays, or as an ONNX model."""
+"""Exports policies: as a policy file, numpy arrays, an ONNX model, or the classic script's."""
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,30 +10,42 @@ import numpy as np
 from distributed_pg.algo.policy import Policy
 from distributed_pg.errors import CheckpointError, UsageError, writing
 from distributed_pg.storage.checkpoint import load_checkpoint, run_metadata, weights_checksum
+from distributed_pg.storage.classic_script import classic_pickle
 from distributed_pg.storage.policy_file import TrainedPolicy, load_policy, save_policy
 from distributed_pg.storage.tensor_file import write_atomically
 
 
-def export_policy(locations: Sequence[str], out: Path) -> None:
+def export_policy(locations: Sequence[str], out: Path, suffix: str | None = None) -> TrainedPolicy:
     """Write the policy of a checkpoint, or the mean of several from one run.
 
     Args:
         locations: at least one; see :func:`~distributed_pg.storage.policy_file.load_policy`.
-        out: the file, ending in .safetensors, .npz or .onnx; replaced atomically.
+        out: the file; replaced atomically.
+        suffix: the form of the file: .safetensors, .npz, .onnx, or .p for the classic script; None:
+            that in the name of ``out``.
+
+    Returns:
+        The policy that was written.
 
     Raises:
         UsageError: ``out`` is a checkpoint or its folder does not exist, there is nothing at a
-            location, or the policies are from different runs.
+            location, the policies are from different runs, or the form cannot express the policy.
         RunError: a policy cannot be read, or the file cannot be written.
     """
-    writer = _WRITERS[out.suffix.lower()]
+    writer = _WRITERS[out.suffix.lower() if suffix is None else suffix]
+    check_target(out)
+    trained = mean_policy([load_policy(location) for location in locations])
+    with writing(f"out: {out}"):
+        writer(out, trained)
+    return trained
+
+
+def check_target(out: Path) -> None:
+    """Raise UsageError if ``out`` is a checkpoint or in no folder."""
     if not out.parent.is_dir():
         raise UsageError(f"out: there is no folder {out.parent}")
     if _is_checkpoint(out):
         raise UsageError(f"out: {out} is a checkpoint, which its run may need to resume")
-    trained = mean_policy([load_policy(location) for location in locations])
-    with writing(f"out: {out}"):
-        writer(out, trained)
 
 
 def mean_policy(policies: Sequence[TrainedPolicy]) -> TrainedPolicy:
@@ -82,4 +94,13 @@ def _write_onnx(path: Path, trained: TrainedPolicy) -> None:
     write_atomically(path, onnx_model(trained).SerializeToString())
 
 
-_WRITERS = {".safetensors": save_policy, ".npz": _write_npz, ".onnx": _write_onnx}
+def _write_classic(path: Path, trained: TrainedPolicy) -> None:
+    write_atomically(path, classic_pickle(trained))
+
+
+_WRITERS: dict[str, Callable[[Path, TrainedPolicy], None]] = {
+    ".safetensors": save_policy,
+    ".npz": _write_npz,
+    ".onnx": _write_onnx,
+    ".p": _write_classic,
+}

@@ -86,18 +86,19 @@ class TrainedPolicy:
         return choose(outputs, noise)
 
 
-def save_policy(path: Path, trained: TrainedPolicy) -> None:
-    """Write a policy file, with the weights in float16.
+def save_policy(path: Path, trained: TrainedPolicy, dtype: type[np.floating] = np.float16) -> None:
+    """Write a policy file.
 
     Args:
         path: the file to write or replace.
         trained: the policy and its run.
+        dtype: the type of the weights in the file.
 
     Raises:
         OSError: the file cannot be written; the previous file at ``path`` is intact.
     """
     metadata = {"format": FORMAT, **checkpoint.run_metadata(trained.config, trained.progress)}
-    w1, w2 = (array.astype(np.float16) for array in trained.policy.arrays)
+    w1, w2 = (array.astype(dtype) for array in trained.policy.arrays)
     write_tensor_file(path, metadata, {"w1": w1, "w2": w2})
 
 
@@ -130,6 +131,8 @@ def read_policy(path: Path) -> TrainedPolicy:
     """
     if path.suffix.lower() in (".npz", ".onnx"):
         raise CheckpointError(f"{path}: exported for other programs; {_ALLOWED}")
+    if path.suffix.lower() == ".p":
+        raise CheckpointError(f"{path}: is for the classic script; distributed-pg import reads it")
     metadata, tensors = read_tensor_file(path, checkpoint.FORMAT, FORMAT)
     if metadata["format"] == checkpoint.FORMAT:
         loaded = checkpoint.parse_checkpoint(path, metadata, tensors)

@@ -14,6 +14,7 @@ REQUIRED = {
     "evaluate": "x",
     "play": "x",
     "record": "x",
+    "import": "x",
     "plot": "--weights x --out a.png",
     "report": "x",
 }

@@ -44,9 +44,9 @@ ALLOWED = "give a checkpoint, a .safetensors export, a run's folder or URI, or p
         ("benchmark --seconds 0", "--seconds: 0.0 is not a number from 0.1 to 3600"),
         (
             "export pretrained --out p.txt",
-            "--out: p.txt does not end in one of .safetensors, .npz, .onnx",
+            "--out: p.txt does not end in one of .safetensors, .npz, .onnx, .p",
         ),
-        ("export pretrained --out p", "--out: p does not end in one of .safetensors, .npz, .onnx"),
+        ("export pretrained --out p", "--out: p does not end in one of .safetensors, .npz, .onnx,"),
         ("export pretrained --out none/p.npz", "--out: there is no folder none"),
         ("export none --out p.npz", f"none: No such file or directory; {ALLOWED}"),
         ("export --out p.npz", "export: name a checkpoint, a run's folder or URI, or pretrained"),
