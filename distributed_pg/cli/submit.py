@@ -15,6 +15,7 @@ from distributed_pg.cli import train
 from distributed_pg.cli.console import command_name, console
 from distributed_pg.cli.parsing import early_flags
 from distributed_pg.cli.train import TrainArgs
+from distributed_pg.config import PRETRAINED
 from distributed_pg.errors import RunError, UsageError, counted, plain
 
 if TYPE_CHECKING:
@@ -73,6 +74,13 @@ class SubmitArgs:
                     f"--{name.replace('_', '-')}: {path} is on this machine, where the cluster "
                     "cannot reach it; --out is the folder to fetch the run to"
                 )
+        source = str(config.init_from or PRETRAINED)
+        is_new = config.resume is None
+        if is_new and source != PRETRAINED and "://" not in source:
+            raise UsageError(
+                f"--init-from: {source} is on this machine, where the cluster cannot reach it; "
+                f"give a URI or {PRETRAINED}"
+            )
 
 
 def defaults(arguments: list[str]) -> SubmitArgs:

@@ -161,8 +161,10 @@ def _folder(args: SweepArgs) -> "SweepFolder":
     if config.resume is not None:
         saved = SweepFolder.open(Path(config.resume))
         return saved.extended(_plan(args, saved.plan))
+    from distributed_pg.sweep.sources import with_checksums
+
     path = None if config.run_dir is None else Path(config.run_dir)
-    return SweepFolder.create(path, _plan(args))
+    return SweepFolder.create(path, with_checksums(_plan(args)))
 
 
 def _plan(args: SweepArgs, saved: "SweepPlan | None" = None) -> "SweepPlan":

@@ -71,7 +71,7 @@ class RunDir:
                 raise run_dir._holds_a_run()
             try:
                 run_dir._checkpoints.mkdir()
-                write_atomically(fresh.path / CONFIG, _config_text(config).encode())
+                run_dir._write(config)
             except FileExistsError:  # another process has just started a run here
                 raise run_dir._holds_a_run() from None
             except OSError:
@@ -144,6 +144,15 @@ class RunDir:
             RunError: there is no good checkpoint.
         """
         return checkpoint_files.newest_good(self._checkpoints, load_checkpoint)
+
+    def write_config(self, config: TrainConfig) -> None:
+        """Write config.json.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        with writing(f"{self.path / CONFIG}:"):
+            self._write(config)
 
     def lock(self) -> AbstractContextManager[None]:
         """Keep other processes from training here, as :func:`locked` does."""
@@ -223,7 +232,7 @@ class RunDir:
             RunError: the folder cannot be written.
         """
         with writing(f"{self.path}:"):
-            write_atomically(self.path / CONFIG, _config_text(config).encode())
+            self._write(config)
             if self._metrics.exists():
                 lines = self._metrics.read_bytes().splitlines()
                 kept = [line + b"\n" for line in lines if is_record_until(line, update)]
@@ -234,6 +243,10 @@ class RunDir:
         own = self._checkpoints / checkpoint_files.checkpoint_name(update)
         return loaded if loaded is not None and loaded.exists() else own, aside
 
+    def _write(self, config: TrainConfig) -> None:
+        text = json.dumps(config.to_json(), indent=2) + "\n"
+        write_atomically(self.path / CONFIG, text.encode())
+
     def _upload(self) -> None:
         if self._uploader is not None:
             self._uploader.upload(self.path)
@@ -242,10 +255,6 @@ class RunDir:
         return UsageError(
             f"run_dir: {self.path} holds a run already; --resume {self.path} continues it"
         )
-
-
-def _config_text(config: TrainConfig) -> str:
-    return json.dumps(config.to_json(), indent=2) + "\n"
 
 
 def parse_config(text: bytes, path: str) -> TrainConfig:
