@@ -274,11 +274,15 @@ class RemoteRun:
         return stored
 
     def _all_keys(self) -> set[str]:
+        """The keys of runs; other data is none of ours, and stays."""
+        return {name for name in self._names_in(f"{self._root}/{DATA}") if _KEY.fullmatch(name)}
+
+    def _names_in(self, folder: str) -> set[str]:
         try:
-            found = self._fs.ls(f"{self._root}/{DATA}", detail=False)
+            found = self._fs.ls(folder, detail=False)
         except FileNotFoundError:
             return set()
-        return {path.rpartition("/")[2] for path in found}
+        return {path.rstrip("/").removeprefix(folder).strip("/") for path in found}
 
     def _remove_all_but(self, keys: set[str]) -> None:
         """Delete the keys of earlier uploads that are not in ``keys``."""
