@@ -28,6 +28,8 @@ STOP_CONDITIONS = (
     "stop_reward",
     "stop_plateau",
 )
+AUTO = "auto"
+"""As ``resume``: begin a run in ``run_dir`` if there is none, else go on with it."""
 PRETRAINED = "pretrained"
 """The name of the policy shipped with the package; see docs/pretrained.md."""
 _CHECKSUM = re.compile("[0-9a-f]{16}")
@@ -137,7 +139,8 @@ class TrainConfig:
     """Folder of the run, or a URI such as s3://BUCKET/NAME or gs://BUCKET/NAME. Default: a new
     folder in runs/, named by date and preset."""
     resume: str | Path | None = _of_the_place(None)
-    """Resume the run in this folder or at this URI, with its settings."""
+    """Resume the run in this folder or at this URI, with its settings. auto: begin a run in run_dir
+    if there is none, else resume it."""
     checkpoint_every: Count = _free(25)
     """Updates between two checkpoints."""
     keep: Count = _free(3)
@@ -165,7 +168,9 @@ class TrainConfig:
         _check_crop(self.crop)
         check_address(self.address)
         self._check_source()
-        if self.run_dir is not None and self.resume is not None:
+        if self.resume == AUTO and self.run_dir is None:
+            raise ConfigError("resume: auto needs a run_dir; ./auto is a folder of that name")
+        if self.run_dir is not None and self.resume not in (None, AUTO):
             raise ConfigError("run_dir: a resumed run stays in its folder; leave it out")
 
     def _check_source(self) -> None:
@@ -243,7 +248,7 @@ class TrainConfig:
     @property
     def location(self) -> str | Path | None:
         """The run's folder or URI, existing or not; None: a new folder in runs/."""
-        return self.run_dir if self.resume is None else self.resume
+        return self.run_dir if self.resume in (None, AUTO) else self.resume
 
     @property
     def tasks_per_batch(self) -> int:

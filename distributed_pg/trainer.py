@@ -58,7 +58,8 @@ def train(
     result is returned.
 
     Args:
-        config: the settings. With ``resume``, that run continues; see :func:`resume_config`.
+        config: the settings. With ``resume``, that run continues; see :func:`resume_config`. With
+            ``resume="auto"``, so does the run in ``run_dir``, if there is one.
         reporter: shows the run. ``"auto"`` shows a table in a notebook and lines on standard output
             elsewhere; None shows nothing.
         stop_asked: polled at least twice a second; returning True stops the run after the last
@@ -248,7 +249,7 @@ def _start(config: TrainConfig, run_dir: RunDir) -> tuple[TrainConfig, TrainingS
 
     A run that is refused, or that has nothing left to do, stays unchanged.
     """
-    if config.resume is None:
+    if run_dir.is_new:
         return _begin(config, run_dir)
     path, checkpoint = run_dir.load_newest()
     config = config.pinned_as(checkpoint.config)

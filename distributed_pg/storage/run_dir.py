@@ -43,6 +43,8 @@ class RunDir:
         self.path = path
         self.has_updates = False
         """Whether this process has made an update."""
+        self.is_new = False
+        """Whether the run begins in this process."""
         self._fresh = fresh
         self._uploader = uploader
         self._begun_at = 0
@@ -50,23 +52,32 @@ class RunDir:
         self._checkpoints = path / CHECKPOINTS
 
     @classmethod
-    def create(cls, config: TrainConfig, uploader: Uploader | None = None) -> "RunDir":
+    def create(
+        cls,
+        config: TrainConfig,
+        uploader: Uploader | None = None,
+        fresh: FreshFolder | None = None,
+    ) -> "RunDir":
         """Create the folder of a new run.
 
         Args:
             config: the run's settings, with the folder in ``run_dir``.
             uploader: uploads each saved state, if the run is kept at a URI.
+            fresh: the folder, if it was created for this process already.
 
         Raises:
             UsageError: the folder already holds a run.
             RunError: the folder cannot be written; whatever was created is removed.
         """
         with writing(f"run_dir: {config.run_dir or RUNS}"):
-            if config.run_dir is None:
+            if fresh is not None:
+                pass
+            elif config.run_dir is None:
                 fresh = FreshFolder.in_runs(config.preset)
             else:
                 fresh = FreshFolder(Path(config.run_dir))
             run_dir = cls(fresh.path, fresh, uploader)
+            run_dir.is_new = True
             if any((fresh.path / name).exists() for name in (CONFIG, METRICS, CHECKPOINTS)):
                 raise run_dir._holds_a_run()
             try:

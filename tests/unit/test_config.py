@@ -60,6 +60,7 @@ OUT_OF_RANGE: list[tuple[str, Any, str]] = [
     ("address", "head", "'head' is not HOST:PORT"),
     ("address", "head:99999", "'head:99999' is not HOST:PORT"),
     ("max_workers", 0, "0 is not a whole number from 1 to 100000"),
+    ("resume", "auto", "auto needs a run_dir"),
     ("run_dir", 7, "7 is not of type str or Path or none"),
     ("checkpoint_every", 0, "0 is not a whole number from 1 to"),
     ("keep", 0, "0 is not a whole number from 1 to"),
@@ -81,7 +82,7 @@ def test_a_value_out_of_range_is_named(field: str, value: Any, complaint: str) -
 
 
 def test_every_field_has_a_case_above() -> None:
-    fields = set(TrainConfig().to_json()) | {"run_dir"}
+    fields = set(TrainConfig().to_json()) | {"run_dir", "resume"}
     assert fields == {field for field, _, _ in OUT_OF_RANGE}
 
 
@@ -145,6 +146,11 @@ def test_a_checksum_is_16_hex_digits_and_a_path_is_kept_as_text() -> None:
     for wrong in ("0123456789abcde", "0123456789ABCDEF", "0123456789abcdef0", ""):
         with pytest.raises(ConfigError, match=f"^init_checksum: '{wrong}' is not 16 hex digits"):
             replace(config, init_checksum=wrong)
+
+
+def test_auto_is_a_place_only_with_the_folder_to_begin_in() -> None:
+    assert TrainConfig(run_dir="runs/a", resume="auto").location == "runs/a"
+    assert TrainConfig(resume=Path("auto")).location == Path("auto")
 
 
 def test_a_batch_is_made_of_whole_tasks() -> None:
