@@ -1,6 +1,7 @@
 """The settings of a training run, checked on construction."""
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,11 @@ STOP_CONDITIONS = (
     "stop_reward",
     "stop_plateau",
 )
+AUTO = "auto"
+"""As ``resume``: begin a run in ``run_dir`` if there is none, else go on with it."""
+PRETRAINED = "pretrained"
+"""The name of the policy shipped with the package; see docs/pretrained.md."""
+_CHECKSUM = re.compile("[0-9a-f]{16}")
 _MAY_CHANGE = {"may_change": True}
 _OF_THE_PLACE = {"may_change": True, "of_the_place": True}
 
@@ -100,6 +106,16 @@ class TrainConfig:
     frame_limit: Annotated[int, Range(1, 10_000_000)] = 108_000
     """Emulated frames after which a game is cut off."""
 
+    init_from: str | Path | None = _added_later(None)
+    """Begin with the weights of this checkpoint, exported policy, run's folder or URI, or
+    pretrained, instead of random ones. Actions, crop and hidden units must be the same."""
+    init_optimizer: bool = _added_later(False)
+    """Also begin with RMSProp's state from there, without warm-up."""
+    init_checksum: str | None = _added_later(None)
+    """Checksum that these weights must have. Default: set when the run begins."""
+    init_optimizer_checksum: str | None = _added_later(None)
+    """The same for RMSProp's state."""
+
     stop_episodes: Count | None = _free(None)
     """Stop after this many episodes, rounded up to whole updates."""
     stop_frames: Count | None = _free(None)
@@ -126,7 +142,8 @@ class TrainConfig:
     """Folder of the run, or a URI such as s3://BUCKET/NAME or gs://BUCKET/NAME. Default: a new
     folder in runs/, named by date and preset."""
     resume: str | Path | None = _of_the_place(None)
-    """Resume the run in this folder or at this URI, with its settings."""
+    """Resume the run in this folder or at this URI, with its settings. auto: begin a run in run_dir
+    if there is none, else resume it."""
     checkpoint_every: Count = _free(25)
     """Updates between two checkpoints."""
     keep: Count = _free(3)
@@ -153,8 +170,25 @@ class TrainConfig:
             )
         _check_crop(self.crop)
         check_address(self.address)
-        if self.run_dir is not None and self.resume is not None:
+        self._check_source()
+        if self.resume == AUTO and self.run_dir is None:
+            raise ConfigError("resume: auto needs a run_dir; ./auto is a folder of that name")
+        if self.run_dir is not None and self.resume not in (None, AUTO):
             raise ConfigError("run_dir: a resumed run stays in its folder; leave it out")
+
+    def _check_source(self) -> None:
+        """Check the fields of a warm start, and have a path as text, as it is saved."""
+        if self.init_from is not None:
+            object.__setattr__(self, "init_from", str(self.init_from))
+        elif self.init_optimizer or self.init_checksum is not None:
+            name = "init_optimizer" if self.init_optimizer else "init_checksum"
+            raise ConfigError(f"{name}: goes with init_from, which is not given")
+        if self.init_optimizer_checksum is not None and not self.init_optimizer:
+            raise ConfigError("init_optimizer_checksum: goes with init_optimizer")
+        for name in ("init_checksum", "init_optimizer_checksum"):
+            value = getattr(self, name)
+            if value is not None and not _CHECKSUM.fullmatch(value):
+                raise ConfigError(f"{name}: {value!r} is not 16 hex digits, in lower case")
 
     def to_json(self) -> dict[str, Any]:
         """The settings as JSON values, without the location: ``run_dir`` and ``resume``."""
@@ -202,10 +236,23 @@ class TrainConfig:
             reset.update(dict.fromkeys(STOP_CONDITIONS))
         return dataclasses.replace(self, **{**reset, "resume": location, **changes})
 
+    def pinned_as(self, saved: "TrainConfig") -> "TrainConfig":
+        """This config with the checksums of ``saved``, which begins from the same source.
+
+        Those given here stay. With another source, it is returned unchanged.
+        """
+        if (self.init_from, self.init_optimizer) != (saved.init_from, saved.init_optimizer):
+            return self
+        return dataclasses.replace(
+            self,
+            init_checksum=self.init_checksum or saved.init_checksum,
+            init_optimizer_checksum=self.init_optimizer_checksum or saved.init_optimizer_checksum,
+        )
+
     @property
     def location(self) -> str | Path | None:
         """The run's folder or URI, existing or not; None: a new folder in runs/."""
-        return self.run_dir if self.resume is None else self.resume
+        return self.run_dir if self.resume in (None, AUTO) else self.resume
 
     @property
     def tasks_per_batch(self) -> int:
@@ -233,7 +280,7 @@ class TrainConfig:
 
     def decay_after(self, episodes: int) -> float:
         """RMSProp's decay in an update made after ``episodes`` episodes."""
-        if not self.warm_up:
+        if not self.warm_up or self.init_optimizer:
             return self.decay
         updates = episodes // self.batch_size
         return min(self.decay, updates / (updates + 1))

@@ -21,6 +21,7 @@ from distributed_pg.runtime.session import RaySession, ray_session
 from distributed_pg.storage.checkpoint import weights_checksum
 from distributed_pg.storage.open_run import open_run, saved_config
 from distributed_pg.storage.run_dir import RunDir
+from distributed_pg.storage.warm_start import begin
 from distributed_pg.system_info import changed_versions
 from distributed_pg.training.learner import Learner, stop_reached
 from distributed_pg.training.resuming import check_same_run, held_conditions, nothing_left, repairs
@@ -57,7 +58,8 @@ def train(
     result is returned.
 
     Args:
-        config: the settings. With ``resume``, that run continues; see :func:`resume_config`.
+        config: the settings. With ``resume``, that run continues; see :func:`resume_config`. With
+            ``resume="auto"``, so does the run in ``run_dir``, if there is one.
         reporter: shows the run. ``"auto"`` shows a table in a notebook and lines on standard output
             elsewhere; None shows nothing.
         stop_asked: polled at least twice a second; returning True stops the run after the last
@@ -71,14 +73,14 @@ def train(
 
     Raises:
         UsageError: the run directory already holds a run, the config does not match the resumed
-            run, or a library that the config needs is missing.
+            run or the policy at ``init_from``, or a library that the config needs is missing.
         RunError: files cannot be read or written, no cluster answers at the address, or an episode
             failed in a worker. The last update is saved.
     """
     if config.tensorboard:
         need_extra("tensorboard", "tensorboardX")
     with shown(reporter, config) as watching, open_run(config) as run_dir:
-        state, checkpoint = _start(config, run_dir)
+        config, state, checkpoint = _start(config, run_dir)
         training = _Training(config, run_dir, watching, stop_asked, callbacks, state, checkpoint)
         return _result(training, finished=training.run())
 
@@ -242,21 +244,20 @@ def resume_config(location: str | Path, **changes: Any) -> TrainConfig:
     return saved_config(location).to_go_on(location, **changes)
 
 
-def _start(config: TrainConfig, run_dir: RunDir) -> tuple[TrainingState, Path]:
-    """The state to start from, and the checkpoint that holds it.
+def _start(config: TrainConfig, run_dir: RunDir) -> tuple[TrainConfig, TrainingState, Path]:
+    """The settings as saved, the state to start from, and the checkpoint that holds it.
 
     A run that is refused, or that has nothing left to do, stays unchanged.
     """
-    if config.resume is None:
-        state = TrainingState.initial(config)
-        # Saved so that the run can be resumed even if it stops before the first update.
-        return state, run_dir.save(config, state, best=False)
+    if run_dir.is_new:
+        return _begin(config, run_dir)
     path, checkpoint = run_dir.load_newest()
+    config = config.pinned_as(checkpoint.config)
     check_same_run(config, checkpoint.config)
     state = checkpoint.state
     if held := held_conditions(config, state.progress):
         _LOG.info(nothing_left(config, state.progress, held))
-        return state, path
+        return config, state, path
     for change in changed_versions(checkpoint.versions):
         _LOG.warning(f"{change}: the resumed run may not be bit-identical")
     for repair in repairs(run_dir.path, config, checkpoint):
@@ -264,4 +265,17 @@ def _start(config: TrainConfig, run_dir: RunDir) -> tuple[TrainingState, Path]:
     path, aside = run_dir.rewind(config, state.progress.update, path)
     for damaged in aside:
         _LOG.warning(f"The damaged checkpoint is kept as {damaged}")
-    return state, path
+    return config, state, path
+
+
+def _begin(config: TrainConfig, run_dir: RunDir) -> tuple[TrainConfig, TrainingState, Path]:
+    config, state = begin(config)
+    if config.init_from is not None:
+        run_dir.write_config(config)  # it has the checksums now
+        optimizer = "taken along" if config.init_optimizer else "new"
+        _LOG.info(
+            f"Begins with the weights of {config.init_from}, checksum {config.init_checksum}; the "
+            f"optimizer's state is {optimizer}"
+        )
+    # Saved so that the run can be resumed even if it stops before the first update.
+    return config, state, run_dir.save(config, state, best=False)

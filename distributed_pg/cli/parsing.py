@@ -112,3 +112,16 @@ def early_flags(
         return parser.parse_known_args(arguments)
     except argparse.ArgumentError:
         return None
+
+
+def given_fields(arguments: list[str], kind: type) -> tuple[str, ...]:
+    """The names of the fields of a dataclass that a command line sets, in the order of the class.
+
+    Args:
+        arguments: the command line.
+        kind: the dataclass.
+    """
+    flags = {word.partition("=")[0][2:] for word in arguments if word.startswith("--")}
+    given = {flag.replace("-", "_") for flag in flags}
+    names = (field.name for field in dataclasses.fields(kind))
+    return tuple(name for name in names if name in given or f"no_{name}" in given)

@@ -15,6 +15,7 @@ from distributed_pg.cli import train
 from distributed_pg.cli.console import command_name, console
 from distributed_pg.cli.parsing import early_flags
 from distributed_pg.cli.train import TrainArgs
+from distributed_pg.config import AUTO, PRETRAINED
 from distributed_pg.errors import RunError, UsageError, counted, plain
 
 if TYPE_CHECKING:
@@ -68,11 +69,18 @@ class SubmitArgs:
             )
         for name in ("run_dir", "resume"):
             path = getattr(config, name)
-            if path is not None and "://" not in str(path):
+            if path not in (None, AUTO) and "://" not in str(path):
                 raise UsageError(
                     f"--{name.replace('_', '-')}: {path} is on this machine, where the cluster "
                     "cannot reach it; --out is the folder to fetch the run to"
                 )
+        source = str(config.init_from or PRETRAINED)
+        is_new = config.resume in (None, AUTO)
+        if is_new and source != PRETRAINED and "://" not in source:
+            raise UsageError(
+                f"--init-from: {source} is on this machine, where the cluster cannot reach it; "
+                f"give a URI or {PRETRAINED}"
+            )
 
 
 def defaults(arguments: list[str]) -> SubmitArgs:

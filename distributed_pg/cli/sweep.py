@@ -17,7 +17,7 @@ from distributed_pg.cli.console import command_name, console
 from distributed_pg.cli.parsing import PARSER_OPTIONS, early_flags, rules, whole_number
 from distributed_pg.cli.stop_signals import StopSignals
 from distributed_pg.cli.usage_errors import refusal, with_flag
-from distributed_pg.config import STOP_CONDITIONS, TrainConfig, preset
+from distributed_pg.config import AUTO, STOP_CONDITIONS, TrainConfig, preset
 from distributed_pg.errors import RunError, UsageError
 from distributed_pg.fields import Range, check_fields
 
@@ -66,6 +66,8 @@ class SweepArgs:
     def __post_init__(self) -> None:
         """Check every field."""
         check_fields(self)
+        if self.config.resume == AUTO:
+            raise UsageError("resume: auto is for train; name the folder of the sweep")
         _check_is_folder(self.config.location)
         if self.config.seed != preset(self.config.preset).seed:
             raise UsageError("seed: name the seeds of a sweep with --seeds")
@@ -85,7 +87,7 @@ def defaults(arguments: list[str]) -> SweepArgs:
     if found is None:
         return SweepArgs()
     given, _ = found
-    if given.resume not in (None, "None"):
+    if given.resume not in (None, "None", AUTO):
         from distributed_pg.sweep.folder import SweepFolder
 
         _check_is_folder(given.resume)
@@ -161,8 +163,10 @@ def _folder(args: SweepArgs) -> "SweepFolder":
     if config.resume is not None:
         saved = SweepFolder.open(Path(config.resume))
         return saved.extended(_plan(args, saved.plan))
+    from distributed_pg.sweep.sources import with_checksums
+
     path = None if config.run_dir is None else Path(config.run_dir)
-    return SweepFolder.create(path, _plan(args))
+    return SweepFolder.create(path, with_checksums(_plan(args)))
 
 
 def _plan(args: SweepArgs, saved: "SweepPlan | None" = None) -> "SweepPlan":

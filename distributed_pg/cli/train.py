@@ -10,10 +10,10 @@ import tyro
 from rich.console import Console
 
 from distributed_pg.cli.console import command_name, console
-from distributed_pg.cli.parsing import early_flags
+from distributed_pg.cli.parsing import early_flags, given_fields
 from distributed_pg.cli.stop_signals import StopSignals
 from distributed_pg.cli.usage_errors import with_flag
-from distributed_pg.config import PRESETS, STOP_CONDITIONS, TrainConfig, preset
+from distributed_pg.config import AUTO, PRESETS, STOP_CONDITIONS, TrainConfig, preset
 from distributed_pg.errors import UsageError, counted
 from distributed_pg.shapes import SHAPED
 
@@ -38,6 +38,10 @@ class TrainArgs:
         default=(), metadata={"flag": False}
     )
     """Names of the given flags of :data:`distributed_pg.shapes.SHAPED`."""
+    given: tyro.conf.Suppress[tyro.conf.Fixed[tuple[str, ...]]] = field(
+        default=(), metadata={"flag": False}
+    )
+    """With ``--resume auto``, the names of all given settings."""
 
 
 def description() -> str:
@@ -60,7 +64,7 @@ def defaults(arguments: list[str]) -> TrainArgs:
     if found is None:
         return TrainArgs()
     given, _ = found
-    if given.resume not in (None, "None"):
+    if given.resume not in (None, "None", AUTO):
         from distributed_pg.trainer import resume_config
 
         if given.shape_for is not None:
@@ -69,7 +73,8 @@ def defaults(arguments: list[str]) -> TrainArgs:
         return TrainArgs(resume_config(given.resume, **dict.fromkeys(stops)))
     pinned = tuple(name for name in SHAPED if getattr(given, name) is not None)
     config = TrainConfig() if given.preset is None else preset(given.preset)
-    return TrainArgs(config, pinned=pinned)
+    named = given_fields(arguments, TrainConfig) if given.resume == AUTO else ()
+    return TrainArgs(config, pinned=pinned, given=named)
 
 
 def run(args: TrainArgs) -> int:
@@ -78,12 +83,12 @@ def run(args: TrainArgs) -> int:
     from distributed_pg.monitoring.log import log_shown_by
     from distributed_pg.storage.object_store import is_uri
 
-    config, screen = args.config, console(no_color=args.no_color or None)
+    config, screen = settled(args), console(no_color=args.no_color or None)
     errors = console(stderr=True, no_color=args.no_color or None)
     warn = partial(errors.print, soft_wrap=True)
     with (
         StopSignals("Saving and stopping; once more to exit at once") as stop,
-        DisplayThread(_display(args, screen, errors), warn) as display,
+        DisplayThread(_display(config, screen, errors if args.quiet else None), warn) as display,
         log_shown_by(lambda line: display.message(with_flag(line, TrainArgs))),
     ):
         # Imports Ray, slowly: the display is up by now.
@@ -99,6 +104,28 @@ def run(args: TrainArgs) -> int:
     if args.quiet:
         screen.print(kept_at, soft_wrap=True)
     return 0
+
+
+def settled(args: TrainArgs) -> TrainConfig:
+    """The settings; those of the saved run, changed as given, where ``--resume auto`` finds one.
+
+    Raises:
+        UsageError: the number of workers that the run is shaped for is another than that given.
+        RunError: the run cannot be read.
+    """
+    from distributed_pg.storage.open_run import run_exists, saved_config
+
+    config, place = args.config, args.config.run_dir
+    if config.resume != AUTO or place is None or not run_exists(place):
+        return config
+    saved = saved_config(place)
+    given = {name: getattr(config, name) for name in args.given}
+    if given.get("shape_for", saved.shape_for) != saved.shape_for:
+        raise UsageError(
+            f"shape_for: the run in {place} has {saved.shape_for}, not {config.shape_for}"
+        )
+    changes = {name: value for name, value in given.items() if name not in ("run_dir", "resume")}
+    return saved.to_go_on(place, **changes)
 
 
 def _last_lines(
@@ -126,13 +153,16 @@ def _last_lines(
     ]
 
 
-def _display(args: TrainArgs, screen: Console, errors: Console) -> "Display[UpdateRecord]":
+def _display(
+    config: TrainConfig, screen: Console, errors: Console | None
+) -> "Display[UpdateRecord]":
+    """The display; with ``errors``, one that shows only what goes there."""
     from distributed_pg.monitoring.panel import RunPanel, past_means
     from distributed_pg.monitoring.terminal import QuietDisplay, TrainDisplay
 
-    if args.quiet:
+    if errors is not None:
         return QuietDisplay(errors)
-    panel = RunPanel(args.config, past_means(args.config))
+    panel = RunPanel(config, past_means(config))
     return TrainDisplay(screen, panel, live=screen.is_terminal and not screen.is_dumb_terminal)
 
 

@@ -124,7 +124,7 @@ def past_means(config: TrainConfig) -> list[float]:
     if config.resume is None:
         return []
     try:
-        records = read_metrics(Path(config.resume) / METRICS)
+        records = read_metrics(Path(config.location or "") / METRICS)
         means = [record["running_mean"] for record in records]
         return [float(mean) for mean in means if mean is not None]
     except (OSError, ValueError, TypeError, LookupError):

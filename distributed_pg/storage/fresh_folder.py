@@ -63,6 +63,23 @@ class FreshFolder:
             raise
         return fresh
 
+    @classmethod
+    def unclaimed(cls, path: Path) -> "FreshFolder":
+        """Create a folder, if needed, in which another process may begin at the same time.
+
+        Until :meth:`claim`, what is in it counts as the other's, and is not removed.
+
+        Raises:
+            OSError: the folder cannot be created.
+        """
+        fresh = cls(path)
+        fresh._names = ()
+        return fresh
+
+    def claim(self) -> None:
+        """Count all that a run creates here as this process's. The caller has the lock."""
+        self._names = _OURS
+
     def remove(self) -> None:
         """Remove what a run has created here, then the created folders that are empty.
 

@@ -158,6 +158,24 @@ class RemoteRun:
                 path.write_bytes(content)
         return [folder / name for name in files]
 
+    def check_is_free(self) -> None:
+        """Check that there is nothing at the URI but what a killed start leaves: data of no run.
+
+        Raises:
+            UsageError: there is something else; the message names it.
+            RunError: the store does not answer.
+        """
+        with self._named("cannot be read"):
+            # A store may list the folder itself, as an empty name.
+            names = self._names_in(self._root) - {"", POINTER, DATA}
+            data = self._names_in(f"{self._root}/{DATA}") - {""}
+        names |= {f"{DATA}/{name}" for name in data if not _KEY.fullmatch(name)}
+        if strange := sorted(names):
+            raise UsageError(
+                f"run_dir: {self.uri} holds something else, {strange[0]}; resume auto needs a run, "
+                "or a URI with nothing below it"
+            )
+
     def take_over(self) -> None:
         """Take over the uploaded run, whose process has ended.
 
@@ -274,11 +292,15 @@ class RemoteRun:
         return stored
 
     def _all_keys(self) -> set[str]:
+        """The keys of runs; other data is none of ours, and stays."""
+        return {name for name in self._names_in(f"{self._root}/{DATA}") if _KEY.fullmatch(name)}
+
+    def _names_in(self, folder: str) -> set[str]:
         try:
-            found = self._fs.ls(f"{self._root}/{DATA}", detail=False)
+            found = self._fs.ls(folder, detail=False)
         except FileNotFoundError:
             return set()
-        return {path.rpartition("/")[2] for path in found}
+        return {path.rstrip("/").removeprefix(folder).strip("/") for path in found}
 
     def _remove_all_but(self, keys: set[str]) -> None:
         """Delete the keys of earlier uploads that are not in ``keys``."""

@@ -8,13 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from distributed_pg.config import TrainConfig
+from distributed_pg.config import AUTO, TrainConfig
 from distributed_pg.errors import CheckpointError, RunError, UsageError, writing
 from distributed_pg.storage.checkpoint import load_checkpoint
 from distributed_pg.storage.checkpoint_files import CHECKPOINTS, newest_good, update_of
 from distributed_pg.storage.fresh_folder import RUNS, FreshFolder
+from distributed_pg.storage.killed_start import check_may_begin, clear, has_run
 from distributed_pg.storage.object_store import RemoteRun, is_checkpoint, is_uri
 from distributed_pg.storage.run_dir import RunDir
+from distributed_pg.storage.run_lock import locked
 from distributed_pg.storage.uploader import Uploader
 
 _LOG = logging.getLogger(__name__)
@@ -25,6 +27,9 @@ T = TypeVar("T")
 @contextmanager
 def open_run(config: TrainConfig) -> Iterator[RunDir]:
     """Create the folder of a new run, or open that of ``config.resume``, locked to this process.
+
+    With ``resume`` auto, it is opened if there is a run in ``run_dir`` to resume, else created;
+    what a killed start has left there is removed.
 
     If the run is kept at a URI, the folder is a new one in runs/. The first saved state is uploaded
     before training begins, later ones in the background, and the last one by the end of the
@@ -40,21 +45,51 @@ def open_run(config: TrainConfig) -> Iterator[RunDir]:
         The run's folder.
 
     Raises:
-        UsageError: the location already holds a run, or none to resume, or another process trains
-            there.
+        UsageError: the location already holds a run, or none to resume, or, with auto, something
+            else; or another process trains there.
         RunError: the location cannot be read or written.
     """
-    location, is_new = config.location, config.resume is None
-    if not is_uri(location):
+    location = config.location
+    if is_uri(location):
+        remote = RemoteRun(location)
+        uploader = Uploader(remote)
+        run_dir = _prepare(config, remote, uploader)
+        with _kept(run_dir), _uploaded(run_dir, uploader):
+            yield run_dir
+    elif config.resume == AUTO:
+        with _begun_or_opened(config, Path(config.run_dir or "")) as run_dir:
+            yield run_dir
+    else:
+        is_new = config.resume is None
         run_dir = RunDir.create(config) if is_new else RunDir.open(Path(config.resume or ""))
         with _kept(run_dir):
             yield run_dir
-        return
-    remote = RemoteRun(location)
-    uploader, prepare = Uploader(remote), _create if is_new else _fetch
-    run_dir = prepare(config, remote, uploader)
-    with _kept(run_dir), _uploaded(run_dir, uploader):
-        yield run_dir
+
+
+@contextmanager
+def _begun_or_opened(config: TrainConfig, folder: Path) -> Iterator[RunDir]:
+    """Lock the folder, then open the run in it or create one; remove it if the start fails."""
+    check_may_begin(folder)  # before a lock is written into a folder of something else
+    with writing(f"run_dir: {folder}"):
+        fresh = FreshFolder.unclaimed(folder)
+    run_dir = None
+    try:
+        with locked(folder):
+            run_dir = RunDir.open(folder) if has_run(folder) else _anew(config, fresh)
+            yield run_dir
+    except Exception:
+        if run_dir is None:
+            fresh.remove()
+        else:
+            run_dir.discard()
+        raise
+
+
+def _anew(config: TrainConfig, fresh: FreshFolder) -> RunDir:
+    check_may_begin(fresh.path)
+    clear(fresh.path)
+    fresh.claim()
+    return RunDir.create(config, fresh=fresh)
 
 
 @contextmanager
@@ -83,6 +118,21 @@ def _uploaded(run_dir: RunDir, uploader: Uploader) -> Iterator[None]:
             _LOG.error(str(second))
         raise
     uploader.end()
+
+
+def run_exists(location: str | Path) -> bool:
+    """Whether there is a run to resume.
+
+    Args:
+        location: a folder or URI.
+
+    Raises:
+        UsageError: the kind of store is unknown, or its package is not installed.
+        RunError: the store cannot be read.
+    """
+    if is_uri(location):
+        return RemoteRun(location).pointer() is not None
+    return has_run(Path(location))
 
 
 def saved_config(location: str | Path) -> TrainConfig:
@@ -144,12 +194,20 @@ def load_newest_at(location: str | Path, load: Callable[[Path], T]) -> T:
     raise RunError(f"{location}: there is no checkpoint")
 
 
+def _prepare(config: TrainConfig, remote: RemoteRun, uploader: Uploader) -> RunDir:
+    if config.resume == AUTO:
+        if remote.pointer() is not None:
+            return _fetch(config, remote, uploader)
+        remote.check_is_free()
+    return (_create if config.resume in (None, AUTO) else _fetch)(config, remote, uploader)
+
+
 def _create(config: TrainConfig, remote: RemoteRun, uploader: Uploader) -> RunDir:
     if remote.pointer() is not None:
         raise UsageError(
             f"run_dir: {remote.uri} holds a run already; --resume {remote.uri} continues it"
         )
-    return RunDir.create(replace(config, run_dir=None), uploader)
+    return RunDir.create(replace(config, run_dir=None, resume=None), uploader)
 
 
 def _fetch(config: TrainConfig, remote: RemoteRun, uploader: Uploader) -> RunDir:

@@ -5,8 +5,10 @@ A policy file is a tensor file with ``w1`` and ``w2``, which may be float16. Its
 """
 
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 from distributed_pg.algo.noise import choose
 from distributed_pg.algo.policy import Policy
 from distributed_pg.algo.state import Progress, policy_shape
-from distributed_pg.config import TrainConfig
+from distributed_pg.config import PRETRAINED, TrainConfig
 from distributed_pg.envs.pong import observation_shape
 from distributed_pg.errors import CheckpointError, UsageError, one_line
 from distributed_pg.storage import checkpoint
@@ -23,8 +25,7 @@ from distributed_pg.storage.open_run import load_newest_at
 from distributed_pg.storage.tensor_file import read_tensor_file, write_tensor_file
 
 FORMAT = "distributed_pg policy 1"
-PRETRAINED = "pretrained"
-"""The name of the policy shipped with the package; see docs/pretrained.md."""
+T = TypeVar("T")
 _ALLOWED = "give a checkpoint, a .safetensors export, a run's folder or URI, or pretrained"
 _PRETRAINED_FILE = Path(__file__).parent.parent / "assets" / "pretrained.safetensors"
 
@@ -116,11 +117,28 @@ def load_policy(location: str | Path) -> TrainedPolicy:
         UsageError: there is nothing at the location.
         RunError: the policy cannot be read.
     """
+    return load_at(location, read_policy)
+
+
+def load_at(location: str | Path, read: Callable[[Path], T]) -> T:
+    """Read the file of a policy, wherever it is.
+
+    Args:
+        location: as for :func:`load_policy`.
+        read: reads a file; raises CheckpointError if it is not good.
+
+    Returns:
+        The result of ``read``.
+
+    Raises:
+        UsageError: there is nothing at the location.
+        RunError: the policy cannot be read.
+    """
     if str(location) == PRETRAINED:
-        return read_policy(_PRETRAINED_FILE)
+        return read(_PRETRAINED_FILE)
     if not is_uri(location) and not _is_folder(Path(location)):
-        return read_policy(Path(location))
-    return load_newest_at(location, read_policy)
+        return read(Path(location))
+    return load_newest_at(location, read)
 
 
 def read_policy(path: Path) -> TrainedPolicy:
@@ -129,6 +147,18 @@ def read_policy(path: Path) -> TrainedPolicy:
     Raises:
         CheckpointError: the file is neither, or is damaged.
     """
+    return read_with_optimizer(path)[0]
+
+
+def read_with_optimizer(path: Path) -> tuple[TrainedPolicy, Policy | None]:
+    """Read what :func:`read_policy` reads, and RMSProp's state.
+
+    Returns:
+        The policy, and the mean squared gradients; None: the file has none.
+
+    Raises:
+        CheckpointError: the file is neither a checkpoint nor a policy file, or is damaged.
+    """
     if path.suffix.lower() in (".npz", ".onnx"):
         raise CheckpointError(f"{path}: exported for other programs; {_ALLOWED}")
     if path.suffix.lower() == ".p":
@@ -136,7 +166,8 @@ def read_policy(path: Path) -> TrainedPolicy:
     metadata, tensors = read_tensor_file(path, checkpoint.FORMAT, FORMAT)
     if metadata["format"] == checkpoint.FORMAT:
         loaded = checkpoint.parse_checkpoint(path, metadata, tensors)
-        return TrainedPolicy(loaded.config, loaded.state.policy, loaded.state.progress)
+        state = loaded.state
+        return TrainedPolicy(loaded.config, state.policy, state.progress), state.cache
     try:
         config, progress, _ = checkpoint.parse_metadata(metadata)
         w1, w2 = (tensors[name].astype(np.float32) for name in ("w1", "w2"))
@@ -147,7 +178,7 @@ def read_policy(path: Path) -> TrainedPolicy:
         raise CheckpointError(
             f"{path}: its contents do not fit together ({one_line(error)})"
         ) from None
-    return TrainedPolicy(config, Policy(w1, w2), progress)
+    return TrainedPolicy(config, Policy(w1, w2), progress), None
 
 
 def _is_folder(path: Path) -> bool:

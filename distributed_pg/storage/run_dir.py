@@ -43,6 +43,8 @@ class RunDir:
         self.path = path
         self.has_updates = False
         """Whether this process has made an update."""
+        self.is_new = False
+        """Whether the run begins in this process."""
         self._fresh = fresh
         self._uploader = uploader
         self._begun_at = 0
@@ -50,28 +52,37 @@ class RunDir:
         self._checkpoints = path / CHECKPOINTS
 
     @classmethod
-    def create(cls, config: TrainConfig, uploader: Uploader | None = None) -> "RunDir":
+    def create(
+        cls,
+        config: TrainConfig,
+        uploader: Uploader | None = None,
+        fresh: FreshFolder | None = None,
+    ) -> "RunDir":
         """Create the folder of a new run.
 
         Args:
             config: the run's settings, with the folder in ``run_dir``.
             uploader: uploads each saved state, if the run is kept at a URI.
+            fresh: the folder, if it was created for this process already.
 
         Raises:
             UsageError: the folder already holds a run.
             RunError: the folder cannot be written; whatever was created is removed.
         """
         with writing(f"run_dir: {config.run_dir or RUNS}"):
-            if config.run_dir is None:
+            if fresh is not None:
+                pass
+            elif config.run_dir is None:
                 fresh = FreshFolder.in_runs(config.preset)
             else:
                 fresh = FreshFolder(Path(config.run_dir))
             run_dir = cls(fresh.path, fresh, uploader)
+            run_dir.is_new = True
             if any((fresh.path / name).exists() for name in (CONFIG, METRICS, CHECKPOINTS)):
                 raise run_dir._holds_a_run()
             try:
                 run_dir._checkpoints.mkdir()
-                write_atomically(fresh.path / CONFIG, _config_text(config).encode())
+                run_dir._write(config)
             except FileExistsError:  # another process has just started a run here
                 raise run_dir._holds_a_run() from None
             except OSError:
@@ -144,6 +155,15 @@ class RunDir:
             RunError: there is no good checkpoint.
         """
         return checkpoint_files.newest_good(self._checkpoints, load_checkpoint)
+
+    def write_config(self, config: TrainConfig) -> None:
+        """Write config.json.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        with writing(f"{self.path / CONFIG}:"):
+            self._write(config)
 
     def lock(self) -> AbstractContextManager[None]:
         """Keep other processes from training here, as :func:`locked` does."""
@@ -223,7 +243,7 @@ class RunDir:
             RunError: the folder cannot be written.
         """
         with writing(f"{self.path}:"):
-            write_atomically(self.path / CONFIG, _config_text(config).encode())
+            self._write(config)
             if self._metrics.exists():
                 lines = self._metrics.read_bytes().splitlines()
                 kept = [line + b"\n" for line in lines if is_record_until(line, update)]
@@ -234,6 +254,10 @@ class RunDir:
         own = self._checkpoints / checkpoint_files.checkpoint_name(update)
         return loaded if loaded is not None and loaded.exists() else own, aside
 
+    def _write(self, config: TrainConfig) -> None:
+        text = json.dumps(config.to_json(), indent=2) + "\n"
+        write_atomically(self.path / CONFIG, text.encode())
+
     def _upload(self) -> None:
         if self._uploader is not None:
             self._uploader.upload(self.path)
@@ -242,10 +266,6 @@ class RunDir:
         return UsageError(
             f"run_dir: {self.path} holds a run already; --resume {self.path} continues it"
         )
-
-
-def _config_text(config: TrainConfig) -> str:
-    return json.dumps(config.to_json(), indent=2) + "\n"
 
 
 def parse_config(text: bytes, path: str) -> TrainConfig:

@@ -26,7 +26,7 @@ def check_same_run(config: TrainConfig, saved: TrainConfig) -> None:
         UsageError: there are such changes; the message names them.
     """
     changed = [
-        f"{name}: the run in {config.resume} has {getattr(saved, name)}, "
+        f"{name}: the run in {config.location} has {getattr(saved, name)}, "
         f"not {getattr(config, name)}"
         for name in config.changed_settings(saved)
     ]
@@ -71,7 +71,7 @@ def nothing_left(config: TrainConfig, progress: Progress, held: list[str]) -> st
     flags = [f"--{name.replace('_', '-')}" for name in (*held, *STOP_CONDITIONS)]
     first, *others = dict.fromkeys(flags)
     return (
-        f"Nothing is left to do in {config.resume}: {reasons}. Give another {first}, or "
+        f"Nothing is left to do in {config.location}: {reasons}. Give another {first}, or "
         f"{', '.join(others[:-1])} or {others[-1]}: those that are given replace all saved ones"
     )
 

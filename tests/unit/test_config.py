@@ -45,6 +45,10 @@ OUT_OF_RANGE: list[tuple[str, Any, str]] = [
     ("frame_skip", 0, "0 is not a whole number from 1 to 60"),
     ("repeat_action_probability", 1.0, "1.0 is not a number from 0 and below 1"),
     ("frame_limit", 0, "0 is not a whole number from 1 to 10000000"),
+    ("init_from", 7, "7 is not of type str or Path or none"),
+    ("init_optimizer", True, "goes with init_from, which is not given"),
+    ("init_checksum", "0123456789abcdef", "goes with init_from, which is not given"),
+    ("init_optimizer_checksum", "0123456789abcdef", "goes with init_optimizer"),
     ("stop_episodes", 0, "0 is not a whole number from 1 to"),
     ("stop_frames", 0, "0 is not a whole number from 1 to"),
     ("stop_minutes", 0.0, "0.0 is not a number above 0 and up to 1e+09"),
@@ -57,6 +61,7 @@ OUT_OF_RANGE: list[tuple[str, Any, str]] = [
     ("address", "head", "'head' is not HOST:PORT"),
     ("address", "head:99999", "'head:99999' is not HOST:PORT"),
     ("max_workers", 0, "0 is not a whole number from 1 to 100000"),
+    ("resume", "auto", "auto needs a run_dir"),
     ("run_dir", 7, "7 is not of type str or Path or none"),
     ("checkpoint_every", 0, "0 is not a whole number from 1 to"),
     ("keep", 0, "0 is not a whole number from 1 to"),
@@ -78,7 +83,7 @@ def test_a_value_out_of_range_is_named(field: str, value: Any, complaint: str) -
 
 
 def test_every_field_has_a_case_above() -> None:
-    fields = set(TrainConfig().to_json()) | {"run_dir"}
+    fields = set(TrainConfig().to_json()) | {"run_dir", "resume"}
     assert fields == {field for field, _, _ in OUT_OF_RANGE}
 
 
@@ -134,6 +139,20 @@ def test_a_number_goes_to_its_ends_and_no_further(field: str) -> None:
             replace(TrainConfig(), **{field: value})
         assert str(raised.value).startswith(f"{field}: {value!r} is not ")
         assert "\n" not in str(raised.value)
+
+
+def test_a_checksum_is_16_hex_digits_and_a_path_is_kept_as_text() -> None:
+    config = TrainConfig(init_from=Path("runs/a"), init_checksum="0123456789abcdef")
+    assert config == TrainConfig(init_from="runs/a", init_checksum="0123456789abcdef")
+    assert config.to_json()["init_from"] == "runs/a"
+    for wrong in ("0123456789abcde", "0123456789ABCDEF", "0123456789abcdef0", ""):
+        with pytest.raises(ConfigError, match=f"^init_checksum: '{wrong}' is not 16 hex digits"):
+            replace(config, init_checksum=wrong)
+
+
+def test_auto_is_a_place_only_with_the_folder_to_begin_in() -> None:
+    assert TrainConfig(run_dir="runs/a", resume="auto").location == "runs/a"
+    assert TrainConfig(resume=Path("auto")).location == Path("auto")
 
 
 def test_a_batch_is_made_of_whole_tasks() -> None:
@@ -225,6 +244,10 @@ WHAT_IT_DECIDES: dict[str, tuple[Any, str]] = {
     "frame_skip": (5, COMPUTED),
     "repeat_action_probability": (0.5, COMPUTED),
     "frame_limit": (5, COMPUTED),
+    "init_from": ("runs/b", COMPUTED),
+    "init_optimizer": (False, COMPUTED),
+    "init_checksum": ("0123456789abcdef", COMPUTED),
+    "init_optimizer_checksum": ("0123456789abcdef", COMPUTED),
     "stop_episodes": (9, FREE),
     "stop_frames": (9, FREE),
     "stop_minutes": (9, FREE),
@@ -243,11 +266,11 @@ WHAT_IT_DECIDES: dict[str, tuple[Any, str]] = {
     "disk_errors": ("warn", FREE),
     "tensorboard": (True, FREE),
 }
-"""For every field another value than its default, and what the field decides."""
+"""For every field another value than that of the run, and what the field decides."""
 
 
 def test_what_makes_another_run() -> None:
-    saved = TrainConfig(batch_size=4)
+    saved = TrainConfig(batch_size=4, init_from="runs/a", init_optimizer=True)
     assert WHAT_IT_DECIDES.keys() == {field.name for field in fields(saved)}
     for name, (value, decides) in WHAT_IT_DECIDES.items():
         changed = replace(saved, **{name: value})

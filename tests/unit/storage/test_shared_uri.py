@@ -320,3 +320,14 @@ def test_a_uri_that_holds_a_run_is_not_begun_at(uri: str) -> None:
     with pytest.raises(UsageError, match=f"^run_dir: {uri} holds a run already; --resume {uri}"):
         open_run(replace(CONFIG, run_dir=uri)).__enter__()
     assert list(Path("runs").iterdir()) == [run.path]
+
+
+def test_an_upload_deletes_no_data_but_that_of_runs(uri: str) -> None:
+    memory, root = fsspec.filesystem("memory"), uri.removeprefix("memory:/")
+    memory.pipe_file(f"{root}/data/photo.png", b"mine")
+    memory.pipe_file(f"{root}/data/{'0' * 20}-update-00000001.safetensors", b"of a killed start")
+    run_at(uri, lambda run: make_update(run, 1))
+    names = {path.rpartition("/")[2].partition("-")[2] for path in keys(uri)}
+    assert names == {"", "config.json", "metrics.jsonl", "update-00000001.safetensors"}
+    assert f"{root}/data/photo.png" in keys(uri)
+    assert not any("0" * 20 in path for path in keys(uri))
