@@ -106,14 +106,14 @@ class TrainConfig:
     frame_limit: Annotated[int, Range(1, 10_000_000)] = 108_000
     """Emulated frames after which a game is cut off."""
 
-    init_from: str | Path | None = _added_later(None)
+    init_from: str | Path | None = _added_later(None, before=None)
     """Begin with the weights of this checkpoint, exported policy, run's folder or URI, or
     pretrained, instead of random ones. Actions, crop and hidden units must be the same."""
-    init_optimizer: bool = _added_later(False)
+    init_optimizer: bool = _added_later(False, before=False)
     """Also begin with RMSProp's state from there, without warm-up."""
-    init_checksum: str | None = _added_later(None)
+    init_checksum: str | None = _added_later(None, before=None)
     """Checksum that these weights must have. Default: set when the run begins."""
-    init_optimizer_checksum: str | None = _added_later(None)
+    init_optimizer_checksum: str | None = _added_later(None, before=None)
     """The same for RMSProp's state."""
 
     stop_episodes: Count | None = _free(None)
