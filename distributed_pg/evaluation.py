@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from distributed_pg.algo.policy import Policy
-from distributed_pg.algo.rollout import EpisodeStats
 from distributed_pg.config import NumWorkers, TrainConfig
+from distributed_pg.episode import EpisodeStats
 from distributed_pg.runtime.actor import Submit, Worker
 from distributed_pg.runtime.ray_worker_pool import RayWorkerPool
 from distributed_pg.runtime.session import ray_session

@@ -15,10 +15,10 @@ from distributed_pg.determinism import pin_kernels
 
 pin_kernels()  # before numpy is imported
 
-from distributed_pg.algo.rollout import rollout  # noqa: E402
 from distributed_pg.algo.state import TrainingState  # noqa: E402
 from distributed_pg.config import TrainConfig  # noqa: E402
 from distributed_pg.envs.pong import PongEnv  # noqa: E402
+from distributed_pg.episode import rollout  # noqa: E402
 from distributed_pg.storage.policy_file import load_policy  # noqa: E402
 
 

@@ -1,11 +1,11 @@
 """The state of training: everything needed to resume a run."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from distributed_pg.algo.policy import Policy
-from distributed_pg.algo.rollout import EpisodeStats
 from distributed_pg.config import TrainConfig
 from distributed_pg.envs.pong import observation_shape
 
@@ -49,9 +49,16 @@ class Progress:
         """Episodes since the last peak of :attr:`mean_100`; 0 before the first."""
         return 0 if self.peak_mean_100 is None else self.episodes - self.peak_episodes
 
-    def after_update(self, batch: list[EpisodeStats], wall_seconds: float) -> "Progress":
-        """The progress after one more update, made from ``batch``."""
-        rewards = [stats.reward for stats in batch]
+    def after_update(
+        self, rewards: Sequence[float], frames: int, wall_seconds: float
+    ) -> "Progress":
+        """The progress after one more update.
+
+        Args:
+            rewards: the reward of each of its episodes.
+            frames: emulated frames of all of them.
+            wall_seconds: seconds of training since the beginning of the run.
+        """
         running_mean = self.running_mean
         for reward in rewards:
             running_mean = (
@@ -63,8 +70,8 @@ class Progress:
         after = replace(
             self,
             update=self.update + 1,
-            episodes=self.episodes + len(batch),
-            frames=self.frames + sum(stats.frames for stats in batch),
+            episodes=self.episodes + len(rewards),
+            frames=self.frames + frames,
             wall_seconds=wall_seconds,
             running_mean=running_mean,
             last_rewards=(*self.last_rewards, *rewards)[-WINDOW:],

@@ -15,8 +15,8 @@ from typing import cast
 import ray
 
 from distributed_pg.algo.gradient import Gradient
-from distributed_pg.algo.rollout import EpisodeResult, EpisodeStats
 from distributed_pg.config import TrainConfig
+from distributed_pg.episode import EpisodeResult, EpisodeStats
 from distributed_pg.runtime.actor import Reference, Submit, Weights, Worker, worker_environment
 from distributed_pg.system_info import library_versions, own_code
 from distributed_pg.training.gradient_sum import summed

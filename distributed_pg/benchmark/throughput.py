@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from distributed_pg.algo.rollout import EpisodeStats, rollout
 from distributed_pg.algo.state import Progress, TrainingState
 from distributed_pg.benchmark.comparisons import (
     Rate,
@@ -29,6 +28,7 @@ from distributed_pg.compiled.loading import is_installed
 from distributed_pg.config import STOP_CONDITIONS, TrainConfig, preset
 from distributed_pg.determinism import ONE_THREAD, native_kernels
 from distributed_pg.envs.pong import PongEnv
+from distributed_pg.episode import EpisodeStats, rollout
 from distributed_pg.errors import UsageError, counted
 from distributed_pg.runtime.actor import Worker, start_worker
 from distributed_pg.runtime.ray_worker_pool import RayWorkerPool

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distributed_pg.algo.rollout import EpisodeStats
 from distributed_pg.algo.state import Progress
+from distributed_pg.episode import EpisodeStats
 
 METRICS = "metrics.jsonl"
 _TAIL_BYTES = 2**12

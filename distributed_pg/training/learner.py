@@ -9,9 +9,9 @@ from pathlib import Path
 
 from distributed_pg.algo.policy import Policy
 from distributed_pg.algo.rmsprop import RMSProp, norm
-from distributed_pg.algo.rollout import EpisodeStats
 from distributed_pg.algo.state import WINDOW, Progress, TrainingState
 from distributed_pg.config import TrainConfig
+from distributed_pg.episode import EpisodeStats
 from distributed_pg.errors import RunError
 from distributed_pg.monitoring.reporter import Callback, Reporter
 from distributed_pg.storage.checkpoint import weights_checksum
@@ -149,7 +149,9 @@ class Learner:
         decay = self._config.decay_after(episodes)
         RMSProp(learning_rate, decay).step(policy, cache, self._gradient)
         weights_norm = self._finite_norm("weights", policy)
-        progress = state.progress.after_update(self._batch, self._wall_seconds())
+        rewards = [stats.reward for stats in self._batch]
+        frames = sum(stats.frames for stats in self._batch)
+        progress = state.progress.after_update(rewards, frames, self._wall_seconds())
         batch = self._batch.copy()
         self._schedule.advance()
         oldest = self._schedule.oldest_version

@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 
 from distributed_pg.algo.gradient import Gradient
 from distributed_pg.algo.policy import Policy
-from distributed_pg.algo.rollout import EpisodeStats, Play, evaluate_episode, play, rollout
+from distributed_pg.algo.rollout import Play, play
 from distributed_pg.compiled.playing import fastest_play
 from distributed_pg.config import TrainConfig
 from distributed_pg.envs.pong import PongEnv
+from distributed_pg.episode import EpisodeStats, evaluate_episode, rollout
 from distributed_pg.system_info import Code, library_versions, own_code, peak_memory
 from distributed_pg.training.gradient_sum import summed
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from distributed_pg.algo.policy import Policy
-from distributed_pg.algo.rollout import EpisodeStats
+from distributed_pg.episode import EpisodeStats
 from distributed_pg.training.schedule import EpisodeTask
 
 

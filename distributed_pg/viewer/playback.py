@@ -74,7 +74,7 @@ class Playback:
     ) -> Iterator[GameFrame]:
         """Play one evaluation episode and yield each emulated frame.
 
-        The game is the one :func:`distributed_pg.algo.rollout.evaluate_episode` plays, unless
+        The game is the one :func:`distributed_pg.episode.evaluate_episode` plays, unless
         ``before_frame`` interferes.
 
         Args:

@@ -13,8 +13,8 @@ from typing import IO, cast
 import imageio_ffmpeg
 from PIL import Image
 
-from distributed_pg.algo.rollout import evaluate_episode
 from distributed_pg.envs.pong import FRAMES_PER_SECOND
+from distributed_pg.episode import evaluate_episode
 from distributed_pg.errors import ConfigError, RunError, UsageError, one_line, writing
 from distributed_pg.viewer import frame_renderer
 from distributed_pg.viewer.playback import Playback

@@ -16,8 +16,8 @@ from worker_processes import worker_processes
 
 from distributed_pg.algo.gradient import Gradient
 from distributed_pg.algo.policy import Policy
-from distributed_pg.algo.rollout import EpisodeStats
 from distributed_pg.config import TrainConfig
+from distributed_pg.episode import EpisodeStats
 from distributed_pg.errors import RunError, UsageError
 from distributed_pg.evaluation import Evaluation, evaluate, summary
 from distributed_pg.storage.checkpoint import load_checkpoint, weights_checksum

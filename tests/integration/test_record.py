@@ -17,8 +17,9 @@ from PIL import Image
 from trajectories import frames_of
 from watching import untrained_checkpoint
 
-from distributed_pg.algo.rollout import EVALUATION, episode_seed, evaluate_episode, play_episode
+from distributed_pg.algo.rollout import EVALUATION, episode_seed, play_episode
 from distributed_pg.envs.pong import PongEnv
+from distributed_pg.episode import evaluate_episode
 from distributed_pg.errors import RunError, UsageError
 from distributed_pg.viewer import frame_renderer
 from distributed_pg.viewer.frame_renderer import picture, picture_size, probability_of_up

@@ -17,9 +17,9 @@ from command import COMMAND, DEADLINE, metrics, until
 from learner_runs import run as run_without_ray
 from simulated_pool import Clock
 
-from distributed_pg.algo.rollout import EpisodeStats
 from distributed_pg.algo.state import TrainingState
 from distributed_pg.config import TrainConfig
+from distributed_pg.episode import EpisodeStats
 from distributed_pg.runtime import ray_worker_pool, task_router, worker_lifecycle
 from distributed_pg.runtime.ray_worker_pool import RayWorkerPool
 from distributed_pg.storage.checkpoint import weights_checksum

@@ -23,9 +23,9 @@ from simulated_pool import Clock, Faults, SimulatedWorkerPool
 from distributed_pg.algo.gradient import Gradient
 from distributed_pg.algo.policy import Policy
 from distributed_pg.algo.rmsprop import RMSProp
-from distributed_pg.algo.rollout import EpisodeStats
 from distributed_pg.algo.state import Progress, TrainingState
 from distributed_pg.config import TrainConfig
+from distributed_pg.episode import EpisodeStats
 from distributed_pg.monitoring.log import log_shown_by
 from distributed_pg.storage.checkpoint import weights_checksum
 from distributed_pg.storage.metrics import UpdateRecord

@@ -11,9 +11,9 @@ from typing import Any
 
 from distributed_pg.algo.gradient import Gradient
 from distributed_pg.algo.policy import Policy
-from distributed_pg.algo.rollout import EpisodeStats, rollout
 from distributed_pg.config import TrainConfig
 from distributed_pg.envs.pong import PongEnv
+from distributed_pg.episode import EpisodeStats, rollout
 from distributed_pg.training.gradient_sum import summed
 from distributed_pg.training.schedule import EpisodeTask
 from distributed_pg.training.worker_pool import EpisodeDone, EpisodeFailed, PoolEvent, WorkerLost

@@ -280,10 +280,12 @@ def test_what_makes_another_run() -> None:
         assert (name in of_the_place()) == (decides == PLACE), name
 
 
-def test_the_learning_rate_falls_as_it_says() -> None:
+def test_learning_rate_and_exploration_fall_as_they_say() -> None:
     assert TrainConfig(learning_rate=0.5, anneal_episodes=None).learning_rate_after(10**6) == 0.5
     config = TrainConfig(learning_rate=0.5, anneal_episodes=100)
     assert [config.learning_rate_after(n) for n in (0, 100, 300)] == [0.5, 0.25, 0.125]
+    config = TrainConfig(exploration=2.0, anneal_episodes=100)
+    assert [config.exploration_after(n) for n in (0, 100, 300)] == [2.0, 1.0, 0.5]
 
 
 def test_a_warm_up_takes_the_plain_mean_first() -> None:

@@ -12,7 +12,7 @@ LAYERS = (
     {"config", "system_info", "_extras", "own_code"},
     {"envs"},
     {"algo"},
-    {"compiled"},
+    {"compiled", "episode"},
     {"storage"},
     {"monitoring", "viewer"},
     {"training"},

@@ -12,12 +12,7 @@ from trajectories import frames_of
 
 from distributed_pg.algo.gradient import Gradient, backpropagate
 from distributed_pg.algo.policy import Policy, action_probabilities
-from distributed_pg.algo.rollout import (
-    Trajectory,
-    episode_gradient,
-    episode_seed,
-    play_episode,
-)
+from distributed_pg.algo.rollout import Trajectory, episode_gradient, episode_seed, play_episode
 from distributed_pg.config import Baseline, TrainConfig
 from distributed_pg.envs.pong import PONG_ACTIONS, PongEnv
 

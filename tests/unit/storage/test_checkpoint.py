@@ -13,7 +13,6 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from distributed_pg.algo.policy import Policy
-from distributed_pg.algo.rollout import EpisodeStats
 from distributed_pg.algo.state import Progress, TrainingState
 from distributed_pg.config import TrainConfig
 from distributed_pg.errors import CheckpointError
@@ -32,9 +31,8 @@ def small_state(updates: int = 3) -> TrainingState:
     state = TrainingState.initial(CONFIG)
     random = np.random.default_rng(0)
     for _ in range(updates):
-        rewards = random.integers(-21, 0, 2).astype(float)
-        games = [EpisodeStats(r, 9, 36, 0.1, 0.2, 0, 21, 0.7) for r in rewards.tolist()]
-        state.progress = state.progress.after_update(games, wall_seconds=1.25)
+        rewards = random.integers(-21, 0, 2).astype(float).tolist()
+        state.progress = state.progress.after_update(rewards, frames=72, wall_seconds=1.25)
         policy = state.policies[state.progress.update - 1].copy()
         policy.w1[...] += random.standard_normal(policy.w1.shape).astype(np.float32)
         state.policies[state.progress.update] = policy
@@ -237,16 +235,13 @@ def test_weights_checksum_sees_one_bit() -> None:
 
 
 def test_progress_by_hand() -> None:
-    def game(reward: float) -> EpisodeStats:
-        return EpisodeStats(reward, 10, 40, 0.0, 0.0, 0, 0, 0.0)
-
-    progress = Progress().after_update([game(-20.0), game(-10.0)], wall_seconds=2.0)
+    progress = Progress().after_update([-20.0, -10.0], frames=80, wall_seconds=2.0)
     assert progress.running_mean == pytest.approx(0.99 * -20 + 0.01 * -10)
     assert progress.mean_100 == -15.0
     assert (progress.update, progress.episodes, progress.frames) == (1, 2, 80)
     assert progress.best_reward == -10.0
     for _ in range(60):
-        progress = progress.after_update([game(1.0), game(3.0)], wall_seconds=3.0)
+        progress = progress.after_update([1.0, 3.0], frames=80, wall_seconds=3.0)
     assert len(progress.last_rewards) == 100
     assert progress.mean_100 == 2.0
     assert progress.best_reward == 3.0

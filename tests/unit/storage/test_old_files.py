@@ -13,9 +13,9 @@ from simulated_pool import SimulatedWorkerPool
 
 from distributed_pg.algo.gradient import Gradient
 from distributed_pg.algo.policy import Policy
-from distributed_pg.algo.rollout import EpisodeStats
 from distributed_pg.algo.state import Progress
 from distributed_pg.config import TrainConfig
+from distributed_pg.episode import EpisodeStats
 from distributed_pg.errors import CheckpointError
 from distributed_pg.monitoring.reporter import NullReporter
 from distributed_pg.storage.checkpoint import load_checkpoint, weights_checksum

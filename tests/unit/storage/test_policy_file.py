@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from distributed_pg.algo.policy import Policy
-from distributed_pg.algo.rollout import evaluate_episode
 from distributed_pg.algo.state import Progress, TrainingState, policy_shape
 from distributed_pg.config import PRETRAINED, TrainConfig
 from distributed_pg.envs.pong import PongEnv
+from distributed_pg.episode import evaluate_episode
 from distributed_pg.errors import CheckpointError, RunError
 from distributed_pg.storage.checkpoint import run_metadata, save_checkpoint
 from distributed_pg.storage.policy_file import (

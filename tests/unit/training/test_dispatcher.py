@@ -4,7 +4,7 @@ import pytest
 from simulated_pool import Clock
 
 from distributed_pg.algo.policy import Policy
-from distributed_pg.algo.rollout import EpisodeStats
+from distributed_pg.episode import EpisodeStats
 from distributed_pg.errors import RunError
 from distributed_pg.training.dispatcher import Dispatcher
 from distributed_pg.training.schedule import EpisodeTask, Schedule

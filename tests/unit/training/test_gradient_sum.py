@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from distributed_pg.algo.gradient import Gradient
 from distributed_pg.algo.policy import Policy
-from distributed_pg.algo.rollout import rollout
 from distributed_pg.config import TrainConfig
 from distributed_pg.envs.pong import PongEnv
+from distributed_pg.episode import rollout
 from distributed_pg.training.gradient_sum import summed
 from distributed_pg.training.rollout_worker import RolloutWorker
 

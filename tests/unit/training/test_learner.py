@@ -15,10 +15,10 @@ from simulated_pool import SimulatedWorkerPool
 
 from distributed_pg.algo.policy import Policy
 from distributed_pg.algo.rmsprop import RMSProp
-from distributed_pg.algo.rollout import rollout
 from distributed_pg.algo.state import TrainingState
 from distributed_pg.config import TrainConfig
 from distributed_pg.envs.pong import PongEnv
+from distributed_pg.episode import rollout
 from distributed_pg.errors import RunError
 from distributed_pg.monitoring.reporter import NullReporter
 from distributed_pg.storage.checkpoint import load_checkpoint, weights_checksum

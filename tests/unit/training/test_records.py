@@ -12,9 +12,9 @@ from simulated_pool import Clock, Faults, SimulatedWorkerPool
 from distributed_pg.algo.gradient import Gradient
 from distributed_pg.algo.policy import Policy
 from distributed_pg.algo.rmsprop import norm
-from distributed_pg.algo.rollout import EpisodeStats
 from distributed_pg.algo.state import TrainingState
 from distributed_pg.config import TrainConfig
+from distributed_pg.episode import EpisodeStats
 from distributed_pg.errors import UsageError
 from distributed_pg.storage.checkpoint import load_checkpoint, weights_checksum
 from distributed_pg.storage.run_dir import RunDir

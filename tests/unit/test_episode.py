@@ -12,17 +12,15 @@ from distributed_pg.algo.rollout import (
     _BLOCK,
     EVALUATION,
     TRAINING,
-    EpisodeResult,
     begin_episode,
     entropy,
     episode_seed,
-    evaluate_episode,
     play,
     play_episode,
-    rollout,
 )
 from distributed_pg.config import TrainConfig
 from distributed_pg.envs.pong import PongEnv
+from distributed_pg.episode import EpisodeResult, evaluate_episode, rollout
 from distributed_pg.training.rollout_worker import RolloutWorker
 
 CONFIG = TrainConfig()
