@@ -47,9 +47,9 @@ def _of_the_place(default: Any) -> Any:
     return field(default=default, metadata=_OF_THE_PLACE)
 
 
-def _added_later(default: Any, *, before: Any) -> Any:
-    """A field that older runs lack; they were trained with the value ``before``."""
-    return field(default=default, metadata={"before": before})
+def _added_later(default: Any) -> Any:
+    """A field that older runs lack; they were trained with its default."""
+    return field(default=default, metadata={"added_later": True})
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class TrainConfig:
     """Seed of the run's initial weights, games and action sampling."""
     batch_size: Annotated[int, Range(1, 100_000)] = 1
     """Episodes summed in one update."""
-    episodes_per_task: Annotated[int, Range(1, 100_000)] = _added_later(1, before=1)
+    episodes_per_task: Annotated[int, Range(1, 100_000)] = _added_later(1)
     """Consecutive episodes that a worker plays before it returns the sum of their gradients, a
     divisor of the batch size. More than 1 relieves a learner of hundreds of workers."""
     learning_rate: Annotated[float, Range(0.0, 1.0, open_low=True)] = 3e-3
@@ -86,7 +86,7 @@ class TrainConfig:
     warm_up: bool = True
     """RMSProp begins with the plain mean of the squared gradients so far, until it has seen enough
     of them to decay. Without this warm-up the first steps are ten times as long as later ones."""
-    exploration: Annotated[float, Range(0.0, 100.0)] = _added_later(1.0, before=0.0)
+    exploration: Annotated[float, Range(0.0, 100.0)] = _added_later(0.0)
     """Standard deviation, at first, of a shift of the logits that is drawn anew for each rally of a
     training game. 0: actions vary from step to step only."""
     policy_lag: Annotated[int, Range(0, 1000)] = 1
@@ -106,14 +106,14 @@ class TrainConfig:
     frame_limit: Annotated[int, Range(1, 10_000_000)] = 108_000
     """Emulated frames after which a game is cut off."""
 
-    init_from: str | Path | None = _added_later(None, before=None)
+    init_from: str | Path | None = _added_later(None)
     """Begin with the weights of this checkpoint, exported policy, run's folder or URI, or
     pretrained, instead of random ones. Actions, crop and hidden units must be the same."""
-    init_optimizer: bool = _added_later(False, before=False)
+    init_optimizer: bool = _added_later(False)
     """Also begin with RMSProp's state from there, without warm-up."""
-    init_checksum: str | None = _added_later(None, before=None)
+    init_checksum: str | None = _added_later(None)
     """Checksum that these weights must have. Default: set when the run begins."""
-    init_optimizer_checksum: str | None = _added_later(None, before=None)
+    init_optimizer_checksum: str | None = _added_later(None)
     """The same for RMSProp's state."""
 
     stop_episodes: Count | None = _free(None)
@@ -215,9 +215,8 @@ class TrainConfig:
             raise ConfigError(f"{one_line(unknown[0])}: no such setting")
         if missing:
             raise ConfigError(f"{missing[0]}: the setting is missing")
-        earlier = {f.name: f.metadata["before"] for f in fields if "before" in f.metadata}
         settings: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**(earlier | settings))
+        return cls(**settings)
 
     def to_go_on(self, location: str | Path, **changes: Any) -> "TrainConfig":
         """The settings that resume the run at ``location``, where these were saved.
@@ -325,7 +324,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "anneal_episodes": None,
         "baseline": "mean",
         "warm_up": False,
-        "exploration": 0.0,
         "policy_lag": 0,
         "frame_skip": 4,
     },

@@ -14,6 +14,7 @@ from distributed_pg.algo.rollout import (
     TRAINING,
     begin_episode,
     entropy,
+    episode_gradient,
     episode_seed,
     play,
     play_episode,
@@ -55,8 +56,7 @@ def test_a_result_is_a_function_of_weights_seed_and_episode(short: PongEnv, poli
 
 def test_stats_of_a_whole_game(pong: PongEnv, policy: Policy) -> None:
     stats = played(pong, policy, seed=0, episode=0).stats
-    noise = begin_episode(pong, episode_seed(0, 0, TRAINING), exploration=CONFIG.exploration)
-    trajectory = play(pong, policy, noise)
+    trajectory = play_episode(pong, policy, episode_seed(0, 0, TRAINING))
     assert stats.reward == sum(trajectory.rewards)
     assert -21 <= stats.reward <= 21
     assert max(trajectory.rewards.count(1.0), trajectory.rewards.count(-1.0)) == 21
@@ -69,6 +69,18 @@ def test_stats_of_a_whole_game(pong: PongEnv, policy: Policy) -> None:
     # The last step may be cut short by the end of the game.
     assert 4 * (stats.steps - 1) < stats.frames <= 4 * stats.steps
     assert 0 < stats.emulator_seconds < stats.seconds
+
+
+def test_training_explores_less_and_less(short: PongEnv, policy: Policy) -> None:
+    config = TrainConfig(exploration=3.0, anneal_episodes=10)
+    for episode, exploration in ((0, 3.0), (30, 0.75)):
+        seed = episode_seed(0, episode, TRAINING)
+        game = play(short, policy, begin_episode(short, seed, exploration=exploration))
+        ours = rollout(short, policy, config, episode)
+        assert np.array_equal(ours.gradient.w2, episode_gradient(policy, game, config).w2)
+        assert (
+            game.actions != play_episode(short, policy, episode_seed(0, episode, TRAINING)).actions
+        )
 
 
 def test_entropy_by_hand() -> None:
