@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import fsspec
+
 from distributed_pg.storage.object_store import RemoteRun
 
 CHECKPOINT = "checkpoints/update-00000001.safetensors"
@@ -44,3 +46,9 @@ class FailingStore:
             return method(*arguments)
 
         return called
+
+
+def stored(uri: str) -> dict[str, bytes]:
+    """Paths and contents of everything below a ``memory://`` URI."""
+    memory = fsspec.filesystem("memory")
+    return {path: memory.cat_file(path) for path in memory.find(uri.removeprefix("memory:/"))}

@@ -8,11 +8,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import fsspec
 import pytest
 from disks import full_disk
 from records import record_of
 from small_runs import CONFIG, listing, state_after
+from stores import stored
 
 from distributed_pg.config import TrainConfig
 from distributed_pg.errors import RunError, UsageError
@@ -131,19 +131,6 @@ def test_a_run_that_is_there_stays_as_it_is(
     with pytest.raises(error, match=complaint):
         start(replace(CONFIG, **settings))
     assert listing(tmp_path) == before
-
-
-@pytest.fixture
-def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Where nothing is yet; and an empty folder to be in."""
-    monkeypatch.chdir(tmp_path)
-    return f"memory://{tmp_path.name}/run"
-
-
-def stored(uri: str) -> dict[str, bytes]:
-    memory = fsspec.filesystem("memory")
-    root = uri.removeprefix("memory:/")
-    return {path: memory.cat_file(path) for path in memory.find(root)}
 
 
 def test_a_start_at_a_uri_that_fails_leaves_nothing_there_or_here(uri: str, tmp_path: Path) -> None:

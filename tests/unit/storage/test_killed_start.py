@@ -11,6 +11,7 @@ from typing import Any
 import fsspec
 import pytest
 from small_runs import CONFIG, listing, make_update, state_after
+from stores import stored
 
 from distributed_pg.algo.state import Progress
 from distributed_pg.config import TrainConfig
@@ -208,18 +209,6 @@ def test_where_another_process_begins_or_trains_nothing_is_touched(
         with pytest.raises(UsageError, match=r"run_dir: .* is in use by process "):
             start(tmp_path)
         assert listing(tmp_path) == before
-
-
-@pytest.fixture
-def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Where nothing is yet; and an empty folder to be in."""
-    monkeypatch.chdir(tmp_path)
-    return f"memory://{tmp_path.name}/run"
-
-
-def stored(uri: str) -> dict[str, bytes]:
-    memory = fsspec.filesystem("memory")
-    return {path: memory.cat_file(path) for path in memory.find(uri.removeprefix("memory:/"))}
 
 
 def put(uri: str, name: str, text: bytes = b"mine") -> None:
