@@ -74,8 +74,8 @@ class TrainConfig:
     learning_rate: Annotated[float, Range(0.0, 1.0, open_low=True)] = 3e-3
     """RMSProp's initial step size."""
     anneal_episodes: Count | None = 2000
-    """Learning rate and exploration fall to half their initial values after this many episodes, to
-    a third after twice as many, and so on. None: they are constant."""
+    """The learning rate falls to half its initial value after this many episodes, to a third
+    after twice as many, and so on. None: it is constant."""
     gamma: Annotated[float, Range(0.0, 1.0)] = 0.99
     """Discount factor of the rewards, per step."""
     decay: Annotated[float, Range(0.0, 1.0, open_high=True)] = 0.99
@@ -86,9 +86,6 @@ class TrainConfig:
     warm_up: bool = True
     """RMSProp begins with the plain mean of the squared gradients so far, until it has seen enough
     of them to decay. Without this warm-up the first steps are ten times as long as later ones."""
-    exploration: Annotated[float, Range(0.0, 100.0)] = _added_later(0.0)
-    """Standard deviation, at first, of a shift of the logits that is drawn anew for each rally of a
-    training game. 0: actions vary from step to step only."""
     policy_lag: Annotated[int, Range(0, 1000)] = 1
     """Age, in updates, of the weights that play an episode. 0: all workers wait for each update; 1:
     they keep playing meanwhile."""
@@ -273,16 +270,9 @@ class TrainConfig:
 
     def learning_rate_after(self, episodes: int) -> float:
         """The step size of an update made after ``episodes`` episodes."""
-        return self._annealed(self.learning_rate, episodes)
-
-    def exploration_after(self, episodes: int) -> float:
-        """The exploration in the episode with this index."""
-        return self._annealed(self.exploration, episodes)
-
-    def _annealed(self, initial: float, episodes: int) -> float:
         if self.anneal_episodes is None:
-            return initial
-        return initial / (1.0 + episodes / self.anneal_episodes)
+            return self.learning_rate
+        return self.learning_rate / (1.0 + episodes / self.anneal_episodes)
 
     def decay_after(self, episodes: int) -> float:
         """RMSProp's decay in an update made after ``episodes`` episodes."""

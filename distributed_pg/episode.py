@@ -13,7 +13,6 @@ from distributed_pg.algo.rollout import (
     TRAINING,
     Play,
     Trajectory,
-    begin_episode,
     entropy,
     episode_gradient,
     episode_seed,
@@ -66,8 +65,7 @@ def rollout(
     """Play the training episode with this index in the run, and compute its gradient."""
     clock = _Clock(env)
     seed = episode_seed(config.seed, episode, TRAINING)
-    noise = begin_episode(env, seed, exploration=config.exploration_after(episode))
-    trajectory = play(env, policy, noise)
+    trajectory = play_episode(env, policy, seed, play=play)
     gradient = episode_gradient(policy, trajectory, config)
     return EpisodeResult(clock.stats(trajectory), gradient)
 

@@ -1,5 +1,6 @@
 """Plays an episode and computes its gradient."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -8,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distributed_pg.algo.gradient import Gradient, backpropagate
-from distributed_pg.algo.noise import Noise, choose
+from distributed_pg.algo.noise import Noise, choose, gumbel_noise
 from distributed_pg.algo.policy import Floats, Policy, action_probabilities
 from distributed_pg.algo.returns import discounted_returns, normalized
 from distributed_pg.config import TrainConfig
@@ -68,8 +69,6 @@ def play(env: PongEnv, policy: Policy, noise: Noise) -> Trajectory:
         actions.append(action)
         pixels, signs, reward, terminated, truncated = env.step_sparse(action)
         rewards.append(reward)
-        if reward:
-            noise.next_rally()
         done = terminated or truncated
     return Trajectory(
         pixels=np.concatenate(all_pixels),
@@ -114,14 +113,18 @@ def activation_rows(
         yield from zip(hidden_blocks[-1], output_blocks[-1], strict=True)
 
 
-def begin_episode(
-    env: PongEnv, seed: np.random.SeedSequence, *, exploration: float = 0.0, greedy: bool = False
-) -> Noise:
-    """Reset the environment for an episode; return the noise to choose its actions with."""
+def begin_episode(env: PongEnv, seed: np.random.SeedSequence, *, greedy: bool = False) -> Noise:
+    """Reset the environment for an episode.
+
+    Returns:
+        The noise to choose the episode's actions with; all zeros if ``greedy``.
+    """
     env_seed, action_seed = seed.spawn(2)
     env.reset(seed=int(env_seed.generate_state(1, np.uint64)[0]))
     actions = int(env.action_space.n)
-    return Noise.none(actions) if greedy else Noise.of(action_seed, actions, exploration)
+    if greedy:
+        return itertools.repeat([0.0] * actions)
+    return gumbel_noise(np.random.default_rng(action_seed), actions)
 
 
 def episode_gradient(policy: Policy, trajectory: Trajectory, config: TrainConfig) -> Gradient:

@@ -39,8 +39,6 @@ def play_compiled(step: Step, env: PongEnv, policy: Policy, noise: Noise) -> Tra
         action = choose(outputs, next(noise))
         actions.append(action)
         rewards.append(emulate(action, frames))
-        if rewards[-1]:
-            noise.next_rally()
         terminated, truncated = look()
         if terminated or truncated:
             break

@@ -29,7 +29,6 @@ OUT_OF_RANGE: list[tuple[str, Any, str]] = [
     ("decay", 1.0, "1.0 is not a number from 0 and below 1"),
     ("warm_up", 1, "1 is not of type bool"),
     ("episodes_per_task", 0, "0 is not a whole number from 1 to 100000"),
-    ("exploration", -0.1, "-0.1 is not a number from 0 to 100"),
     ("policy_lag", -1, "-1 is not a whole number from 0 to 1000"),
     ("hidden_units", 0, "0 is not a whole number from 1 to 100000"),
     ("actions", ("UP",), "'UP' is not two or more different actions"),
@@ -92,7 +91,6 @@ ENDS: dict[str, tuple[Any, Any]] = {
     "seed": (0, 2**63 - 1),
     "batch_size": (1, 100_000),
     "episodes_per_task": (1, 100_000),
-    "exploration": (0.0, 100.0),
     "learning_rate": (ABOVE_0, 1.0),
     "anneal_episodes": (1, 2**53),
     "gamma": (0.0, 1.0),
@@ -164,9 +162,8 @@ def test_a_batch_is_made_of_whole_tasks() -> None:
 
 def test_a_run_from_before_there_were_groups_has_tasks_of_one_episode() -> None:
     values = TrainConfig(batch_size=12).to_json()
-    del values["episodes_per_task"], values["exploration"]
+    del values["episodes_per_task"]
     assert TrainConfig.from_json(values).episodes_per_task == 1
-    assert TrainConfig.from_json(values).exploration == 0.0
 
 
 def test_presets() -> None:
@@ -235,7 +232,6 @@ WHAT_IT_DECIDES: dict[str, tuple[Any, str]] = {
     "decay": (0.5, COMPUTED),
     "baseline": ("mean", COMPUTED),
     "episodes_per_task": (2, COMPUTED),
-    "exploration": (0.5, COMPUTED),
     "warm_up": (False, COMPUTED),
     "policy_lag": (2, COMPUTED),
     "hidden_units": (5, COMPUTED),
@@ -280,12 +276,10 @@ def test_what_makes_another_run() -> None:
         assert (name in of_the_place()) == (decides == PLACE), name
 
 
-def test_learning_rate_and_exploration_fall_as_they_say() -> None:
+def test_the_learning_rate_falls_as_it_says() -> None:
     assert TrainConfig(learning_rate=0.5, anneal_episodes=None).learning_rate_after(10**6) == 0.5
     config = TrainConfig(learning_rate=0.5, anneal_episodes=100)
     assert [config.learning_rate_after(n) for n in (0, 100, 300)] == [0.5, 0.25, 0.125]
-    config = TrainConfig(exploration=2.0, anneal_episodes=100)
-    assert [config.exploration_after(n) for n in (0, 100, 300)] == [2.0, 1.0, 0.5]
 
 
 def test_a_warm_up_takes_the_plain_mean_first() -> None:

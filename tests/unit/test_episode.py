@@ -12,11 +12,8 @@ from distributed_pg.algo.rollout import (
     _BLOCK,
     EVALUATION,
     TRAINING,
-    begin_episode,
     entropy,
-    episode_gradient,
     episode_seed,
-    play,
     play_episode,
 )
 from distributed_pg.config import TrainConfig
@@ -69,18 +66,6 @@ def test_stats_of_a_whole_game(pong: PongEnv, policy: Policy) -> None:
     # The last step may be cut short by the end of the game.
     assert 4 * (stats.steps - 1) < stats.frames <= 4 * stats.steps
     assert 0 < stats.emulator_seconds < stats.seconds
-
-
-def test_training_explores_less_and_less(short: PongEnv, policy: Policy) -> None:
-    config = TrainConfig(exploration=3.0, anneal_episodes=10)
-    for episode, exploration in ((0, 3.0), (30, 0.75)):
-        seed = episode_seed(0, episode, TRAINING)
-        game = play(short, policy, begin_episode(short, seed, exploration=exploration))
-        ours = rollout(short, policy, config, episode)
-        assert np.array_equal(ours.gradient.w2, episode_gradient(policy, game, config).w2)
-        assert (
-            game.actions != play_episode(short, policy, episode_seed(0, episode, TRAINING)).actions
-        )
 
 
 def test_entropy_by_hand() -> None:
