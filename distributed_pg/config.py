@@ -170,7 +170,7 @@ class TrainConfig:
         self._check_source()
         if self.resume == AUTO and self.run_dir is None:
             raise ConfigError("resume: auto needs a run_dir; ./auto is a folder of that name")
-        if self.run_dir is not None and self.resume not in (None, AUTO):
+        if self.run_dir is not None and not self.may_begin:
             raise ConfigError("run_dir: a resumed run stays in its folder; leave it out")
 
     def _check_source(self) -> None:
@@ -248,7 +248,12 @@ class TrainConfig:
     @property
     def location(self) -> str | Path | None:
         """The run's folder or URI, existing or not; None: a new folder in runs/."""
-        return self.run_dir if self.resume in (None, AUTO) else self.resume
+        return self.run_dir if self.may_begin else self.resume
+
+    @property
+    def may_begin(self) -> bool:
+        """Whether these settings can begin a run; otherwise they only resume one."""
+        return self.resume in (None, AUTO)
 
     @property
     def tasks_per_batch(self) -> int:

@@ -15,7 +15,7 @@ from distributed_pg.cli import train
 from distributed_pg.cli.console import command_name, console
 from distributed_pg.cli.parsing import early_flags
 from distributed_pg.cli.train import TrainArgs
-from distributed_pg.config import AUTO, PRETRAINED
+from distributed_pg.config import PRETRAINED
 from distributed_pg.errors import RunError, UsageError, counted, plain
 
 if TYPE_CHECKING:
@@ -67,16 +67,15 @@ class SubmitArgs:
             raise UsageError(
                 "--address: the job runs on the cluster of the dashboard; leave it out"
             )
-        for name in ("run_dir", "resume"):
-            path = getattr(config, name)
-            if path not in (None, AUTO) and "://" not in str(path):
-                raise UsageError(
-                    f"--{name.replace('_', '-')}: {path} is on this machine, where the cluster "
-                    "cannot reach it; --out is the folder to fetch the run to"
-                )
+        place = config.location
+        if place is not None and "://" not in str(place):
+            flag = "--run-dir" if config.may_begin else "--resume"
+            raise UsageError(
+                f"{flag}: {place} is on this machine, where the cluster cannot reach it; --out "
+                "is the folder to fetch the run to"
+            )
         source = str(config.init_from or PRETRAINED)
-        is_new = config.resume in (None, AUTO)
-        if is_new and source != PRETRAINED and "://" not in source:
+        if config.may_begin and source != PRETRAINED and "://" not in source:
             raise UsageError(
                 f"--init-from: {source} is on this machine, where the cluster cannot reach it; "
                 f"give a URI or {PRETRAINED}"

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Collection
 from dataclasses import replace
 
-from distributed_pg.config import AUTO, TrainConfig, as_flags
+from distributed_pg.config import TrainConfig, as_flags
 from distributed_pg.runtime.cluster_probe import check_cluster_answers
 from distributed_pg.runtime.session import usable_cpus
 from distributed_pg.shapes import MOST_USEFUL, SHAPED_PRESET, UNSHAPED, shape
@@ -26,9 +26,7 @@ def shaped_config(config: TrainConfig, pinned: Collection[str]) -> TrainConfig:
         ConfigError: the preset has fixed settings, and ``shape_for`` is given.
         RunError: no cluster answers at the address.
     """
-    if config.resume not in (None, AUTO):
-        return config
-    if config.preset != SHAPED_PRESET and config.shape_for is None:
+    if not config.may_begin or (config.preset != SHAPED_PRESET and config.shape_for is None):
         return config
     workers = config.shape_for or _workers(config)
     chosen = {k: v for k, v in shape(config.preset, workers).items() if k not in pinned}

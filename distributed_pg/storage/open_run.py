@@ -199,7 +199,7 @@ def _prepare(config: TrainConfig, remote: RemoteRun, uploader: Uploader) -> RunD
         if remote.pointer() is not None:
             return _fetch(config, remote, uploader)
         remote.check_is_free()
-    return (_create if config.resume in (None, AUTO) else _fetch)(config, remote, uploader)
+    return (_create if config.may_begin else _fetch)(config, remote, uploader)
 
 
 def _create(config: TrainConfig, remote: RemoteRun, uploader: Uploader) -> RunDir:

@@ -65,6 +65,8 @@ ALLOWED = "give a checkpoint, a .safetensors export, a run's folder or URI, or p
             "submit --run-dir here",
             "--run-dir: here is on this machine, where the cluster cannot reach it",
         ),
+        ("submit --run-dir auto", "--run-dir: auto is on this machine"),
+        ("submit --resume auto --run-dir here", "--run-dir: here is on this machine"),
         ("submit --out full", "--out: full is not empty"),
         ("submit --out full/file", "--out: full/file: Not a directory"),
         ("submit --stop x --out y", "--out: --stop fetches nothing; --attach does"),
