@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from distributed_pg.cli.console import console
+from distributed_pg.config import preset
 from distributed_pg.errors import UsageError, counted
 from distributed_pg.fields import Range, check_fields
 
@@ -28,7 +29,7 @@ class ImportArgs:
     out: Path | None = None
     """The policy file to write or replace, ending in .safetensors. Default: a new file beside
     save.p, with that ending in place of its own."""
-    frame_skip: Annotated[int, Range(1, 60)] = 4
+    frame_skip: Annotated[int, Range(1, 60)] = preset("karpathy").frame_skip
     """Emulated frames per step at which the policy plays. ALE/Pong-v5 has 4; Pong-v0 of the old gym
     has 2 to 4 at random, so 3 may suit a policy that learned there."""
 

@@ -113,10 +113,13 @@ def settled(args: TrainArgs) -> TrainConfig:
         UsageError: the number of workers that the run is shaped for is another than that given.
         RunError: the run cannot be read.
     """
+    config, place = args.config, args.config.run_dir
+    if config.resume != AUTO or place is None:
+        return config
+    # Only now, since this imports numpy, and the display is not up yet.
     from distributed_pg.storage.open_run import run_exists, saved_config
 
-    config, place = args.config, args.config.run_dir
-    if config.resume != AUTO or place is None or not run_exists(place):
+    if not run_exists(place):
         return config
     saved = saved_config(place)
     given = {name: getattr(config, name) for name in args.given}

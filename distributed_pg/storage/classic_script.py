@@ -25,8 +25,8 @@ from distributed_pg.storage.pickle_tree import (
 )
 from distributed_pg.storage.policy_file import TrainedPolicy
 
-FRAME_SKIP = 4
-"""Frames per step of gymnasium's ALE/Pong-v5, and of the karpathy preset."""
+FRAME_SKIP = preset("karpathy").frame_skip
+"""Frames per step, as of gymnasium's ALE/Pong-v5."""
 MOST_BYTES = 128 * 2**20
 """Size of the largest file, for 400 hidden units in protocol 0, and 1700 in all others."""
 _MOST_UNITS = 100_000

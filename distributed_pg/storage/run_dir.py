@@ -70,12 +70,12 @@ class RunDir:
             RunError: the folder cannot be written; whatever was created is removed.
         """
         with writing(f"run_dir: {config.run_dir or RUNS}"):
-            if fresh is not None:
-                pass
-            elif config.run_dir is None:
-                fresh = FreshFolder.in_runs(config.preset)
-            else:
-                fresh = FreshFolder(Path(config.run_dir))
+            if fresh is None:
+                fresh = (
+                    FreshFolder.in_runs(config.preset)
+                    if config.run_dir is None
+                    else FreshFolder(Path(config.run_dir))
+                )
             run_dir = cls(fresh.path, fresh, uploader)
             run_dir.is_new = True
             if any((fresh.path / name).exists() for name in (CONFIG, METRICS, CHECKPOINTS)):

@@ -35,11 +35,10 @@ def run_at(uri: str, act: Callable[[RunDir], Any], config: TrainConfig = CONFIG)
 
 
 @pytest.fixture
-def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Where nothing is yet; and an empty folder to be in."""
-    monkeypatch.chdir(tmp_path)
+def uri(uri: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Where nothing is yet, and failed uploads are soon retried."""
     monkeypatch.setattr("distributed_pg.storage.uploader.FIRST_WAIT", 0.02)
-    return f"memory://{tmp_path.name}/run"
+    return uri
 
 
 def update_at(uri: str) -> int:
