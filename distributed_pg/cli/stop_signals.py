@@ -28,6 +28,7 @@ class StopSignals:
     """Makes signals ask the run to save and stop; a second request ends the process at once.
 
     A signal that the process was started with ignored, like SIGHUP under nohup, stays ignored.
+    After a request, warnings are ignored until the process has ended, as they may still repeat.
 
     Args:
         message: logged when the first request is noticed.
@@ -49,7 +50,9 @@ class StopSignals:
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            # The process that was asked to stop is about to end, and must not be killed at that.
+            late = self._asked and number not in self._requests
+            signal.signal(number, signal.SIG_IGN if late else handler)
 
     def asked(self) -> bool:
         """Whether the run should stop; logs a message the first time it is true."""
