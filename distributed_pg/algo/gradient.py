@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from distributed_pg.algo.policy import Floats, Policy
+from distributed_pg.algo.policy import FRAME_VALUE, Floats, Policy
 
 _BLOCK_BYTES = 2**20
 _ROWS_TOGETHER = 128
@@ -33,7 +33,7 @@ class Gradient:
     row_index: NDArray[np.int32]
     """Index into ``unique_w1_rows`` of the gradient of each touched row, (n,)."""
     unique_w1_rows: Floats
-    """Distinct gradients of rows of W1, (m, H) with m <= n."""
+    """Distinct gradients of rows of W1, (m, H), or (m, 2 H) with the current frame; m <= n."""
     w2: Floats
     """Gradient of W2, (H, A)."""
 
@@ -106,6 +106,10 @@ def backpropagate(
     """
     hidden_gradients = np.dot(output_gradients, policy.w2.T)
     hidden_gradients *= hidden > 0.0
+    if policy.sees_current_frame:
+        # A pixel that changes at step t is changed in all frames from t on.
+        later = np.cumsum(hidden_gradients[::-1], axis=0)[::-1]
+        hidden_gradients = np.hstack([hidden_gradients, FRAME_VALUE * later])
 
     touched = np.zeros(len(policy.w1), np.bool_)
     touched[pixels] = True

@@ -8,6 +8,13 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
+FRAME_VALUE = 0.5
+"""Value of the pixels that are on in the current frame.
+
+RMSProp moves all weights at the same speed, and these pixels stay on for many steps where those of
+the difference flash. With 1, some runs are sure of their actions before they have learned any.
+"""
+_FRAME_VALUE = np.array(FRAME_VALUE, np.float32)
 _ZERO = np.zeros((), np.float32)  # an array, since converting a float takes as long as using it
 
 
@@ -21,18 +28,35 @@ class Policy:
     """
 
     w1: Floats
-    """Pixels to hidden units, (D, H). Row d holds the weights of pixel d."""
+    """Pixels to hidden units, (D, H). Row d holds the weights of pixel d in the difference frame.
+    (D, 2 H) if the policy sees the current frame, too: behind them, row d holds those of pixel d in
+    the current frame."""
     w2: Floats
     """Hidden units to outputs, (H, A) for A actions: A-1 logits and the value."""
 
     @classmethod
-    def init(cls, seed: int, inputs: int, hidden_units: int, actions: int) -> "Policy":
-        """Initialize with normal random weights / sqrt(fan-in), and 0 for the value."""
+    def init(
+        cls, seed: int, inputs: int, hidden_units: int, actions: int, *, current_frame: bool = False
+    ) -> "Policy":
+        """Initialize with normal random weights / sqrt(fan-in).
+
+        Those of the value and of the current frame begin with 0.
+        """
         random = np.random.default_rng(seed)
         w1 = random.standard_normal((inputs, hidden_units)) / math.sqrt(inputs)
         w2 = random.standard_normal((hidden_units, actions - 1)) / math.sqrt(hidden_units)
         w2 = np.hstack([w2, np.zeros((hidden_units, 1))])
-        return cls(w1.astype(np.float32), w2.astype(np.float32))
+        policy = cls(w1.astype(np.float32), w2.astype(np.float32))
+        return policy.with_current_frame() if current_frame else policy
+
+    def with_current_frame(self) -> "Policy":
+        """A policy that sees the current frame, but does not heed it yet."""
+        return Policy(np.hstack([self.w1, np.zeros_like(self.w1)]), self.w2.copy())
+
+    @property
+    def sees_current_frame(self) -> bool:
+        """Whether the policy sees the current frame, too, not only the difference frame."""
+        return self.w1.shape[1] > len(self.w2)
 
     @property
     def arrays(self) -> tuple[Floats, Floats]:
@@ -51,24 +75,36 @@ class Policy:
         self,
         pixels: NDArray[np.intp],
         signs: Floats,
+        frame_sum: Floats | None = None,
         out: tuple[Floats | None, Floats | None] = (None, None),
     ) -> tuple[Floats, Floats]:
-        """Compute the network's outputs for one difference frame.
+        """Compute the network's outputs for one step.
 
         A single screen does not show which way the ball moves; the difference from the previous
         one does. Only about 30 of its 6400 pixels are nonzero, so its product with W1 is a sum of
-        about 30 rows.
+        about 30 rows. What it does not show is a paddle that stands still; the current frame does.
+        That is the previous frame plus the difference, and so is its product with W1.
 
         Args:
             pixels: positions of the changed pixels in the flattened frame, intp (n,); n may be 0.
             signs: values of the frame at those positions, float32 (n,).
+            frame_sum: the previous frame, in values of :data:`FRAME_VALUE`, times its weights in
+                W1, float32 (H,); changed in place to that of this frame. None if the policy does
+                not see the current frame.
             out: arrays for the two results, float32 (H,) and (A,).
 
         Returns:
             Hidden activations, float32 (H,), and outputs, float32 (A,): the logits of all actions
             but the last, and the value.
         """
-        hidden = signs.dot(self.w1.take(pixels, axis=0), out[0])
+        rows = self.w1.take(pixels, axis=0)
+        if frame_sum is None:
+            hidden = signs.dot(rows, out[0])
+        else:
+            sums, units = signs.dot(rows), len(frame_sum)
+            sums[units:] *= _FRAME_VALUE
+            frame_sum += sums[units:]
+            hidden = np.add(sums[:units], frame_sum, out=out[0])
         np.maximum(hidden, _ZERO, out=hidden)
         return hidden, hidden.dot(self.w2, out[1])
 

@@ -59,10 +59,10 @@ def play(env: PongEnv, policy: Policy, noise: Noise) -> Trajectory:
     all_signs: list[Floats] = []
     actions: list[int] = []
     rewards: list[float] = []
-    pixels, signs = np.empty(0, np.intp), np.empty(0, np.float32)
+    pixels, signs, frame_sum = first_step(env, policy)
     done = False
     while not done:
-        _, outputs = policy.forward(pixels, signs, out=next(rows))
+        _, outputs = policy.forward(pixels, signs, frame_sum, next(rows))
         action = choose(outputs, next(noise))
         all_pixels.append(pixels)
         all_signs.append(signs)
@@ -111,6 +111,17 @@ def activation_rows(
         hidden_blocks.append(np.empty((_BLOCK, hidden_units), np.float32))
         output_blocks.append(np.empty((_BLOCK, outputs), np.float32))
         yield from zip(hidden_blocks[-1], output_blocks[-1], strict=True)
+
+
+def first_step(env: PongEnv, policy: Policy) -> tuple[NDArray[np.intp], Floats, Floats | None]:
+    """What :meth:`Policy.forward` takes at the first step of an episode.
+
+    A policy that sees the current frame sees the first one come up on a blank screen; for others,
+    nothing has changed yet.
+    """
+    if policy.sees_current_frame:
+        return *env.first_frame(), np.zeros(len(policy.w2), np.float32)
+    return np.empty(0, np.intp), np.empty(0, np.float32), None
 
 
 def begin_episode(env: PongEnv, seed: np.random.SeedSequence, *, greedy: bool = False) -> Noise:

@@ -96,7 +96,8 @@ class TrainingState:
     @classmethod
     def initial(cls, config: TrainConfig) -> "TrainingState":
         """The state before the first update; depends only on the config."""
-        policy = Policy.init(config.seed, *policy_shape(config))
+        sees = config.current_frame
+        policy = Policy.init(config.seed, *policy_shape(config), current_frame=sees)
         return cls({0: policy}, policy.zeros_like(), Progress())
 
     @property
@@ -109,3 +110,10 @@ def policy_shape(config: TrainConfig) -> tuple[int, int, int]:
     """Numbers of inputs, hidden units and actions of the run's policy."""
     rows, columns = observation_shape(config.crop)
     return rows * columns, config.hidden_units, len(config.actions)
+
+
+def weight_shapes(config: TrainConfig) -> dict[str, tuple[int, int]]:
+    """Shapes of the arrays of the run's policy, by name."""
+    inputs, hidden_units, actions = policy_shape(config)
+    width = 2 * hidden_units if config.current_frame else hidden_units
+    return {"w1": (inputs, width), "w2": (hidden_units, actions)}

@@ -29,7 +29,8 @@ class Unit:
     """A hidden unit of the policy."""
 
     weights: Floats
-    """Incoming weights, one per pixel, (rows, columns)."""
+    """Incoming weights, one per pixel, (rows, columns) of the difference frame; to the right, those
+    of the current frame if the policy sees it, (rows, 2 columns)."""
     action: str
     """The action it favours most when active."""
     size: float
@@ -43,8 +44,13 @@ def strongest_units(trained: TrainedPolicy, count: int) -> list[Unit]:
     logits[:, -1] = 0.0  # the last action has logit 0; this column is the value head
     sizes, favoured = np.linalg.norm(logits, axis=1), logits.argmax(axis=1)
     shape = observation_shape(config.crop)
+    planes = np.hsplit(policy.w1, policy.w1.shape[1] // len(policy.w2))
     return [
-        Unit(policy.w1[:, j].reshape(shape), config.actions[favoured[j]], float(sizes[j]))
+        Unit(
+            np.hstack([plane[:, j].reshape(shape) for plane in planes]),
+            config.actions[favoured[j]],
+            float(sizes[j]),
+        )
         for j in np.argsort(-sizes, kind="stable")[:count]
     ]
 
@@ -55,9 +61,10 @@ def scale_limit(units: list[Unit]) -> float:
     return float(limit) or 1.0
 
 
-def columns_of(count: int) -> int:
-    """Number of columns in a grid of ``count`` pictures, wider than it is high."""
-    return min(count, math.ceil(math.sqrt(1.6 * count)))
+def columns_of(units: list[Unit]) -> int:
+    """Number of columns in a grid of the units' pictures, wider than it is high."""
+    height, width = units[0].weights.shape
+    return min(len(units), math.ceil(math.sqrt(1.6 * len(units) * height / width)))
 
 
 def tiled(units: list[Unit], gap: tuple[int, int]) -> NDArray[np.float32]:
@@ -70,7 +77,7 @@ def tiled(units: list[Unit], gap: tuple[int, int]) -> NDArray[np.float32]:
     Returns:
         The grid, float32 (rows, columns) in pixels.
     """
-    columns, (height, width) = columns_of(len(units)), units[0].weights.shape
+    columns, (height, width) = columns_of(units), units[0].weights.shape
     rows = math.ceil(len(units) / columns)
     shape = rows * (height + gap[0]), columns * (width + gap[1]) - gap[1]
     sheet = np.full(shape, np.nan, np.float32)

@@ -131,8 +131,8 @@ def weights_figure(units: list[Unit], title: str = "") -> Figure:
     gap = 14, 6
     sheet, limit = tiled(units, gap), scale_limit(units)
     tile_height, tile_width = units[0].weights.shape
-    columns = columns_of(len(units))
-    inches = 1.25 * columns
+    columns = columns_of(units)
+    inches = 1.25 * columns * tile_width / tile_height
     high, top, bottom, side = inches * sheet.shape[0] / sheet.shape[1], 0.35, 0.75, 0.2
     with rc_context(_STYLE):
         figure = _Picture(figsize=(inches + 2 * side, high + top + bottom))

@@ -1,18 +1,25 @@
-"""The method of the classic 130-line Pong script: RGB frames of gymnasium, dense float64 numpy."""
+"""The method of the classic 130-line Pong script: RGB frames of gymnasium, dense float64 numpy.
+
+For a policy that sees the current frame, the dense input holds that, too.
+"""
 
 import ale_py
 import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from distributed_pg.algo.policy import Policy
+from distributed_pg.algo.policy import FRAME_VALUE, Policy
 
 Dense = NDArray[np.float64]
 
 
 def dense_weights(policy: Policy) -> list[Dense]:
-    """The weights of ``policy`` in the classic script's layout: float64 (H, D) and (H,)."""
-    return [policy.w1.T.astype(np.float64, order="C"), policy.w2[:, 0].astype(np.float64)]
+    """The weights of ``policy`` in the classic script's layout: float64 (H, D) and (H,).
+
+    For a policy that sees the current frame, (H, 2 D): its weights follow those of the difference.
+    """
+    w1 = np.concatenate(np.hsplit(policy.w1, policy.w1.shape[1] // len(policy.w2)))
+    return [w1.T.astype(np.float64, order="C"), policy.w2[:, 0].astype(np.float64)]
 
 
 class ClassicPlayer:
@@ -41,6 +48,8 @@ class ClassicPlayer:
             current = classic_frame(self._screen)
             x = current - previous if previous is not None else np.zeros_like(current)
             previous = current
+            if w1.shape[1] > len(x):
+                x = np.concatenate([x, FRAME_VALUE * current])
             hidden = np.dot(w1, x)
             hidden[hidden < 0] = 0
             p_up = 1.0 / (1.0 + np.exp(-np.dot(w2, hidden)))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from distributed_pg.algo.policy import Floats
+from distributed_pg.algo.policy import FRAME_VALUE, Floats
 
 MULTIPLE = 4
 """The number of hidden units must be a multiple of this; OpenBLAS sums others in another order."""
@@ -23,6 +23,8 @@ def step(
     crop: Any,
     w1: Floats,
     w2: Floats,
+    sums: Floats,
+    frame_sum: Floats,
     hidden: Floats,
     outputs: Floats,
     pixels: Any,
@@ -38,8 +40,11 @@ def step(
         seen: a byte of ones in a word for each column that is seen, uint64 (20,).
         foreground: 1 for palette bytes that are kept, 0 for the background, float32 (256,).
         crop: first row, first column and number of columns of the difference frame, intp (3,).
-        w1: float32 (D, H).
+        w1: float32 (D, H), or (D, 2 H) with the current frame.
         w2: float32 (H, A). With A = 2, ``outputs`` is computed, too.
+        sums: scratch, float32 (H,) or (2 H,).
+        frame_sum: the current frame times its weights, which is updated, float32 (H,); without
+            the current frame, (0,).
         hidden: receives the hidden activations, float32 (H,).
         outputs: receives the outputs, float32 (A,).
         pixels: receives the positions of the changed pixels from ``start`` on, intp (n,).
@@ -68,33 +73,37 @@ def step(
                             pixels[end] = row * columns + column
                             signs[end] = sign
                             end += 1
-    units = w1.shape[1]
-    for j in range(units):
-        hidden[j] = np.float32(0.0)
+    width = w1.shape[1]
+    for j in range(width):
+        sums[j] = np.float32(0.0)
     i = start
     while i + 8 <= end:
         a, b, c, d = w1[pixels[i]], w1[pixels[i + 1]], w1[pixels[i + 2]], w1[pixels[i + 3]]
         e, f, g, h = w1[pixels[i + 4]], w1[pixels[i + 5]], w1[pixels[i + 6]], w1[pixels[i + 7]]
         p, q, r, s = signs[i], signs[i + 1], signs[i + 2], signs[i + 3]
         t, u, v, w = signs[i + 4], signs[i + 5], signs[i + 6], signs[i + 7]
-        for j in range(units):
+        for j in range(width):
             even = ((p * a[j] + r * c[j]) + t * e[j]) + v * g[j]
             odd = ((q * b[j] + s * d[j]) + u * f[j]) + w * h[j]
-            hidden[j] += even + odd
+            sums[j] += even + odd
         i += 8
     if i + 4 <= end:
         a, b, c, d = w1[pixels[i]], w1[pixels[i + 1]], w1[pixels[i + 2]], w1[pixels[i + 3]]
         p, q, r, s = signs[i], signs[i + 1], signs[i + 2], signs[i + 3]
-        for j in range(units):
-            hidden[j] += ((p * a[j] + q * b[j]) + r * c[j]) + s * d[j]
+        for j in range(width):
+            sums[j] += ((p * a[j] + q * b[j]) + r * c[j]) + s * d[j]
         i += 4
     while i < end:
         a, p = w1[pixels[i]], signs[i]
-        for j in range(units):
-            hidden[j] += p * a[j]
+        for j in range(width):
+            sums[j] += p * a[j]
         i += 1
+    units, half = len(hidden), np.float32(FRAME_VALUE)
+    for j in range(width - units):
+        frame_sum[j] += half * sums[units + j]
+        sums[j] += frame_sum[j]
     for j in range(units):
-        hidden[j] = max(hidden[j], np.float32(0.0))
+        hidden[j] = max(sums[j], np.float32(0.0))
     if w2.shape[1] == 2:
         first = second = np.float32(0.0)
         for j in range(0, units, 2):

@@ -70,10 +70,14 @@ def _if_equal(step: Step, hidden_units: int) -> Step | None:
 def has_the_bits_of_numpy(step: Step, hidden_units: int) -> bool:
     """Whether a step gives the bits of :meth:`Policy.forward`, on random pixels."""
     random = np.random.default_rng(0)
-    policy = Policy.init(0, 6400, hidden_units, 2)
-    policy.w2[:, 1] = random.normal(size=hidden_units)
     counts = [*range(40), 100, 1000]
-    return all(_agrees(step, policy, np.sort(random.permutation(6400)[:n])) for n in counts)
+    for current_frame in (False, True):
+        policy = Policy.init(0, 6400, hidden_units, 2, current_frame=current_frame)
+        policy.w1[:] = random.normal(size=policy.w1.shape) / 80
+        policy.w2[:, 1] = random.normal(size=hidden_units)
+        if not all(_agrees(step, policy, np.sort(random.permutation(6400)[:n])) for n in counts):
+            return False
+    return True
 
 
 def _agrees(step: Step, policy: Policy, pixels: NDArray[np.intp]) -> bool:
@@ -83,6 +87,8 @@ def _agrees(step: Step, policy: Policy, pixels: NDArray[np.intp]) -> bool:
     screens[(expected < 0).astype(int), 2 * (pixels // 80), 2 * (pixels % 80)] = 1
     now, before = screens.view(np.uint64)
     hidden, outputs = np.empty(len(policy.w2), np.float32), np.empty(2, np.float32)
+    frame_sum = np.linspace(-0.1, 0.1, policy.w1.shape[1] - len(hidden), dtype=np.float32)
+    sums = frame_sum.copy() if frame_sum.size else None
     found, signs = np.empty(6400, np.intp), np.empty(6400, np.float32)
     end = step(
         now,
@@ -91,6 +97,8 @@ def _agrees(step: Step, policy: Policy, pixels: NDArray[np.intp]) -> bool:
         np.arange(256, dtype=np.float32),
         np.array([0, 0, 80], np.intp),
         *read_only(policy),
+        np.empty(policy.w1.shape[1], np.float32),
+        frame_sum,
         hidden,
         outputs,
         found,
@@ -98,7 +106,7 @@ def _agrees(step: Step, policy: Policy, pixels: NDArray[np.intp]) -> bool:
         0,
     )
     ours = np.concatenate([found[:end], signs[:end], hidden, outputs])
-    theirs = np.concatenate([pixels, expected, *policy.forward(pixels, expected)])
+    theirs = np.concatenate([pixels, expected, *policy.forward(pixels, expected, sums)])
     return np.array_equal(ours, theirs)
 
 

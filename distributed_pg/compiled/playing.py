@@ -6,7 +6,7 @@ import numpy as np
 
 from distributed_pg.algo.noise import Noise, choose
 from distributed_pg.algo.policy import Floats, Policy
-from distributed_pg.algo.rollout import Play, Trajectory, activation_rows, play
+from distributed_pg.algo.rollout import Play, Trajectory, activation_rows, first_step, play
 from distributed_pg.compiled.loading import Step, compiled_step, read_only
 from distributed_pg.envs.pong import PongEnv
 
@@ -26,15 +26,22 @@ def play_compiled(step: Step, env: PongEnv, policy: Policy, noise: Noise) -> Tra
     output_blocks: list[Floats] = []
     rows = activation_rows(policy, hidden_blocks, output_blocks)
     raw, has_two_actions = env.raw_screen(), policy.w2.shape[1] == 2
-    fixed = raw.screen, raw.before, raw.seen, raw.foreground, raw.crop, *read_only(policy)
+    first, values, frame_sum = first_step(env, policy)
     pixels, signs = np.empty(_FIRST_PIXELS, np.intp), np.empty(_FIRST_PIXELS, np.float32)
+    end = len(first)
+    pixels[:end], signs[:end] = first, values
     most_changes = len(policy.w1)
     emulate, look, frames = env.emulate, env.look, env.frame_skip
     hidden, outputs = next(rows)
-    hidden[:] = outputs[:] = 0.0  # nothing has changed yet
+    policy.forward(first, values, frame_sum, (hidden, outputs))
+    fixed = (
+        *(raw.screen, raw.before, raw.seen, raw.foreground, raw.crop, *read_only(policy)),
+        np.empty(policy.w1.shape[1], np.float32),
+        np.empty(0, np.float32) if frame_sum is None else frame_sum,
+    )
     actions: list[int] = []
     rewards: list[float] = []
-    frame_starts, end = [0, 0], 0
+    frame_starts = [0, end]
     while True:
         action = choose(outputs, next(noise))
         actions.append(action)

@@ -37,6 +37,7 @@ FRAMES_PER_SECOND = 60
 _BACKGROUND = (34, 228, 0)
 _FOREGROUND = np.ones(256, np.float32)
 _FOREGROUND[list(_BACKGROUND)] = 0.0
+_NO_PIXELS, _NO_VALUES = np.empty(0, np.intp), np.empty(0, np.float32)
 
 
 Crop = tuple[int, int, int, int]
@@ -52,9 +53,17 @@ def _check_names(actions: Sequence[str], render_mode: str | None) -> None:
 
 
 def observation_shape(crop: Crop) -> tuple[int, int]:
-    """Rows and columns of a difference frame, which keeps every second pixel of ``crop``."""
+    """Rows and columns of a frame, which keeps every second pixel of ``crop``."""
     top, bottom, left, right = crop
     return (bottom - top + 1) // 2, (right - left + 1) // 2
+
+
+def _space(shape: tuple[int, int], *, current_frame: bool) -> spaces.Box:
+    if not current_frame:
+        return spaces.Box(-1, 1, shape, np.int8)
+    lowest = np.zeros((2, *shape), np.int8)
+    lowest[0] = -1
+    return spaces.Box(lowest, np.ones_like(lowest), dtype=np.int8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +90,10 @@ class PongEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
     current frame minus the previous one, after cropping to rows 35 to 195, keeping every second
     pixel and erasing the background. The first observation of an episode is all zeros.
 
+    With ``current_frame``, an observation is the difference frame and the current frame, whose
+    values are 0 and 1: int8 (2, 80, 80). The first frame of an episode is then seen coming up on a
+    blank screen: its difference frame is the frame itself.
+
     ``reset`` restores the emulator state saved after the first reset, and all random numbers come
     from ``np_random``. So ``reset(seed=s)`` takes well under a millisecond, and the episode depends
     only on ``s`` and the actions.
@@ -88,6 +101,7 @@ class PongEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
     Args:
         actions: names of actions 0, 1, ...; a subset of :data:`PONG_ACTIONS`.
         crop: the visible part of the screen, in pixels.
+        current_frame: observe the current frame, too, not only the difference.
         frame_skip: emulated frames per step.
         repeat_action_probability: probability that a frame repeats the last applied action.
         frame_limit: emulated frames after which an episode is truncated.
@@ -106,6 +120,7 @@ class PongEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
         *,
         actions: Sequence[str] = ("UP", "DOWN"),
         crop: Crop = (35, 195, 0, 160),
+        current_frame: bool = False,
         frame_skip: int = 4,
         repeat_action_probability: float = 0.25,
         frame_limit: int = 108_000,
@@ -121,7 +136,8 @@ class PongEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
 
         shape = observation_shape(crop)
         self.action_space = spaces.Discrete(len(actions))
-        self.observation_space = spaces.Box(-1, 1, shape, np.int8)
+        self._sees_frame = current_frame
+        self.observation_space = _space(shape, current_frame=current_frame)
         # A dict, because a list would accept -1. It stays empty until the first reset, so the
         # lookup that every step makes also catches a step before reset.
         self._actions: dict[int, Action] = {}
@@ -157,8 +173,7 @@ class PongEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
             options: ignored.
 
         Returns:
-            An all-zero observation, int8 (80, 80) at the default crop, and the info dict with
-            ``emulated_frames``.
+            The first observation, and the info dict with ``emulated_frames``.
         """
         super().reset(seed=seed, options=options)
         if seed is not None:
@@ -168,7 +183,8 @@ class PongEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
         self._applied = Action.NOOP
         self._frames[self._newest] = self._start_frame
         self._at_start = True
-        return np.zeros(self._start_frame.shape, np.int8), self._info()
+        pixels, values = self.first_frame() if self._sees_frame else (_NO_PIXELS, _NO_VALUES)
+        return self._observation(pixels, values), self._info()
 
     def step(
         self, action: np.int64 | int
@@ -179,8 +195,8 @@ class PongEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
             action: an integer in the action space.
 
         Returns:
-            The observation, int8 (80, 80) at the default crop; the reward (points scored minus
-            points conceded); terminated; truncated; the info dict with ``emulated_frames``.
+            The observation, int8; the reward (points scored minus points conceded); terminated;
+            truncated; the info dict with ``emulated_frames``.
 
         Raises:
             ValueError: ``action`` is not an integer in the action space.
@@ -193,8 +209,7 @@ class PongEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
         except TypeError:
             raise self._refused(action) from None
         pixels, signs, reward, terminated, truncated = self.step_sparse(whole)
-        observation = np.zeros(self._start_frame.shape, np.int8)
-        observation.reshape(-1)[pixels] = signs
+        observation = self._observation(pixels, signs)
         return observation, reward, terminated, truncated, self._info()
 
     def step_sparse(
@@ -264,6 +279,12 @@ class PongEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
             pixels, signs = pixels[signs != 0.0], signs[signs != 0.0]
         return pixels, signs, terminated, truncated
 
+    def first_frame(self) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+        """The first frame of every episode: pixels that are not 0, ascending, and their values."""
+        values = _FOREGROUND.take(self._start_frame.reshape(-1))
+        pixels = values.nonzero()[0]
+        return pixels, values[pixels]
+
     def look(self) -> tuple[bool, bool]:
         """Fetch the emulator's screen; return terminated and truncated."""
         # Palette bytes, as the emulator has them: grey values would be a look-up for each of 33600
@@ -312,6 +333,16 @@ class PongEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
         """Yield for each emulated frame whether it repeats the last applied action."""
         while True:
             yield from (self.np_random.random(1024) < self.repeat_action_probability).tolist()
+
+    def _observation(
+        self, pixels: NDArray[np.intp], signs: NDArray[np.float32]
+    ) -> NDArray[np.int8]:
+        """The observation in which these pixels of the difference frame have these values."""
+        observation = np.zeros(self.observation_space.shape or (), np.int8)
+        observation.reshape(-1)[pixels] = signs
+        if self._sees_frame:
+            observation[1] = _FOREGROUND.take(self._frames[self._newest])
+        return observation
 
     def _refused(self, action: object) -> Exception:
         """The error for an action that cannot be applied."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from distributed_pg.algo.policy import Policy
-from distributed_pg.algo.state import WINDOW, Progress, TrainingState, policy_shape
+from distributed_pg.algo.state import WINDOW, Progress, TrainingState, weight_shapes
 from distributed_pg.config import TrainConfig
 from distributed_pg.errors import CheckpointError, ConfigError, one_line
 from distributed_pg.storage.tensor_file import (
@@ -152,8 +152,7 @@ def _progress(values: dict[str, Any]) -> Progress:
 
 
 def _state(config: TrainConfig, progress: Progress, tensors: Tensors) -> TrainingState:
-    inputs, hidden_units, actions = policy_shape(config)
-    shapes = {"w1": (inputs, hidden_units), "w2": (hidden_units, actions)}
+    shapes = weight_shapes(config)
 
     def take(name: str) -> Policy:
         arrays = []

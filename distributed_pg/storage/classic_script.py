@@ -101,6 +101,11 @@ def classic_pickle(trained: TrainedPolicy) -> bytes:
         UsageError: the script's model cannot express the policy.
     """
     config = trained.config
+    if config.current_frame:
+        raise UsageError(
+            "out: the classic script sees only the difference frame; this policy was trained with "
+            "current_frame, and sees the current one, too"
+        )
     if set(config.actions) != {"UP", "DOWN"} or config.crop != _CROP:
         raise UsageError(
             f"out: the classic script has the actions UP, DOWN and the crop {_CROP}; this policy "

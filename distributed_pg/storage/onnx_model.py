@@ -7,6 +7,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from distributed_pg import __version__
+from distributed_pg.algo.policy import FRAME_VALUE
 from distributed_pg.envs.pong import observation_shape
 from distributed_pg.storage.checkpoint import weights_checksum
 from distributed_pg.storage.policy_file import TrainedPolicy
@@ -18,16 +19,20 @@ _OPSET, _IR_VERSION = 13, 8
 def onnx_model(trained: TrainedPolicy) -> onnx.ModelProto:
     """Build a model that computes a policy's action probabilities.
 
-    The input ``observations``, int8 (N, rows, columns), are difference frames of a PongEnv with
-    the settings in the model's metadata. The output ``probabilities`` is float32 (N, actions).
+    The input ``observations`` are those of a PongEnv with the settings in the model's metadata:
+    int8 (N, 2, rows, columns), or (N, rows, columns) if the policy does not see the current frame.
+    The output ``probabilities`` is float32 (N, actions).
     """
     config = trained.config
     w1, w2 = trained.policy.arrays
+    shape = observation_shape(config.crop)
+    shape = (2, *shape) if config.current_frame else shape
+    if config.current_frame:  # a row for each number of an observation
+        difference, frame = np.hsplit(w1, 2)
+        w1 = np.concatenate([difference, FRAME_VALUE * frame])
     logits = w2.copy()
     logits[:, -1] = 0.0  # the last action's logit; the column holds the value
-    frames = helper.make_tensor_value_info(
-        "observations", TensorProto.INT8, ["N", *observation_shape(config.crop)]
-    )
+    frames = helper.make_tensor_value_info("observations", TensorProto.INT8, ["N", *shape])
     probabilities = helper.make_tensor_value_info(
         "probabilities", TensorProto.FLOAT, ["N", len(config.actions)]
     )
@@ -55,6 +60,7 @@ def onnx_model(trained: TrainedPolicy) -> onnx.ModelProto:
         {
             "actions": json.dumps(config.actions),
             "crop": json.dumps(config.crop),
+            "current_frame": json.dumps(config.current_frame),
             "frame_skip": json.dumps(config.frame_skip),
             "weights_checksum": weights_checksum(trained.policy),
         },

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distributed_pg.algo.noise import choose
-from distributed_pg.algo.policy import Policy
-from distributed_pg.algo.state import Progress, policy_shape
+from distributed_pg.algo.policy import FRAME_VALUE, Policy
+from distributed_pg.algo.state import Progress, weight_shapes
 from distributed_pg.config import PRETRAINED, TrainConfig
 from distributed_pg.envs.pong import observation_shape
 from distributed_pg.errors import CheckpointError, UsageError, one_line
@@ -56,8 +56,8 @@ class TrainedPolicy:
         with this policy.
 
         Args:
-            observation: from a PongEnv with the crop of :attr:`config`, int8: (80, 80) by default,
-                or a batch, (N, 80, 80).
+            observation: from a PongEnv with the settings of :attr:`config`, int8: (2, 80, 80) by
+                default, (80, 80) without the current frame, or a batch of N of these.
             deterministic: take the most probable action instead of sampling.
             state: ignored: the policy has no memory.
             episode_start: ignored.
@@ -68,20 +68,27 @@ class TrainedPolicy:
         Raises:
             ValueError: the observation has the wrong shape.
         """
-        shape = observation_shape(self.config.crop)
+        frame = observation_shape(self.config.crop)
+        shape = (2, *frame) if self.policy.sees_current_frame else frame
         observation = np.asarray(observation)
-        if observation.shape[-2:] != shape or observation.ndim not in (2, 3):
+        if observation.shape not in (shape, (*observation.shape[:1], *shape)):
             raise ValueError(
                 f"observation: has the shape {observation.shape}; allowed: {shape}, or a batch "
-                f"(N, {shape[0]}, {shape[1]})"
+                f"(N, {', '.join(map(str, shape))})"
             )
-        frames = observation.reshape(-1, shape[0] * shape[1])
-        actions = np.array([self._choose(frame, deterministic) for frame in frames], np.int64)
-        return (actions[0] if observation.ndim == 2 else actions), None
+        each = observation.reshape(-1, len(shape) - 1, frame[0] * frame[1])
+        actions = np.array([self._choose(planes, deterministic) for planes in each], np.int64)
+        return (actions[0] if observation.shape == shape else actions), None
 
-    def _choose(self, frame: NDArray[np.int8], deterministic: bool) -> int:
-        pixels = frame.nonzero()[0]
-        _, outputs = self.policy.forward(pixels, frame[pixels].astype(np.float32))
+    def _choose(self, planes: NDArray[np.int8], deterministic: bool) -> int:
+        """Choose for the difference frame, and the current frame if there is one, (1 or 2, D)."""
+        policy, difference, frame_sum = self.policy, planes[0], None
+        if policy.sees_current_frame:
+            previous = planes[1] - difference
+            shown = previous.nonzero()[0]
+            frame_sum = FRAME_VALUE * policy.w1[shown, len(policy.w2) :].sum(axis=0)
+        pixels = difference.nonzero()[0]
+        _, outputs = policy.forward(pixels, difference[pixels].astype(np.float32), frame_sum)
         actions = len(outputs)
         noise = [0.0] * actions if deterministic else self.random.gumbel(size=actions).tolist()
         return choose(outputs, noise)
@@ -171,8 +178,7 @@ def read_with_optimizer(path: Path) -> tuple[TrainedPolicy, Policy | None]:
     try:
         config, progress, _ = checkpoint.parse_metadata(metadata)
         w1, w2 = (tensors[name].astype(np.float32) for name in ("w1", "w2"))
-        inputs, hidden_units, actions = policy_shape(config)
-        if w1.shape != (inputs, hidden_units) or w2.shape != (hidden_units, actions):
+        if {"w1": w1.shape, "w2": w2.shape} != weight_shapes(config):
             raise ValueError(f"weights of shapes {w1.shape} and {w2.shape}")
     except checkpoint.DECODE_ERRORS as error:
         raise CheckpointError(

@@ -86,6 +86,8 @@ def begin(config: TrainConfig) -> tuple[TrainConfig, TrainingState]:
         return config, TrainingState.initial(config)
     source = load_source(config)
     config, policy = pinned(config, source), source.trained.policy
+    if config.current_frame and not policy.sees_current_frame:
+        policy = policy.with_current_frame()
     cache = _cache_of(config, source) if config.init_optimizer else policy.zeros_like()
     return config, TrainingState({0: policy}, cache, Progress())
 
@@ -96,6 +98,9 @@ def _check_fits(config: TrainConfig, trained: TrainConfig) -> None:
         for name in _MUST_FIT
         if getattr(trained, name) != getattr(config, name)
     ]
+    # The other way round, the policy begins without heeding what it did not see.
+    if trained.current_frame and not config.current_frame:
+        different.append("current_frame is True there and False here")
     if different:
         raise UsageError(f"init_from: {config.init_from} does not fit: {'; '.join(different)}")
 
@@ -105,6 +110,11 @@ def _cache_of(config: TrainConfig, source: Source) -> Policy:
         raise UsageError(
             f"init_optimizer: {config.init_from} is a policy without the optimizer's state; leave "
             "the option out, or begin from a checkpoint or a run"
+        )
+    if config.current_frame and not source.trained.policy.sees_current_frame:
+        raise UsageError(
+            f"init_optimizer: {config.init_from} does not see the current frame, so there is no "
+            "state for it; leave the option out, or set current_frame to False"
         )
     # From zeros without the warm-up, the first steps would be ten times too long.
     if not any(np.any(squares) for squares in source.cache.arrays):

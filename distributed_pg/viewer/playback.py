@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from distributed_pg.algo.noise import choose
 from distributed_pg.algo.policy import Policy, action_probabilities
-from distributed_pg.algo.rollout import EVALUATION, begin_episode, episode_seed
+from distributed_pg.algo.rollout import EVALUATION, begin_episode, episode_seed, first_step
 from distributed_pg.config import TrainConfig
-from distributed_pg.envs.pong import PongEnv
+from distributed_pg.envs.pong import PongEnv, observation_shape
 from distributed_pg.storage.policy_file import load_policy
 
 
@@ -23,7 +23,7 @@ class GameFrame:
     screen: NDArray[np.uint8]
     """RGB, (210, 160, 3)."""
     seen: NDArray[np.int8]
-    """The policy's latest observation, a difference frame; (80, 80) at the default crop."""
+    """The difference frame of the policy's latest observation; (80, 80) at the default crop."""
     probabilities: list[float]
     """Probability of each action given that observation."""
     points: tuple[int, int]
@@ -85,8 +85,9 @@ class Playback:
         """
         env, points, step, over = self.env, [0, 0], 0, False
         noise = begin_episode(env, episode_seed(seed, episode, EVALUATION), greedy=greedy)
-        seen = np.zeros(self.env.observation_space.shape or (), np.int8)
-        _, outputs = self.policy.forward(np.empty(0, np.intp), np.empty(0, np.float32))
+        seen = np.zeros(observation_shape(self.config.crop), np.int8)
+        pixels, signs, frame_sum = first_step(env, self.policy)
+        _, outputs = self.policy.forward(pixels, signs, frame_sum)
         probabilities = action_probabilities(outputs).tolist()
         while not over:
             action = choose(outputs, next(noise))
@@ -98,7 +99,7 @@ class Playback:
                 over = env.over
                 if over or frame == env.frame_skip:
                     pixels, signs, _, _ = env.observe()
-                    _, outputs = self.policy.forward(pixels, signs)
+                    _, outputs = self.policy.forward(pixels, signs, frame_sum)
                     probabilities = action_probabilities(outputs).tolist()
                     seen = np.zeros_like(seen)
                     seen.reshape(-1)[pixels] = signs

@@ -19,21 +19,32 @@ from distributed_pg.envs.pong import PONG_ACTIONS, PongEnv
 ACTION_SETS = {2: ("UP", "DOWN"), 3: ("UP", "DOWN", "NOOP"), 6: tuple(PONG_ACTIONS)}
 
 
-def dense_frames(trajectory: Trajectory, inputs: int = 6400) -> Array:
-    frames = np.zeros((len(trajectory.actions), inputs))
+def dense_inputs(policy: Policy, trajectory: Trajectory) -> Array:
+    """The difference frames (T, D), or (T, 2 D) with the current frames behind them."""
+    frames = np.zeros((len(trajectory.actions), len(policy.w1)))
     for frame, (pixels, signs) in zip(frames, frames_of(trajectory), strict=True):
         frame[pixels] = signs
-    return frames
+    return np.hstack([frames, frames.cumsum(axis=0) / 2]) if policy.sees_current_frame else frames
 
 
-@pytest.fixture(scope="module", params=[2, 3, 6])
+def dense(w1: np.ndarray, policy: Policy) -> np.ndarray:
+    """An array like W1 with a row for each number of an input."""
+    return np.concatenate(np.hsplit(w1, w1.shape[1] // len(policy.w2)))
+
+
+@pytest.fixture(scope="module", params=[(2, False), (3, False), (6, False), (2, True), (3, True)])
 def episode(request: pytest.FixtureRequest) -> tuple[Policy, Trajectory]:
     """A policy with A actions and the first points of a real game it played."""
-    env = PongEnv(actions=ACTION_SETS[request.param], frame_limit=1600)
-    policy = Policy.init(seed=1, inputs=6400, hidden_units=200, actions=request.param)
+    actions, current_frame = request.param
+    env = PongEnv(actions=ACTION_SETS[actions], frame_limit=1600)
+    policy = Policy.init(
+        seed=1, inputs=6400, hidden_units=200, actions=actions, current_frame=current_frame
+    )
+    random = np.random.default_rng(1)
     policy.w1[...] *= 8  # away from p = 1/A, where a wrong softmax would not show
-    policy.w2[:, -1] = np.random.default_rng(1).normal(0.0, 0.3, 200)  # and expects something
-    return policy, play_episode(env, policy, episode_seed(0, request.param, 0))
+    policy.w2[:, -1] = random.normal(0.0, 0.3, 200)  # and expects something
+    policy.w1[:, 200:] = random.normal(0.0, 0.02, policy.w1[:, 200:].shape)
+    return policy, play_episode(env, policy, episode_seed(0, actions, 0))
 
 
 def relative_error(ours: np.ndarray, theirs: Array) -> float:
@@ -42,9 +53,9 @@ def relative_error(ours: np.ndarray, theirs: Array) -> float:
 
 def test_probabilities_match_the_dense_reference(episode: tuple[Policy, Trajectory]) -> None:
     policy, trajectory = episode
-    w1, w2 = policy.w1.astype(np.float64), policy.w2.astype(np.float64)
-    spread = 0.0
-    for x, probabilities in zip(dense_frames(trajectory), trajectory.probabilities, strict=True):
+    w1, w2 = dense(policy.w1, policy).astype(np.float64), policy.w2.astype(np.float64)
+    spread, inputs = 0.0, dense_inputs(policy, trajectory)
+    for x, probabilities in zip(inputs, trajectory.probabilities, strict=True):
         _, expected = forward(w1, w2, x)
         assert np.max(np.abs(probabilities - expected) / expected) < 1e-5
         spread = max(spread, float(np.ptp(expected)))
@@ -56,13 +67,13 @@ def test_gradient_matches_the_dense_reference(
     episode: tuple[Policy, Trajectory], baseline: Baseline
 ) -> None:
     policy, trajectory = episode
-    frames = dense_frames(trajectory)
-    w1, w2 = policy.w1.astype(np.float64), policy.w2.astype(np.float64)
+    inputs = dense_inputs(policy, trajectory)
+    w1, w2 = dense(policy.w1, policy).astype(np.float64), policy.w2.astype(np.float64)
     actions, rewards = np.array(trajectory.actions), np.array(trajectory.rewards)
     expected_w1, expected_w2 = gradient(
         w1,
         w2,
-        frames,
+        inputs,
         actions,
         rewards,
         0.98,
@@ -71,13 +82,19 @@ def test_gradient_matches_the_dense_reference(
 
     config = TrainConfig(gamma=0.98, baseline=baseline)
     ours = episode_gradient(policy, trajectory, config)
-    dense_w1 = np.zeros((6400, 200))
-    dense_w1[ours.rows] = ours.unique_w1_rows[ours.row_index]
+    total = policy.zeros_like()
+    ours.add_to(total)
     assert ours.unique_w1_rows.dtype == ours.w2.dtype == np.float32
-    assert relative_error(dense_w1, expected_w1) < 1e-4
+    for part, expected in zip(
+        np.split(dense(total.w1, policy), inputs.shape[1] // 6400),
+        np.split(expected_w1, inputs.shape[1] // 6400),
+        strict=True,
+    ):
+        assert relative_error(part, expected) < 1e-4
     assert relative_error(ours.w2, expected_w2) < 1e-4
     assert ours.w2[:, -1].any() == (baseline == "learned")
     # Only the rows of pixels that ever changed are there, each once,
+    frames = inputs[:, :6400]
     assert np.array_equal(ours.rows, np.unique(frames.nonzero()[1]))
     # and pixels that always changed together share their gradient, all others do not.
     _, kind = np.unique(frames[:, ours.rows], axis=1, return_inverse=True)
