@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from distributed_pg.algo.policy import FRAME_VALUE, Floats, Policy
+from distributed_pg.algo.policy import Floats, Policy
 
 _BLOCK_BYTES = 2**20
 _ROWS_TOGETHER = 128
@@ -109,7 +109,7 @@ def backpropagate(
     if policy.sees_current_frame:
         # A pixel that changes at step t is changed in all frames from t on.
         later = np.cumsum(hidden_gradients[::-1], axis=0)[::-1]
-        hidden_gradients = np.hstack([hidden_gradients, FRAME_VALUE * later])
+        hidden_gradients = np.hstack([hidden_gradients, later])
 
     touched = np.zeros(len(policy.w1), np.bool_)
     touched[pixels] = True

@@ -8,13 +8,6 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
-FRAME_VALUE = 0.5
-"""Value of the pixels that are on in the current frame.
-
-RMSProp moves all weights at the same speed, and these pixels stay on for many steps where those of
-the difference flash. With 1, some runs are sure of their actions before they have learned any.
-"""
-_FRAME_VALUE = np.array(FRAME_VALUE, np.float32)
 _ZERO = np.zeros((), np.float32)  # an array, since converting a float takes as long as using it
 
 
@@ -36,7 +29,7 @@ class Policy:
 
     @classmethod
     def init(
-        cls, seed: int, inputs: int, hidden_units: int, actions: int, *, current_frame: bool = False
+        cls, seed: int, inputs: int, hidden_units: int, actions: int, current_frame: bool = False
     ) -> "Policy":
         """Initialize with normal random weights / sqrt(fan-in).
 
@@ -88,9 +81,8 @@ class Policy:
         Args:
             pixels: positions of the changed pixels in the flattened frame, intp (n,); n may be 0.
             signs: values of the frame at those positions, float32 (n,).
-            frame_sum: the previous frame, in values of :data:`FRAME_VALUE`, times its weights in
-                W1, float32 (H,); changed in place to that of this frame. None if the policy does
-                not see the current frame.
+            frame_sum: the previous frame times its weights in W1, float32 (H,); changed in place to
+                that of this frame. None if the policy does not see the current frame.
             out: arrays for the two results, float32 (H,) and (A,).
 
         Returns:
@@ -102,7 +94,6 @@ class Policy:
             hidden = signs.dot(rows, out[0])
         else:
             sums, units = signs.dot(rows), len(frame_sum)
-            sums[units:] *= _FRAME_VALUE
             frame_sum += sums[units:]
             hidden = np.add(sums[:units], frame_sum, out=out[0])
         np.maximum(hidden, _ZERO, out=hidden)

@@ -96,8 +96,7 @@ class TrainingState:
     @classmethod
     def initial(cls, config: TrainConfig) -> "TrainingState":
         """The state before the first update; depends only on the config."""
-        sees = config.current_frame
-        policy = Policy.init(config.seed, *policy_shape(config), current_frame=sees)
+        policy = Policy.init(config.seed, *policy_shape(config))
         return cls({0: policy}, policy.zeros_like(), Progress())
 
     @property
@@ -106,14 +105,14 @@ class TrainingState:
         return self.policies[self.progress.update]
 
 
-def policy_shape(config: TrainConfig) -> tuple[int, int, int]:
-    """Numbers of inputs, hidden units and actions of the run's policy."""
+def policy_shape(config: TrainConfig) -> tuple[int, int, int, bool]:
+    """Numbers of pixels, hidden units and actions, and whether it sees the current frame."""
     rows, columns = observation_shape(config.crop)
-    return rows * columns, config.hidden_units, len(config.actions)
+    return rows * columns, config.hidden_units, len(config.actions), config.current_frame
 
 
 def weight_shapes(config: TrainConfig) -> dict[str, tuple[int, int]]:
     """Shapes of the arrays of the run's policy, by name."""
-    inputs, hidden_units, actions = policy_shape(config)
-    width = 2 * hidden_units if config.current_frame else hidden_units
+    inputs, hidden_units, actions, current_frame = policy_shape(config)
+    width = 2 * hidden_units if current_frame else hidden_units
     return {"w1": (inputs, width), "w2": (hidden_units, actions)}

@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from distributed_pg.algo.policy import FRAME_VALUE, Policy
+from distributed_pg.algo.policy import Policy
 
 Dense = NDArray[np.float64]
 
@@ -49,7 +49,7 @@ class ClassicPlayer:
             x = current - previous if previous is not None else np.zeros_like(current)
             previous = current
             if w1.shape[1] > len(x):
-                x = np.concatenate([x, FRAME_VALUE * current])
+                x = np.concatenate([x, current])
             hidden = np.dot(w1, x)
             hidden[hidden < 0] = 0
             p_up = 1.0 / (1.0 + np.exp(-np.dot(w2, hidden)))

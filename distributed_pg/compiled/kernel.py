@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from distributed_pg.algo.policy import FRAME_VALUE, Floats
+from distributed_pg.algo.policy import Floats
 
 MULTIPLE = 4
 """The number of hidden units must be a multiple of this; OpenBLAS sums others in another order."""
@@ -98,9 +98,9 @@ def step(
         for j in range(width):
             sums[j] += p * a[j]
         i += 1
-    units, half = len(hidden), np.float32(FRAME_VALUE)
+    units = len(hidden)
     for j in range(width - units):
-        frame_sum[j] += half * sums[units + j]
+        frame_sum[j] += sums[units + j]
         sums[j] += frame_sum[j]
     for j in range(units):
         hidden[j] = max(sums[j], np.float32(0.0))

@@ -72,7 +72,7 @@ def has_the_bits_of_numpy(step: Step, hidden_units: int) -> bool:
     random = np.random.default_rng(0)
     counts = [*range(40), 100, 1000]
     for current_frame in (False, True):
-        policy = Policy.init(0, 6400, hidden_units, 2, current_frame=current_frame)
+        policy = Policy.init(0, 6400, hidden_units, 2, current_frame)
         policy.w1[:] = random.normal(size=policy.w1.shape) / 80
         policy.w2[:, 1] = random.normal(size=hidden_units)
         if not all(_agrees(step, policy, np.sort(random.permutation(6400)[:n])) for n in counts):

@@ -7,7 +7,6 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from distributed_pg import __version__
-from distributed_pg.algo.policy import FRAME_VALUE
 from distributed_pg.envs.pong import observation_shape
 from distributed_pg.storage.checkpoint import weights_checksum
 from distributed_pg.storage.policy_file import TrainedPolicy
@@ -28,8 +27,7 @@ def onnx_model(trained: TrainedPolicy) -> onnx.ModelProto:
     shape = observation_shape(config.crop)
     shape = (2, *shape) if config.current_frame else shape
     if config.current_frame:  # a row for each number of an observation
-        difference, frame = np.hsplit(w1, 2)
-        w1 = np.concatenate([difference, FRAME_VALUE * frame])
+        w1 = np.concatenate(np.hsplit(w1, 2))
     logits = w2.copy()
     logits[:, -1] = 0.0  # the last action's logit; the column holds the value
     frames = helper.make_tensor_value_info("observations", TensorProto.INT8, ["N", *shape])

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distributed_pg.algo.noise import choose
-from distributed_pg.algo.policy import FRAME_VALUE, Policy
+from distributed_pg.algo.policy import Policy
 from distributed_pg.algo.state import Progress, weight_shapes
 from distributed_pg.config import PRETRAINED, TrainConfig
 from distributed_pg.envs.pong import observation_shape
@@ -86,7 +86,7 @@ class TrainedPolicy:
         if policy.sees_current_frame:
             previous = planes[1] - difference
             shown = previous.nonzero()[0]
-            frame_sum = FRAME_VALUE * policy.w1[shown, len(policy.w2) :].sum(axis=0)
+            frame_sum = policy.w1[shown, len(policy.w2) :].sum(axis=0)
         pixels = difference.nonzero()[0]
         _, outputs = policy.forward(pixels, difference[pixels].astype(np.float32), frame_sum)
         actions = len(outputs)

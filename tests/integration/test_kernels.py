@@ -42,7 +42,7 @@ from distributed_pg.storage.checkpoint import weights_checksum
 from distributed_pg.algo.rmsprop import RMSProp
 from distributed_pg.algo.policy import Policy
 policy = Policy.init(seed=0, inputs=6400, hidden_units=200, actions=2)
-optimizer, cache = RMSProp(1e-3, 0.99), policy.zeros_like()
+optimizer, cache = RMSProp(1e-3, 0.99, 80), policy.zeros_like()
 random = np.random.default_rng(1)
 for _ in range(3):
     arrays = [random.standard_normal(a.shape).astype(np.float32) for a in policy.arrays]

@@ -116,7 +116,7 @@ def by_the_definition(config: TrainConfig, updates: int) -> Policy:
         policy = versions[-1].copy()
         annealed = 1 + update * config.batch_size / (config.anneal_episodes or math.inf)
         decay = min(config.decay, update / (update + 1)) if config.warm_up else config.decay
-        RMSProp(config.learning_rate / annealed, decay).step(policy, cache, total)
+        RMSProp(config.learning_rate / annealed, decay, 1).step(policy, cache, total)
         versions.append(policy)
     return versions[-1]
 

@@ -24,7 +24,7 @@ def dense_inputs(policy: Policy, trajectory: Trajectory) -> Array:
     frames = np.zeros((len(trajectory.actions), len(policy.w1)))
     for frame, (pixels, signs) in zip(frames, frames_of(trajectory), strict=True):
         frame[pixels] = signs
-    return np.hstack([frames, frames.cumsum(axis=0) / 2]) if policy.sees_current_frame else frames
+    return np.hstack([frames, frames.cumsum(axis=0)]) if policy.sees_current_frame else frames
 
 
 def dense(w1: np.ndarray, policy: Policy) -> np.ndarray:

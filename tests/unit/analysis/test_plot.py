@@ -351,6 +351,15 @@ def test_units_are_pictures_of_the_field_in_the_order_of_their_influence() -> No
     assert not np.isnan(sheet[4:, 86:]).any()
 
 
+def test_the_weights_of_the_current_frame_are_to_the_right() -> None:
+    w1 = np.zeros((6400, 6))
+    w1[5 * 80 + 7, 1], w1[6 * 80 + 9, 3 + 1] = 2.0, 3.0  # row 5, column 7; row 6, column 9
+    units = strongest_units(trained(w1, np.array([[0.0, 0], [1, 0], [0, 0]]), TrainConfig()), 1)
+    assert units[0].weights.shape == (80, 160)
+    assert np.argwhere(units[0].weights).tolist() == [[5, 7], [6, 80 + 9]]
+    assert tiled(units * 4, gap=(0, 0)).shape == (160, 320)
+
+
 def test_of_more_than_two_actions_a_unit_favours_the_one_with_the_highest_logit() -> None:
     config = TrainConfig(hidden_units=3, actions=("NOOP", "UP", "DOWN"))
     w2 = np.array([[1.0, 2.0, 0.0], [-3.0, -4.0, 0.0], [0.5, -1.0, 9.0]])
@@ -373,8 +382,12 @@ def test_zero_is_white_and_the_signs_have_a_colour_each() -> None:
 
 def test_the_command_draws_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = TrainConfig(hidden_units=8)
-    run = RunDir.create(replace(config, run_dir=tmp_path / "run"))
-    run.save(config, TrainingState.initial(config), best=False)
+    run, state = (
+        RunDir.create(replace(config, run_dir=tmp_path / "run")),
+        TrainingState.initial(config),
+    )
+    state.policy.w1[:, 8:] = np.random.default_rng(0).normal(0.0, 0.01, (6400, 8))
+    run.save(config, state, best=False)
     out = tmp_path / "weights.png"
     command = ["plot", "--weights", str(run.path), "--units", "6", "--out", str(out)]
     assert main(command) == 0

@@ -13,11 +13,9 @@ from dense_reference import forward
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from trajectories import frames_of
 
 from distributed_pg import __version__
 from distributed_pg.algo.policy import Policy, action_probabilities
-from distributed_pg.algo.rollout import episode_seed, play_episode
 from distributed_pg.algo.state import Progress, TrainingState, policy_shape
 from distributed_pg.config import Action, TrainConfig
 from distributed_pg.envs.pong import PongEnv
@@ -59,25 +57,35 @@ def assert_equal_to_forward(trained: TrainedPolicy, frames: NDArray[np.int8]) ->
     policy = trained.policy
     assert result.dtype == np.float32
     assert result.shape == (len(frames), policy.w2.shape[1])
-    dense = policy.w1.astype(np.float64), policy.w2.astype(np.float64)
-    for frame, row in zip(map(np.ravel, frames), result, strict=True):
-        pixels = frame.nonzero()[0]
-        _, outputs = policy.forward(pixels, frame[pixels].astype(np.float32))
+    planes = 2 if policy.sees_current_frame else 1
+    w1 = np.concatenate(np.hsplit(policy.w1.astype(np.float64), planes))
+    for frame, row in zip(frames, result, strict=True):
+        difference, *current = frame.reshape(planes, -1)
+        pixels, frame_sum = difference.nonzero()[0], None
+        if current:
+            before = (current[0] - difference).astype(np.float32)
+            frame_sum = before @ policy.w1[:, policy.w1.shape[1] // 2 :]
+        _, outputs = policy.forward(pixels, difference[pixels].astype(np.float32), frame_sum)
         np.testing.assert_allclose(row, action_probabilities(outputs), rtol=0, atol=1e-5)
-        reference = forward(*dense, frame.astype(np.float64))[1]
+        x = np.concatenate([difference, *current]).astype(np.float64)
+        reference = forward(w1, policy.w2.astype(np.float64), x)[1]
         np.testing.assert_allclose(row, reference, rtol=0, atol=1e-5)
 
 
 def test_the_onnx_model_of_the_trained_policy_on_frames_of_a_game() -> None:
     trained = load_policy("pretrained")
     env = PongEnv(**trained.config.env_settings() | {"frame_limit": 1000})
-    game = play_episode(env, trained.policy, episode_seed(0, 0, 0))
-    frames = np.zeros((len(game.actions), 6400), np.int8)
-    for frame, (pixels, signs) in zip(frames, frames_of(game), strict=True):
-        frame[pixels] = signs
-    assert np.abs(frames).sum(axis=1).max() > 20
-    assert_equal_to_forward(trained, frames.reshape(-1, 80, 80))
-    assert np.ptp(probabilities(trained, frames.reshape(-1, 80, 80))[:, 0]) > 0.5
+    observation, _ = env.reset(seed=0)
+    observations, done = [], False
+    while not done:
+        observations.append(observation)
+        action, _ = trained.predict(observation, deterministic=True)
+        observation, _, terminated, truncated, _ = env.step(int(action))
+        done = terminated or truncated
+    frames = np.stack(observations)
+    assert np.abs(frames).sum(axis=(-2, -1)).max() > 20
+    assert_equal_to_forward(trained, frames)
+    assert np.ptp(probabilities(trained, frames)[:, 0]) > 0.5
 
 
 @given(
@@ -87,6 +95,7 @@ def test_the_onnx_model_of_the_trained_policy_on_frames_of_a_game() -> None:
     crop=st.sampled_from([(35, 195, 0, 160), (35, 39, 0, 160), (0, 1, 0, 1), (7, 28, 3, 12)]),
     batch=st.integers(0, 4),
     changed=st.floats(0.0, 1.0),
+    current_frame=st.booleans(),
     scale=st.floats(0.0, 20.0),
 )
 def test_the_onnx_model_of_any_policy_on_any_frames(
@@ -96,9 +105,15 @@ def test_the_onnx_model_of_any_policy_on_any_frames(
     crop: tuple[int, int, int, int],
     batch: int,
     changed: float,
+    current_frame: bool,
     scale: float,
 ) -> None:
-    config = TrainConfig(actions=ACTIONS[:actions], hidden_units=hidden_units, crop=crop)
+    config = TrainConfig(
+        actions=ACTIONS[:actions],
+        hidden_units=hidden_units,
+        crop=crop,
+        current_frame=current_frame,
+    )
     random = np.random.default_rng(seed)
     policy = Policy.init(seed, *policy_shape(config))
     # The value's column must not reach the last action, which has no logit.
@@ -106,6 +121,11 @@ def test_the_onnx_model_of_any_policy_on_any_frames(
     shape = (batch, (crop[1] - crop[0] + 1) // 2, (crop[3] - crop[2] + 1) // 2)
     signs = random.choice(np.array([-1, 1], np.int8), shape)
     frames = np.where(random.random(shape) < changed, signs, np.int8(0))
+    if current_frame:
+        policy.w1[...] = random.normal(0.0, 0.1, policy.w1.shape)
+        shown = frames == 1  # what has appeared is there, what has vanished is not
+        shown |= (frames == 0) & (random.random(shape) < 0.1)
+        frames = np.stack([frames, shown.astype(np.int8)], axis=1)
     assert_equal_to_forward(TrainedPolicy(config, policy, Progress()), frames)
 
 
@@ -118,7 +138,7 @@ def test_what_the_onnx_model_says_of_itself(checkpoint: Path, tmp_path: Path) ->
     assert (frames.name, frames.type, frames.shape) == (
         "observations",
         "tensor(int8)",
-        ["N", 2, 80],
+        ["N", 2, 2, 80],
     )
     assert (result.name, result.type, result.shape) == ("probabilities", "tensor(float)", ["N", 3])
     model = running.get_modelmeta()
@@ -127,6 +147,7 @@ def test_what_the_onnx_model_says_of_itself(checkpoint: Path, tmp_path: Path) ->
     assert model.custom_metadata_map == {
         "actions": '["UP", "DOWN", "NOOP"]',
         "crop": "[35, 39, 0, 160]",
+        "current_frame": "true",
         "frame_skip": "2",
         "weights_checksum": weights_checksum(POLICY),
     }

@@ -10,7 +10,7 @@ from distributed_pg.algo.state import Progress
 from distributed_pg.config import TrainConfig
 from distributed_pg.storage.policy_file import TrainedPolicy
 
-CONFIG = TrainConfig(hidden_units=1, crop=(35, 39, 0, 4), baseline="mean")
+CONFIG = TrainConfig(hidden_units=1, crop=(35, 39, 0, 4), current_frame=False)
 W1 = np.array([[1.0], [0.0], [0.0], [0.0]], np.float32)
 WINS, LOSES = (Policy(W1, np.array([[logit, 9.0]], np.float32)) for logit in (1.0, -1.0))
 TRAINED = TrainedPolicy(CONFIG, WINS, Progress())
@@ -36,6 +36,27 @@ def test_actions_of_a_batch_are_sampled() -> None:
     # 1 / (1 + e) and 1/2; four standard errors are 0.04 and 0.045.
     assert actions[::2].mean() == pytest.approx(1 / (1 + np.e), abs=0.04)
     assert actions[1::2].mean() == pytest.approx(0.5, abs=0.045)
+
+
+def test_what_stands_still_counts_if_the_policy_sees_the_current_frame() -> None:
+    w1 = np.array([[0.0, 1.0], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]], np.float32)
+    trained = TrainedPolicy(
+        replace(CONFIG, current_frame=True),
+        Policy(w1, WINS.w2),
+        Progress(),
+        np.random.default_rng(0),
+    )
+    nothing = np.zeros((2, 2), np.int8)
+    there, gone = np.stack([nothing, SEEN]), np.stack([-SEEN, nothing])
+    actions, _ = trained.predict(np.stack([there, gone] * 2000))
+    assert isinstance(actions, np.ndarray)
+    assert actions[::2].mean() == pytest.approx(1 / (1 + np.e), abs=0.04)
+    assert actions[1::2].mean() == pytest.approx(0.5, abs=0.045)
+    assert trained.predict(there, deterministic=True)[0] == 0
+    with pytest.raises(
+        ValueError, match=r"^observation: .*; allowed: \(2, 2, 2\), or a batch \(N, 2"
+    ):
+        trained.predict(nothing)
 
 
 @pytest.mark.parametrize("shape", [(2,), (3, 2), (1, 1, 2, 2), (4, 3, 2)])

@@ -60,7 +60,7 @@ def by_the_definition(config: TrainConfig, updates: int) -> Policy:
         policy = versions[-1].copy()
         rate = config.learning_rate / (1 + update * config.batch_size / annealed)
         decay = min(config.decay, update / (update + 1)) if config.warm_up else config.decay
-        RMSProp(rate, decay).step(policy, cache, total)
+        RMSProp(rate, decay, 80).step(policy, cache, total)
         versions.append(policy)
     return versions[-1]
 
