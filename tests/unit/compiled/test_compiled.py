@@ -21,7 +21,7 @@ from distributed_pg.compiled.loading import (
     has_the_bits_of_numpy,
 )
 from distributed_pg.compiled.playing import fastest_play, play_compiled
-from distributed_pg.envs.pong import PONG_ACTIONS, Crop, PongEnv
+from distributed_pg.envs.pong import PONG_ACTIONS, Crop, PongEnv, observation_shape
 
 numba = pytest.importorskip("numba")
 
@@ -50,24 +50,31 @@ def arrays_of(trajectory: Trajectory) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize(
-    ("actions", "crop", "frame_skip", "hidden_units"),
+    ("actions", "crop", "frame_skip", "hidden_units", "current_frame"),
     [
-        (("UP", "DOWN"), (35, 195, 0, 160), 2, 200),
-        (("UP", "DOWN", "NOOP"), (35, 195, 0, 160), 4, 200),
-        (tuple(PONG_ACTIONS), (34, 194, 3, 158), 1, 100),
-        (("DOWN", "UP"), (0, 210, 0, 160), 3, 4),
-        (("UP", "DOWN"), (101, 102, 141, 142), 8, 12),
+        (("UP", "DOWN"), (35, 195, 0, 160), 2, 200, False),
+        (("UP", "DOWN"), (35, 195, 0, 160), 2, 200, True),
+        (("UP", "DOWN", "NOOP"), (35, 195, 0, 160), 4, 200, False),
+        (tuple(PONG_ACTIONS), (34, 194, 3, 158), 1, 100, True),
+        (("DOWN", "UP"), (0, 210, 0, 160), 3, 4, True),
+        (("UP", "DOWN"), (101, 102, 141, 142), 8, 12, False),
     ],
 )
 def test_games_have_the_same_bits(
-    step: Step, actions: Sequence[str], crop: Crop, frame_skip: int, hidden_units: int
+    step: Step,
+    actions: Sequence[str],
+    crop: Crop,
+    frame_skip: int,
+    hidden_units: int,
+    current_frame: bool,
 ) -> None:
     env = PongEnv(actions=actions, crop=crop, frame_skip=frame_skip, frame_limit=1500 * frame_skip)
-    inputs = env.observation_space.shape
-    assert inputs is not None
-    policy = Policy.init(2, inputs[0] * inputs[1], hidden_units, len(actions))
+    rows, columns = observation_shape(crop)
+    policy = Policy.init(2, rows * columns, hidden_units, len(actions), current_frame)
+    random = np.random.default_rng(1)
     policy.w1[...] *= 8.0
-    policy.w2[:, -1] = np.random.default_rng(1).normal(0.0, 0.3, hidden_units)
+    policy.w1[:, hidden_units:] = random.normal(0.0, 0.05, policy.w1[:, hidden_units:].shape)
+    policy.w2[:, -1] = random.normal(0.0, 0.3, hidden_units)
     for episode in range(2):
         expected, game = (
             arrays_of(play_episode(env, policy, episode_seed(3, episode, EVALUATION), play=player))
@@ -100,15 +107,19 @@ def test_it_is_compiled_once_for_the_arrays_of_ray_and_others(step: Any) -> None
     assert len(step.signatures) == 1
 
 
-@given(st.sets(st.integers(0, 6399), max_size=300), st.integers(0, 2**32))
-def test_any_pixels_give_the_same_bits(step: Step, pixels: set[int], seed: int) -> None:
-    policy = Policy.init(seed, 6400, 200, 2)
+@given(st.sets(st.integers(0, 6399), max_size=300), st.integers(0, 2**32), st.booleans())
+def test_any_pixels_give_the_same_bits(
+    step: Step, pixels: set[int], seed: int, current_frame: bool
+) -> None:
+    policy = Policy.init(seed, 6400, 200, 2, current_frame)
+    policy.w1[:, 200:] = np.random.default_rng(seed).normal(0.0, 0.1, policy.w1[:, 200:].shape)
     assert loading._agrees(step, policy, np.array(sorted(pixels), np.intp))
 
 
 def test_the_source_gives_them_too() -> None:
-    policy = Policy.init(1, 6400, 200, 2)
-    assert loading._agrees(kernel.step, policy, np.array([0, 7, *range(3000, 3011), 6399]))
+    for current_frame in (False, True):
+        policy = Policy.init(1, 6400, 200, 2, current_frame)
+        assert loading._agrees(kernel.step, policy, np.array([0, 7, *range(3000, 3011), 6399]))
 
 
 def test_a_step_that_sums_in_another_order_is_noticed() -> None:
