@@ -47,9 +47,9 @@ def _of_the_place(default: Any) -> Any:
     return field(default=default, metadata=_OF_THE_PLACE)
 
 
-def _added_later(default: Any, *, before: Any) -> Any:
-    """A field that older runs lack; they were trained with the value ``before``."""
-    return field(default=default, metadata={"before": before})
+def _added_later(default: Any) -> Any:
+    """A field that older runs lack; they were trained with its default."""
+    return field(default=default, metadata={"added_later": True})
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class TrainConfig:
     """Seed of the run's initial weights, games and action sampling."""
     batch_size: Annotated[int, Range(1, 100_000)] = 1
     """Episodes summed in one update."""
-    episodes_per_task: Annotated[int, Range(1, 100_000)] = _added_later(1, before=1)
+    episodes_per_task: Annotated[int, Range(1, 100_000)] = _added_later(1)
     """Consecutive episodes that a worker plays before it returns the sum of their gradients, a
     divisor of the batch size. More than 1 relieves a learner of hundreds of workers."""
     learning_rate: Annotated[float, Range(0.0, 1.0, open_low=True)] = 3e-3
@@ -96,7 +96,7 @@ class TrainConfig:
     crop: tuple[int, int, int, int] = (35, 195, 0, 160)
     """Part of the screen, 210 rows by 160 columns, that the policy sees: first row, end row, first
     column, end column. The ends are exclusive."""
-    current_frame: bool = _added_later(True, before=False)
+    current_frame: bool = _added_later(False)
     """Show the policy the current frame as well as what changed since the last one. Without it, it
     does not see a paddle that stands still."""
     frame_skip: Annotated[int, Range(1, 60)] = 2
@@ -106,14 +106,14 @@ class TrainConfig:
     frame_limit: Annotated[int, Range(1, 10_000_000)] = 108_000
     """Emulated frames after which a game is cut off."""
 
-    init_from: str | Path | None = _added_later(None, before=None)
+    init_from: str | Path | None = _added_later(None)
     """Begin with the weights of this checkpoint, exported policy, run's folder or URI, or
     pretrained, instead of random ones. Actions, crop and hidden units must be the same."""
-    init_optimizer: bool = _added_later(False, before=False)
+    init_optimizer: bool = _added_later(False)
     """Also begin with RMSProp's state from there, without warm-up."""
-    init_checksum: str | None = _added_later(None, before=None)
+    init_checksum: str | None = _added_later(None)
     """Checksum that these weights must have. Default: set when the run begins."""
-    init_optimizer_checksum: str | None = _added_later(None, before=None)
+    init_optimizer_checksum: str | None = _added_later(None)
     """The same for RMSProp's state."""
 
     stop_episodes: Count | None = _free(None)
@@ -216,8 +216,7 @@ class TrainConfig:
         if missing:
             raise ConfigError(f"{missing[0]}: the setting is missing")
         settings: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        before = {f.name: f.metadata["before"] for f in fields if "before" in f.metadata}
-        return cls(**(before | settings))
+        return cls(**settings)
 
     def to_go_on(self, location: str | Path, **changes: Any) -> "TrainConfig":
         """The settings that resume the run at ``location``, where these were saved.
@@ -292,8 +291,8 @@ class TrainConfig:
 
     def env_settings(self) -> dict[str, Any]:
         """The arguments of :class:`distributed_pg.envs.pong.PongEnv`."""
-        chances = ("repeat_action_probability", "frame_limit")
-        names = ("actions", "crop", "current_frame", "frame_skip", *chances)
+        seen = ("actions", "crop", "current_frame", "frame_skip")
+        names = (*seen, "repeat_action_probability", "frame_limit")
         return {name: getattr(self, name) for name in names}
 
     def differences(self, other: "TrainConfig") -> dict[str, Any]:
@@ -325,7 +324,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "baseline": "mean",
         "warm_up": False,
         "policy_lag": 0,
-        "current_frame": False,
         "frame_skip": 4,
     },
 }

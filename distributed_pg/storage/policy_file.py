@@ -56,8 +56,8 @@ class TrainedPolicy:
         with this policy.
 
         Args:
-            observation: from a PongEnv with the settings of :attr:`config`, int8: (2, 80, 80) by
-                default, (80, 80) without the current frame, or a batch of N of these.
+            observation: from a PongEnv with the settings of :attr:`config`, int8: (80, 80) by
+                default, (2, 80, 80) with the current frame, or a batch of N of these.
             deterministic: take the most probable action instead of sampling.
             state: ignored: the policy has no memory.
             episode_start: ignored.

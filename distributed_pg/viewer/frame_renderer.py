@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from distributed_pg.envs.pong import SCREEN_HEIGHT, SCREEN_WIDTH
-from distributed_pg.viewer.playback import GameFrame
+from distributed_pg.viewer.playback import STILL, GameFrame
 
 LEFT_NAME = "game"
 """Label of the left side when the game's own player plays it."""
@@ -24,9 +24,9 @@ ORANGE, GREEN = (213, 130, 74), (92, 186, 92)
 """Colours of the left and the right side in the game."""
 FIELD = (144, 72, 17)
 APPEARED, VANISHED, UNCHANGED = (120, 220, 255), (235, 80, 80), (0, 0, 0)
-"""Colours of difference-frame pixels with value 1, -1 and 0."""
+"""Colours of difference-frame pixels with value 1, -1 and 0; those of STILL are grey."""
 
-_SEEN_COLOURS = np.array([UNCHANGED, APPEARED, VANISHED], np.uint8)  # index -1 is last
+_SEEN_COLOURS = np.array([UNCHANGED, APPEARED, GREY, VANISHED], np.uint8)  # index -1 is last
 _FONT = ImageFont.load_default(18)
 _SMALL = ImageFont.load_default(14)
 
@@ -94,6 +94,8 @@ def _draw_panel(
     row += seen.height + 16
     draw.text((left, row), "appeared", APPEARED, _SMALL, "lm")
     draw.text((left + 80, row), "vanished", VANISHED, _SMALL, "lm")
+    if STILL in moment.seen:
+        draw.text((left + 160, row), "stands still", GREY, _SMALL, "lm")
     row += 36
     draw.text((left, row), "and what it would do", WHITE, _FONT, "lm")
     row += 28

@@ -12,8 +12,11 @@ from distributed_pg.algo.noise import choose
 from distributed_pg.algo.policy import Policy, action_probabilities
 from distributed_pg.algo.rollout import EVALUATION, begin_episode, episode_seed, first_step
 from distributed_pg.config import TrainConfig
-from distributed_pg.envs.pong import PongEnv, observation_shape
+from distributed_pg.envs.pong import Crop, PongEnv, observation_shape
 from distributed_pg.storage.policy_file import load_policy
+
+STILL = 2
+"""Value of a pixel that shows in the current frame, and did in the previous one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +26,8 @@ class GameFrame:
     screen: NDArray[np.uint8]
     """RGB, (210, 160, 3)."""
     seen: NDArray[np.int8]
-    """The difference frame of the policy's latest observation; (80, 80) at the default crop."""
+    """The policy's latest observation: its difference frame, (80, 80) at the default crop. If the
+    policy sees the current frame, too, :data:`STILL` is what shows there without having changed."""
     probabilities: list[float]
     """Probability of each action given that observation."""
     points: tuple[int, int]
@@ -39,6 +43,25 @@ class GameFrame:
     def reward(self) -> int:
         """The policy's points minus the other side's."""
         return self.points[1] - self.points[0]
+
+
+class _Sight:
+    """What a policy sees of a game, and makes of it."""
+
+    def __init__(self, env: "ControllablePong", policy: Policy, crop: Crop) -> None:
+        pixels, signs, self._frame_sum = first_step(env, policy)
+        self._policy, self._frame = policy, np.zeros(observation_shape(crop), np.int8)
+        self.look(pixels, signs)
+
+    def look(self, pixels: NDArray[np.intp], signs: NDArray[np.float32]) -> None:
+        """Take the changed pixels of the next step."""
+        _, self.outputs = self._policy.forward(pixels, signs, self._frame_sum)
+        self.probabilities: list[float] = action_probabilities(self.outputs).tolist()
+        self.seen = np.zeros_like(self._frame)
+        self.seen.reshape(-1)[pixels] = signs
+        if self._policy.sees_current_frame:
+            self._frame += self.seen
+            self.seen[(self.seen == 0) & (self._frame == 1)] = STILL
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +108,9 @@ class Playback:
         """
         env, points, step, over = self.env, [0, 0], 0, False
         noise = begin_episode(env, episode_seed(seed, episode, EVALUATION), greedy=greedy)
-        seen = np.zeros(observation_shape(self.config.crop), np.int8)
-        pixels, signs, frame_sum = first_step(env, self.policy)
-        _, outputs = self.policy.forward(pixels, signs, frame_sum)
-        probabilities = action_probabilities(outputs).tolist()
+        sight = _Sight(env, self.policy, self.config.crop)
         while not over:
-            action = choose(outputs, next(noise))
+            action = choose(sight.outputs, next(noise))
             step += 1
             for frame in range(1, env.frame_skip + 1):
                 before_frame()
@@ -99,14 +119,11 @@ class Playback:
                 over = env.over
                 if over or frame == env.frame_skip:
                     pixels, signs, _, _ = env.observe()
-                    _, outputs = self.policy.forward(pixels, signs, frame_sum)
-                    probabilities = action_probabilities(outputs).tolist()
-                    seen = np.zeros_like(seen)
-                    seen.reshape(-1)[pixels] = signs
+                    sight.look(pixels, signs)
                 yield GameFrame(
                     env.screen,
-                    seen,
-                    probabilities,
+                    sight.seen,
+                    sight.probabilities,
                     (points[0], points[1]),
                     env.emulated_frames,
                     step,

@@ -238,7 +238,7 @@ WHAT_IT_DECIDES: dict[str, tuple[Any, str]] = {
     "hidden_units": (5, COMPUTED),
     "actions": (("DOWN", "UP"), COMPUTED),
     "crop": ((36, 195, 0, 160), COMPUTED),
-    "current_frame": (False, COMPUTED),
+    "current_frame": (True, COMPUTED),
     "frame_skip": (5, COMPUTED),
     "repeat_action_probability": (0.5, COMPUTED),
     "frame_limit": (5, COMPUTED),

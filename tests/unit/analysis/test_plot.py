@@ -381,7 +381,7 @@ def test_zero_is_white_and_the_signs_have_a_colour_each() -> None:
 
 
 def test_the_command_draws_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = TrainConfig(hidden_units=8)
+    config = TrainConfig(hidden_units=8, current_frame=True)
     run, state = (
         RunDir.create(replace(config, run_dir=tmp_path / "run")),
         TrainingState.initial(config),

@@ -198,7 +198,7 @@ def test_an_altered_config_is_found_by_the_checksum(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "complaint"),
     [
-        (dataclasses.replace(CONFIG, hidden_units=8), r"w1 is float32 \(1600, 14\), not"),
+        (dataclasses.replace(CONFIG, hidden_units=8), r"w1 is float32 \(1600, 7\), not"),
         (dataclasses.replace(CONFIG, actions=("UP", "DOWN", "NOOP")), "w2 is float32"),
         (dataclasses.replace(CONFIG, policy_lag=2), r"policy\.1\.w1"),
         (dataclasses.replace(CONFIG, policy_lag=0), r"unexpected tensor policy\.2\.w1"),

@@ -160,7 +160,7 @@ floats = st.floats(width=32, allow_nan=False, allow_infinity=False)
 @settings(max_examples=30)
 @given(seed=st.integers(0, 2**32 - 1), hidden_units=st.integers(1, 5), special=floats)
 def test_a_round_trip_has_the_same_bits(seed: int, hidden_units: int, special: float) -> None:
-    config = TrainConfig(current_frame=False, hidden_units=hidden_units)
+    config = TrainConfig(hidden_units=hidden_units)
     policy = Policy.init(seed, *policy_shape(config))
     policy.w1[::7] = special
     policy.w2[0] = -special
@@ -171,7 +171,7 @@ def test_a_round_trip_has_the_same_bits(seed: int, hidden_units: int, special: f
 
 def test_the_export_is_for_every_python_and_numpy() -> None:
     """Checked by hand: Python 2.7 with numpy 1.16, 3.6 with 1.14 and 3.11 with 2.4 load it."""
-    config = TrainConfig(current_frame=False, hidden_units=3)
+    config = TrainConfig(hidden_units=3)
     policy = Policy.init(1, *policy_shape(config))
     content = classic_pickle(TrainedPolicy(config, policy, Progress()))
     opcodes = list(pickletools.genops(content))
@@ -195,7 +195,7 @@ def test_the_export_is_for_every_python_and_numpy() -> None:
 
 
 def test_down_before_up_is_the_same_policy_for_the_script() -> None:
-    config = TrainConfig(current_frame=False, hidden_units=3, actions=("DOWN", "UP"))
+    config = TrainConfig(hidden_units=3, actions=("DOWN", "UP"))
     policy = Policy.init(1, *policy_shape(config))
     again = parse_classic(classic_pickle(TrainedPolicy(config, policy, Progress())))
     pixels, signs = np.arange(0, 6400, 3), np.ones(2134, np.float32)
@@ -216,21 +216,21 @@ def test_down_before_up_is_the_same_policy_for_the_script() -> None:
 def test_what_the_script_cannot_play(
     tmp_path: Path, actions: tuple[Action, ...], crop: tuple[int, int, int, int]
 ) -> None:
-    config = TrainConfig(current_frame=False, hidden_units=1, actions=actions, crop=crop)
+    config = TrainConfig(hidden_units=1, actions=actions, crop=crop)
     policy = Policy.init(1, *policy_shape(config))
     with pytest.raises(UsageError, match=r"^out: the classic script has the actions UP, DOWN and"):
         classic_pickle(TrainedPolicy(config, policy, Progress()))
 
 
 def test_the_script_does_not_see_the_current_frame() -> None:
-    config = TrainConfig(hidden_units=1)
+    config = TrainConfig(hidden_units=1, current_frame=True)
     policy = Policy.init(1, *policy_shape(config))
     with pytest.raises(UsageError, match=r"^out: the classic script sees only the difference"):
         classic_pickle(TrainedPolicy(config, policy, Progress()))
 
 
 def test_more_than_import_reads() -> None:
-    config = TrainConfig(current_frame=False, hidden_units=2500)
+    config = TrainConfig(hidden_units=2500)
     policy = Policy(np.ones((6400, 2500), np.float32), np.ones((2500, 2), np.float32))
     with pytest.raises(UsageError, match=r"^out: 2500 hidden units make a save.p of more than 128"):
         classic_pickle(TrainedPolicy(config, policy, Progress()))

@@ -226,9 +226,7 @@ def test_bombs_take_neither_time_nor_memory() -> None:
 
 
 def goods() -> list[bytes]:
-    policy = TrainedPolicy(
-        TrainConfig(current_frame=False, hidden_units=1), parse_classic(GOOD), Progress()
-    )
+    policy = TrainedPolicy(TrainConfig(hidden_units=1), parse_classic(GOOD), Progress())
     of_python_2 = [python2_pickle(W1, W2, protocol) for protocol in range(3)]
     of_python_3 = [pickle.dumps({"W1": W1, "W2": W2}, protocol) for protocol in range(6)]
     return [*of_python_2, *of_python_3, classic_pickle(policy)]

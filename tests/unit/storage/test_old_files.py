@@ -54,7 +54,6 @@ CACHE_W2 = [
 def test_a_checkpoint_of_format_2_has_the_values_that_were_saved() -> None:
     loaded = load_checkpoint(RUN / FILE)
     assert loaded.config == TrainConfig(
-        current_frame=False,
         seed=7,
         batch_size=2,
         hidden_units=2,

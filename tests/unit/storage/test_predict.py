@@ -10,7 +10,7 @@ from distributed_pg.algo.state import Progress
 from distributed_pg.config import TrainConfig
 from distributed_pg.storage.policy_file import TrainedPolicy
 
-CONFIG = TrainConfig(hidden_units=1, crop=(35, 39, 0, 4), current_frame=False)
+CONFIG = TrainConfig(hidden_units=1, crop=(35, 39, 0, 4))
 W1 = np.array([[1.0], [0.0], [0.0], [0.0]], np.float32)
 WINS, LOSES = (Policy(W1, np.array([[logit, 9.0]], np.float32)) for logit in (1.0, -1.0))
 TRAINED = TrainedPolicy(CONFIG, WINS, Progress())

@@ -80,15 +80,13 @@ def test_an_exported_policy_and_the_one_in_the_package_will_do(tmp_path: Path) -
     rounded = Policy(*(a.astype(np.float16).astype(np.float32) for a in WEIGHTS.arrays))
     assert same(begin(replace(NEW, init_from=path))[1].policy, rounded)
     trained = load_policy(PRETRAINED)
-    config = TrainConfig(init_from=PRETRAINED, seed=9, current_frame=trained.config.current_frame)
-    assert same(begin(config)[1].policy, trained.policy)
+    assert same(begin(TrainConfig(init_from=PRETRAINED, seed=9))[1].policy, trained.policy)
 
 
 def test_a_policy_that_does_not_see_the_current_frame_learns_to(tmp_path: Path) -> None:
-    blind = replace(SMALL, current_frame=False)
-    weights = Policy.init(5, *policy_shape(blind))
-    save_policy(tmp_path / "p.safetensors", TrainedPolicy(blind, weights, Progress()), np.float32)
-    config = replace(NEW, init_from=tmp_path / "p.safetensors")
+    weights, path = Policy.init(5, *policy_shape(SMALL)), tmp_path / "p.safetensors"
+    save_policy(path, TrainedPolicy(SMALL, weights, Progress()), np.float32)
+    config = replace(NEW, init_from=path, current_frame=True)
     _, state = begin(config)
     units = config.hidden_units
     assert np.array_equal(state.policy.w1[:, :units], weights.w1)
@@ -98,12 +96,12 @@ def test_a_policy_that_does_not_see_the_current_frame_learns_to(tmp_path: Path) 
     seen = state.policy.forward(pixels, signs, np.zeros(units, np.float32))
     assert all(map(np.array_equal, seen, weights.forward(pixels, signs)))
 
-    state_there = TrainingState({0: weights}, weights, Progress())
-    save_checkpoint(tmp_path / "c.safetensors", blind, state_there)
+    there = checkpoint(tmp_path)
     with pytest.raises(UsageError, match=r"^init_optimizer: .* does not see the current frame"):
-        begin(replace(NEW, init_from=tmp_path / "c.safetensors", init_optimizer=True))
+        begin(replace(config, init_from=there, init_optimizer=True))
+    save_policy(path, TrainedPolicy(config, state.policy, Progress()), np.float32)
     with pytest.raises(UsageError, match=r"does not fit: current_frame is True there and False"):
-        begin(replace(NEW, init_from=checkpoint(tmp_path), current_frame=False))
+        begin(replace(NEW, init_from=path))
 
 
 def test_without_a_source_a_run_begins_as_ever() -> None:
