@@ -49,7 +49,7 @@ class Policy:
     @property
     def sees_current_frame(self) -> bool:
         """Whether the policy sees the current frame, too, not only the difference frame."""
-        return self.w1.shape[1] > len(self.w2)
+        return bool(self.w1.shape[1] > len(self.w2))
 
     @property
     def arrays(self) -> tuple[Floats, Floats]:

@@ -58,7 +58,7 @@ def observation_shape(crop: Crop) -> tuple[int, int]:
     return (bottom - top + 1) // 2, (right - left + 1) // 2
 
 
-def _space(shape: tuple[int, int], *, current_frame: bool) -> spaces.Box:
+def _space(shape: tuple[int, int], *, current_frame: bool) -> "spaces.Box[np.int8]":
     if not current_frame:
         return spaces.Box(-1, 1, shape, np.int8)
     lowest = np.zeros((2, *shape), np.int8)

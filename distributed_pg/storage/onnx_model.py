@@ -24,8 +24,8 @@ def onnx_model(trained: TrainedPolicy) -> onnx.ModelProto:
     """
     config = trained.config
     w1, w2 = trained.policy.arrays
-    shape = observation_shape(config.crop)
-    shape = (2, *shape) if config.current_frame else shape
+    frame = observation_shape(config.crop)
+    shape = (2, *frame) if config.current_frame else frame
     if config.current_frame:  # a row for each number of an observation
         w1 = np.concatenate(np.hsplit(w1, 2))
     logits = w2.copy()

@@ -179,6 +179,20 @@ def test_crop_chooses_rows_and_columns(crop: Crop) -> None:
     assert observation.shape == env.observation_space.shape
 
 
+def test_the_current_frame_is_behind_the_difference() -> None:
+    env = PongEnv(current_frame=True, frame_skip=2, render_mode="rgb_array")
+    observation, _ = env.reset(seed=4)
+    before = np.zeros((80, 80))  # the first frame comes up on a blank screen
+    random = np.random.default_rng(0)
+    for _ in range(300):
+        assert env.observation_space.contains(observation)
+        frame = classic_frame(rendered(env)).reshape(80, 80)
+        assert np.array_equal(observation, [frame - before, frame])
+        before = frame
+        observation, *_ = env.step(random.integers(2))
+    assert before.any()
+
+
 def test_frame_limit_truncates() -> None:
     env = PongEnv(frame_limit=40)
     env.reset(seed=0)
