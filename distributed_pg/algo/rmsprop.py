@@ -8,8 +8,6 @@ from distributed_pg.algo.policy import Floats, Policy
 
 EPSILON = 1e-5
 _BLOCK_BYTES = 128 * 1024
-_EDGE_RATE = np.array(2.0, np.float32)
-"""Step size of the current frame's edges relative to all other weights."""
 
 
 class RMSProp:
@@ -60,7 +58,6 @@ class RMSProp:
             above = grad[row, units:]
             steps[:] = 0.0
             self._add_steps(steps, cache[row], edges)
-            steps[:, units:] *= _EDGE_RATE
             weights[row] += steps
             if start > 0:
                 weights[start - self._columns : start, units:] -= steps[:, units:]

@@ -63,11 +63,11 @@ def test_the_weights_of_the_current_frame_move_by_its_edges() -> None:
         gradient = random_like(policy, step, scale=5.0)
         optimizer.step(policy, squares, gradient)
         of_difference, of_frame = np.hsplit(gradient.w1.astype(np.float64), 2)
-        gradients, rates = (of_difference, to_pixels.T @ of_frame), (1e-3, 2e-3)
-        for v, cache, g, rate in zip((difference, edges), caches, gradients, rates, strict=True):
+        gradients = of_difference, to_pixels.T @ of_frame
+        for v, cache, g in zip((difference, edges), caches, gradients, strict=True):
             cache *= 0.99
             cache += 0.01 * g**2
-            v += rate * g / (np.sqrt(cache) + 1e-5)
+            v += 1e-3 * g / (np.sqrt(cache) + 1e-5)
     expected = np.hstack([difference, to_pixels @ edges])
     assert np.allclose(policy.w1, expected, rtol=1e-4, atol=1e-6)
     assert np.allclose(squares.w1, np.hstack(caches), rtol=1e-4, atol=0)
