@@ -46,10 +46,8 @@ class RMSProp:
 
     def _step_edges(self, weights: Floats, cache: Floats, grad: Floats) -> None:
         """Update W1 of both frames, row by row of pixels."""
-        units, steps = (
-            weights.shape[1] // 2,
-            np.empty((self._columns, weights.shape[1]), np.float32),
-        )
+        units = weights.shape[1] // 2
+        steps = np.empty((self._columns, 2 * units), np.float32)
         above: Floats | float = 0.0
         for start in range(0, len(weights), self._columns):
             row = slice(start, start + self._columns)
