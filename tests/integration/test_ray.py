@@ -137,6 +137,7 @@ def test_batches_of_one_game_and_tasks_of_two_have_the_same_bits_too(
         batch_size=batch_size,
         episodes_per_task=episodes_per_task,
         policy_lag=2,
+        current_frame=batch_size == 1,
         stop_episodes=24,
     )
     alone = played_without_ray(config, tmp_path / "alone")

@@ -92,6 +92,7 @@ def test_workers_that_will_wait_are_told_once(
         {"policy_lag": 0},
         {"baseline": "mean", "anneal_episodes": None},
         {"policy_lag": 3, "anneal_episodes": 2},
+        {"current_frame": True},
     ],
 )
 def test_the_run_is_what_its_definition_says(tmp_path: Path, settings: dict[str, Any]) -> None:
