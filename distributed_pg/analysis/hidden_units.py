@@ -35,6 +35,8 @@ class Unit:
     """The action it favours most when active."""
     size: float
     """Euclidean norm of its weights to the actions."""
+    current_frame: bool = False
+    """Whether there are weights of the current frame."""
 
 
 def strongest_units(trained: TrainedPolicy, count: int) -> list[Unit]:
@@ -50,6 +52,7 @@ def strongest_units(trained: TrainedPolicy, count: int) -> list[Unit]:
             np.hstack([plane[:, j].reshape(shape) for plane in planes]),
             config.actions[favoured[j]],
             float(sizes[j]),
+            policy.sees_current_frame,
         )
         for j in np.argsort(-sizes, kind="stable")[:count]
     ]

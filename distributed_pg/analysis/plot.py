@@ -44,7 +44,8 @@ _LABELS = {"episodes": "episodes", "minutes": "minutes", "frames": "emulated fra
 _FEW_RUNS = 12
 """Number of runs up to which each can be told from the others."""
 _CRISP: dict[str, Any] = {"interpolation": "nearest", "aspect": "equal"}
-_WEIGHTS_CAPTION = "weight of a pixel's change; above each unit the action it favours, and how much"
+_WEIGHTS_CAPTION = "weight of a pixel{}; above each unit the action it favours, and how much"
+_PLANES = {False: "'s change", True: "'s change, and to the right of the pixel itself"}
 _STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
@@ -144,7 +145,8 @@ def weights_figure(units: list[Unit], title: str = "") -> Figure:
             row, column = divmod(number, columns)
             x, y = column * (tile_width + gap[1]), row * (tile_height + gap[0]) + gap[0] - 3
             axis.text(x, y, f"{unit.action} {unit.size:.2f}", fontsize=7.5, color=_INK)
-        scale = figure.colorbar(image, bar, orientation="horizontal", label=_WEIGHTS_CAPTION)
+        caption = _WEIGHTS_CAPTION.format(_PLANES[units[0].current_frame])
+        scale = figure.colorbar(image, bar, orientation="horizontal", label=caption)
         scale.outline.set_visible(False)
         figure.suptitle(title, y=1 - 0.12 / figure.get_figheight(), va="top")
     return figure
