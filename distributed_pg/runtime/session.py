@@ -254,6 +254,7 @@ def _started(num_workers: NumWorkers) -> Iterator[_LocalRay]:
             with (
                 _ray_private.on_loopback(),
                 _ray_private.without_helpers(),
+                _ray_private.without_dashboard_imports(),
                 StartWatch(),
                 _without_hang_ups(),
             ):

@@ -214,21 +214,18 @@ def test_benchmark_measures_everything_and_writes_it_down(
     assert "round 1 of 1: training with 1" in result.stderr
 
 
-def test_the_default_run_directory_is_new_and_named(tmp_path: Path) -> None:
-    result = distributed_pg("train", *QUICK, "--stop-episodes", "1", cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    (run,) = (tmp_path / "runs").iterdir()
-    assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_default", run.name)
-    assert (run / "config.json").is_file()
-    assert (run / "metrics.jsonl").is_file()
-
-
-def test_more_workers_than_cpus_is_a_warning(tmp_path: Path) -> None:
+def test_the_default_run_directory_is_named_and_more_workers_than_cpus_are_a_warning(
+    tmp_path: Path,
+) -> None:
     workers = str((os.cpu_count() or 1) + 1)
     arguments = ("train", *QUICK, "--num-workers", workers, "--stop-episodes", "1")
     result = distributed_pg(*arguments, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert re.search(rf"--num-workers: {workers} workers share \d+ CPUs", result.stdout)
+    (run,) = (tmp_path / "runs").iterdir()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_default", run.name)
+    assert (run / "config.json").is_file()
+    assert (run / "metrics.jsonl").is_file()
 
 
 def test_missing_rom_is_one_line(tmp_path: Path) -> None:

@@ -4,8 +4,10 @@ import contextlib
 import signal
 import subprocess
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
+import learner_runs
 import psutil
 import pytest
 from command import COMMAND, QUICK, assert_one_line_error, distributed_pg, metrics, until
@@ -46,15 +48,30 @@ def test_a_local_run_listens_on_loopback_only_has_no_idle_workers_and_its_folder
     process = start_endless_run(tmp_path)
     names, addresses = names_and_addresses(psutil.Process(process.pid))
     second = distributed_pg("train", "--resume", "run", cwd=tmp_path)
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
-    assert process.returncode == 0
+    check_it_saves_and_exits_with_0(process, signal.SIGINT, tmp_path / "run")
     assert addresses
     assert addresses <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
     kinds = Counter(name.split(".")[0] for name in names[1:])  # the first is the learner
     assert kinds.pop("ray::RolloutWorker") == 1
     assert set(kinds) == {"gcs_server", "raylet", "ray::DashboardAgent", "ray::RuntimeEnvAgent"}
     assert_one_line_error(second, 2, rf"run is in use by process {process.pid} on ")
+
+
+def check_it_saves_and_exits_with_0(
+    process: subprocess.Popen[str], number: signal.Signals, run: Path
+) -> None:
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert "Saving and stopping" in output
+    assert "Stopped on request after" in output
+    updates = metrics(run)[-1]["update"]
+    assert (run / f"checkpoints/update-{updates:08}.safetensors").is_file()
+
+
+def test_sigterm_saves_and_exits_with_0(tmp_path: Path) -> None:
+    process = start_endless_run(tmp_path)
+    check_it_saves_and_exits_with_0(process, signal.SIGTERM, tmp_path / "run")
 
 
 def test_a_killed_run_goes_on_from_its_last_checkpoint_with_the_same_bits(tmp_path: Path) -> None:
@@ -64,28 +81,17 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint_with_the_same_bits(tmp_pa
     process.kill()
     process.communicate(timeout=60)
     before = metrics(tmp_path / "run")
-    stop = str(len(before) + 3)
-    result = distributed_pg("train", "--resume", "run", "--stop-episodes", stop, cwd=tmp_path)
+    stop = len(before) + 3
+    resume = ("train", "--resume", "run", "--stop-episodes", str(stop))
+    result = distributed_pg(*resume, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    whole = ("train", *QUICK, "--policy-lag", "1", "--stop-episodes", stop, "--run-dir", "whole")
-    assert distributed_pg(*whole, cwd=tmp_path).returncode == 0
-    resumed, expected = metrics(tmp_path / "run"), metrics(tmp_path / "whole")
-    assert len(resumed) == len(expected) == int(stop)
+    whole = replace(learner_runs.QUICK, stop_episodes=stop)
+    _, recorder, _ = learner_runs.run(whole, tmp_path / "whole")
+    resumed, expected = metrics(tmp_path / "run"), recorder.records
+    assert len(resumed) == len(expected) == stop
     for ours, theirs in zip(resumed, expected, strict=True):
-        assert ours["weights_checksum"] == theirs["weights_checksum"]
-        assert ours["running_mean"] == theirs["running_mean"]
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_exits_with_0(tmp_path: Path, number: signal.Signals) -> None:
-    process = start_endless_run(tmp_path)
-    process.send_signal(number)
-    output, errors = process.communicate(timeout=60)
-    assert process.returncode == 0, errors
-    assert "Saving and stopping" in output
-    assert "Stopped on request after" in output
-    updates = metrics(tmp_path / "run")[-1]["update"]
-    assert (tmp_path / f"run/checkpoints/update-{updates:08}.safetensors").is_file()
+        assert ours["weights_checksum"] == theirs.weights_checksum
+        assert ours["running_mean"] == theirs.running_mean
 
 
 def test_a_second_signal_exits_at_once_and_takes_the_workers_along(tmp_path: Path) -> None:

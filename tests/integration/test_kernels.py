@@ -6,13 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from command import distributed_pg, python
-from learner_runs import run
+from command import distributed_pg, metrics, python
+from learner_runs import checksums
 
 from distributed_pg.config import TrainConfig
 from distributed_pg.determinism import kernel_environment, on_x86
-from distributed_pg.storage.checkpoint import weights_checksum
-from distributed_pg.storage.metrics import METRICS, read_metrics
 
 
 def test_the_command_line_holds_nothing_to_kernels_when_it_is_only_imported() -> None:
@@ -83,33 +81,25 @@ print(fastest is not play, hash(game.hidden.tobytes() + game.outputs.tobytes()))
 """
 
 
-def test_a_game_is_the_same_whatever_becomes_of_compiled_code(tmp_path: Path) -> None:
+def test_runs_and_games_are_the_same_whatever_becomes_of_compiled_code(tmp_path: Path) -> None:
     pytest.importorskip("numba")
     pinned = kernel_environment() | {
         "NUMBA_DISABLE_JIT": "0",
         "PYTHONHASHSEED": "0",
-        "XDG_CACHE_HOME": str(tmp_path),
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
     }
+    config = TrainConfig(seed=0, batch_size=2, frame_limit=600, stop_episodes=6)
+    alone = checksums(config)  # in this process, where it is turned off
+    settings = "--seed 0 --batch-size 2 --frame-limit 600 --stop-episodes 6 --run-dir run"
+    result = distributed_pg("train", *settings.split(), cwd=tmp_path, **pinned)
+    assert result.returncode == 0, result.stderr
+    assert [m["weights_checksum"] for m in metrics(tmp_path / "run")] == alone
+
+    (compiled,) = (tmp_path / "cache/distributed_pg").rglob("*.nbc")
+    written = compiled.stat().st_mtime_ns
     used, bits = python(PLAY, **pinned).split()
     assert used == "True"
-    cache = tmp_path / "distributed_pg"
-    (compiled,) = cache.rglob("*.nbc")
-    loaded = compiled.stat().st_mtime_ns
-    assert python(PLAY, **pinned).split() == ["True", bits]
-    assert compiled.stat().st_mtime_ns == loaded  # it was not compiled again
+    assert compiled.stat().st_mtime_ns == written  # it was not compiled again
     assert python(PLAY, **(pinned | {"NUMBA_DISABLE_JIT": "1"})).split() == ["False", bits]
     compiled.write_bytes(b"damaged")
     assert python(PLAY, **pinned).split() == ["True", bits]
-
-
-def test_a_run_is_the_same_with_compiled_code(tmp_path: Path) -> None:
-    pytest.importorskip("numba")
-    config = TrainConfig(seed=0, batch_size=2, frame_limit=600, stop_episodes=6)
-    alone, *_ = run(config, tmp_path / "alone")  # in this process, where it is turned off
-    settings = "--seed 0 --batch-size 2 --frame-limit 600 --stop-episodes 6 --run-dir run"
-    environment = {"NUMBA_DISABLE_JIT": "0", "XDG_CACHE_HOME": str(tmp_path / "cache")}
-    result = distributed_pg("train", *settings.split(), cwd=tmp_path, **environment)
-    assert result.returncode == 0, result.stderr
-    assert list((tmp_path / "cache").rglob("*.nbc"))
-    last = read_metrics(tmp_path / "run" / METRICS)[-1]
-    assert last["weights_checksum"] == weights_checksum(alone.policy)

@@ -28,6 +28,7 @@ def test_ray_is_bounded_to_the_release_whose_private_parts_are_known() -> None:
     [
         ("ray._private.utils", "get_num_cpus"),
         ("ray._private.utils", "set_sigterm_handler"),
+        ("ray._private.utils", "get_dashboard_dependency_error"),
         ("ray._private.worker", "listen_error_messages"),
         ("ray._common.utils", "get_default_system_temp_dir"),
         ("ray._raylet", "Config"),
@@ -63,6 +64,7 @@ def test_without_them_there_is_something_else_to_do(monkeypatch: pytest.MonkeyPa
     with (
         _ray_private.on_loopback(),
         _ray_private.without_helpers(),
+        _ray_private.without_dashboard_imports(),
         _ray_private.our_sigterm_handler(),
         _ray_private.not_by_uv(),
         _ray_private.no_listener(),

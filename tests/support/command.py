@@ -48,7 +48,7 @@ def until(
     while not condition():
         assert process is None or process.poll() is None, process.communicate()
         assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 def assert_one_line_error(

@@ -1,5 +1,6 @@
 """Runs of the real learner on a simulated pool, for tests of what it computes and writes."""
 
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from distributed_pg.training.learner import Learner
 CONFIG = TrainConfig(
     seed=7, batch_size=3, stop_episodes=12, frame_limit=320, hidden_units=20, checkpoint_every=2
 )
+
+QUICK = TrainConfig(batch_size=1, frame_limit=400, hidden_units=8)
+"""The settings of the command line's :data:`command.QUICK`."""
 
 
 class Recorder:
@@ -58,3 +62,10 @@ def run(
     assert learner.run(lambda: False)
     learner.save()
     return learner.state, reporter, pool
+
+
+def checksums(config: TrainConfig) -> list[str]:
+    """The weights' checksum after each update of a run."""
+    with tempfile.TemporaryDirectory() as folder:
+        _, recorder, _ = run(config, Path(folder, "run"))
+    return [record.weights_checksum for record in recorder.records]
