@@ -73,7 +73,7 @@ def test_what_is_written_is_what_was_recorded_when_stopped_killed_and_resumed(
     assert history(first) == expected(lines)
     about, config = settings(first)
     assert (about.project, about.display_name) == (PROJECT, "run")
-    assert config.pop("_wandb")
+    del config["_wandb"]
     saved = saved_config(run)
     assert config == saved.to_json()
     assert saved.wandb_id == about.run_id

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
-from command import run, until
+from command import DEADLINE, run, until
 from lying_around import end, free_ports
 
 NODES = ("one", "two")
@@ -84,7 +84,7 @@ class Slurm:
 
     def wait(self, job: str, *states: str) -> None:
         """Wait until a job is in one of these states."""
-        until(lambda: self.state(job)["JobState"] in states)
+        until(lambda: self.state(job)["JobState"] in states, seconds=2 * DEADLINE)
 
     def processes(self, job: str, name: str) -> list[psutil.Process]:
         """The job's processes with ``name`` in their command line."""
