@@ -16,7 +16,9 @@ def need_extra(extra: str, *modules: str) -> None:
         UsageError: a module is missing; the message has the pip command.
     """
     for module in modules:
-        if find_spec(module) is None:
+        found = find_spec(module)
+        # Any folder of that name is found, too, as a namespace: wandb's output, for one.
+        if found is None or found.origin is None:
             raise UsageError(
                 f"{module} is not installed; install it with pip install 'distributed-pg[{extra}]'"
             )

@@ -33,6 +33,7 @@ AUTO = "auto"
 PRETRAINED = "pretrained"
 """The name of the policy shipped with the package; see docs/pretrained.md."""
 _CHECKSUM = re.compile("[0-9a-f]{16}")
+_WANDB_ID = re.compile(r"[\w-]{1,64}", re.ASCII)
 _MAY_CHANGE = {"may_change": True}
 _OF_THE_PLACE = {"may_change": True, "of_the_place": True}
 
@@ -158,6 +159,11 @@ class TrainConfig:
     """What to do when the run's folder cannot be written: stop, or warn and continue."""
     tensorboard: bool = _free(False)
     """Also write TensorBoard event files, to tensorboard/ in the run's folder."""
+    wandb: bool = _free(False)
+    """Also send the run to Weights & Biases; with WANDB_MODE=offline, only write it to wandb/ in
+    the run's folder."""
+    wandb_id: str | None = _free(None)
+    """The run's id there. Default: set when the run is first sent."""
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -171,6 +177,11 @@ class TrainConfig:
         _check_crop(self.crop)
         check_address(self.address)
         self._check_source()
+        if self.wandb_id is not None and not _WANDB_ID.fullmatch(self.wandb_id):
+            raise ConfigError(
+                f"wandb_id: {self.wandb_id!r} is not 1 to 64 letters, digits, hyphens and "
+                "underscores"
+            )
         if self.resume == AUTO and self.run_dir is None:
             raise ConfigError("resume: auto needs a run_dir; ./auto is a folder of that name")
         if self.run_dir is not None and not self.may_begin:
@@ -236,14 +247,15 @@ class TrainConfig:
         return dataclasses.replace(self, **{**reset, "resume": location, **changes})
 
     def pinned_as(self, saved: "TrainConfig") -> "TrainConfig":
-        """This config with the checksums of ``saved``, which begins from the same source.
+        """This config with what ``saved`` had set when its run began, where it is not given here.
 
-        Those given here stay. With another source, it is returned unchanged.
+        This is ``wandb_id`` and, unless the sources differ, the checksums of the source.
         """
+        config = dataclasses.replace(self, wandb_id=self.wandb_id or saved.wandb_id)
         if (self.init_from, self.init_optimizer) != (saved.init_from, saved.init_optimizer):
-            return self
+            return config
         return dataclasses.replace(
-            self,
+            config,
             init_checksum=self.init_checksum or saved.init_checksum,
             init_optimizer_checksum=self.init_optimizer_checksum or saved.init_optimizer_checksum,
         )

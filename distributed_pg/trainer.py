@@ -1,9 +1,10 @@
 """Trains: combines the run's folder, Ray, the workers and the learner."""
 
 import logging
+import secrets
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -73,16 +74,26 @@ def train(
 
     Raises:
         UsageError: the run directory already holds a run, the config does not match the resumed
-            run or the policy at ``init_from``, or a library that the config needs is missing.
+            run or the policy at ``init_from``, a library that the config needs is missing, or
+            ``wandb`` needs a login.
         RunError: files cannot be read or written, no cluster answers at the address, or an episode
             failed in a worker. The last update is saved.
     """
-    if config.tensorboard:
-        need_extra("tensorboard", "tensorboardX")
+    _check_sinks(config)
     with shown(reporter, config) as watching, open_run(config) as run_dir:
         config, state, checkpoint = _start(config, run_dir)
         training = _Training(config, run_dir, watching, stop_asked, callbacks, state, checkpoint)
         return _result(training, finished=training.run())
+
+
+def _check_sinks(config: TrainConfig) -> None:
+    if config.tensorboard:
+        need_extra("tensorboard", "tensorboardX")
+    if config.wandb:
+        need_extra("wandb", "wandb")
+        from distributed_pg.monitoring.wandb import check_can_send
+
+        check_can_send()
 
 
 def _result(training: "_Training", *, finished: bool) -> TrainResult:
@@ -180,15 +191,26 @@ class _Training:
 
     def _sinks(self) -> dict[str, Callable[[], Sink]]:
         """The sinks, which show the run outside its folder and the terminal."""
-        run, progress = self.run_dir.path, self.state.progress
+        config, run, progress = self.config, self.run_dir.path, self.state.progress
 
         def tensorboard() -> Sink:
             from distributed_pg.monitoring.tensorboard import TensorBoardSink
 
             return TensorBoardSink(run, progress.episodes)
 
-        metrics = {"Ray metrics": lambda: RayMetrics(run, progress.frames)}
-        return {**metrics, "TensorBoard": tensorboard} if self.config.tensorboard else {**metrics}
+        def wandb() -> Sink:
+            from distributed_pg.monitoring.wandb import WandbSink
+
+            return WandbSink(run, config)
+
+        sinks: dict[str, Callable[[], Sink]] = {
+            "Ray metrics": lambda: RayMetrics(run, progress.frames)
+        }
+        if config.tensorboard:
+            sinks["TensorBoard"] = tensorboard
+        if config.wandb:
+            sinks["Weights & Biases"] = wandb
+        return sinks
 
 
 def _useful_cpus(config: TrainConfig) -> int:
@@ -252,7 +274,7 @@ def _start(config: TrainConfig, run_dir: RunDir) -> tuple[TrainConfig, TrainingS
     if run_dir.is_new:
         return _begin(config, run_dir)
     path, checkpoint = run_dir.load_newest()
-    config = config.pinned_as(checkpoint.config)
+    config = _identified(config.pinned_as(checkpoint.config))
     check_same_run(config, checkpoint.config)
     state = checkpoint.state
     if held := held_conditions(config, state.progress):
@@ -269,9 +291,11 @@ def _start(config: TrainConfig, run_dir: RunDir) -> tuple[TrainConfig, TrainingS
 
 
 def _begin(config: TrainConfig, run_dir: RunDir) -> tuple[TrainConfig, TrainingState, Path]:
-    config, state = begin(config)
+    given = config
+    config, state = begin(_identified(config))
+    if config != given:
+        run_dir.write_config(config)
     if config.init_from is not None:
-        run_dir.write_config(config)  # it has the checksums now
         optimizer = "taken along" if config.init_optimizer else "new"
         _LOG.info(
             f"Begins with the weights of {config.init_from}, checksum {config.init_checksum}; the "
@@ -279,3 +303,10 @@ def _begin(config: TrainConfig, run_dir: RunDir) -> tuple[TrainConfig, TrainingS
         )
     # Saved so that the run can be resumed even if it stops before the first update.
     return config, state, run_dir.save(config, state, best=False)
+
+
+def _identified(config: TrainConfig) -> TrainConfig:
+    """The config with an id for Weights & Biases, if it needs one."""
+    if not config.wandb or config.wandb_id is not None:
+        return config
+    return replace(config, wandb_id=secrets.token_hex(4))

@@ -71,6 +71,8 @@ class SweepArgs:
         _check_is_folder(self.config.location)
         if self.config.seed != preset(self.config.preset).seed:
             raise UsageError("seed: name the seeds of a sweep with --seeds")
+        if self.config.wandb_id is not None:
+            raise UsageError("wandb_id: each trial of a sweep gets its own")
 
 
 def defaults(arguments: list[str]) -> SweepArgs:

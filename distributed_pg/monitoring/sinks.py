@@ -16,7 +16,7 @@ _LOG = logging.getLogger(__name__)
 
 QUEUED = 256
 """Maximum number of records queued for a sink; a sink that exceeds it is dropped."""
-CLOSE_SECONDS = 5.0
+CLOSE_SECONDS = 15.0
 """Time that all sinks together have to finish at the end of the run."""
 
 

@@ -9,28 +9,11 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import RecordWriter
 
+from distributed_pg.monitoring.scalars import scalars_of
 from distributed_pg.storage.metrics import UpdateRecord
 
 FOLDER = "tensorboard"
 """Folder of the event files within the run's folder."""
-SCALARS = {
-    "reward/running_mean": "running_mean",
-    "reward/mean_100": "mean_100",
-    "reward/points_share": "points_share",
-    "policy/entropy": "entropy",
-    "policy/gradient_norm": "gradient_norm",
-    "policy/learning_rate": "learning_rate",
-    "policy/weights_norm": "weights_norm",
-    "speed/episodes_per_hour": "episodes_per_hour",
-    "speed/frames_per_second": "frames_per_second",
-    "speed/worker_busy": "worker_busy",
-    "speed/workers": "workers",
-    "speed/update_seconds": "update_seconds",
-    "speed/policy_lag": "policy_lag",
-}
-"""Each tag and its field of :class:`UpdateRecord`. The step is the number of episodes so far."""
-EPISODE_REWARD, EPISODE_LENGTH = "reward/episode", "policy/episode_length"
-"""Tags with a value per episode. The step is the episode's number, from 1."""
 
 
 class TensorBoardSink:
@@ -59,23 +42,16 @@ class TensorBoardSink:
 
     def write(self, record: UpdateRecord) -> None:
         """See :meth:`distributed_pg.monitoring.sinks.Sink.write`."""
-        first = record.episodes - len(record.rewards) + 1
-        games = zip(record.rewards, record.lengths, strict=True)
-        for episode, (reward, length) in enumerate(games, first):
-            self._add(episode, {EPISODE_REWARD: reward, EPISODE_LENGTH: length})
-        self._add(record.episodes, {tag: getattr(record, field) for tag, field in SCALARS.items()})
+        for step, scalars in scalars_of(record):
+            self._add(step, scalars)
         self._records.flush()
 
     def close(self) -> None:
         """See :meth:`distributed_pg.monitoring.sinks.Sink.close`."""
         self._records.close()
 
-    def _add(self, step: int, scalars: dict[str, float | None]) -> None:
-        values = [
-            Summary.Value(tag=tag, simple_value=value)
-            for tag, value in scalars.items()
-            if value is not None
-        ]
+    def _add(self, step: int, scalars: dict[str, float]) -> None:
+        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
         self._write(Event(wall_time=time(), step=step, summary=Summary(value=values)))
 
     def _write(self, event: Event) -> None:

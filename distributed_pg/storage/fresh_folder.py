@@ -9,7 +9,7 @@ from pathlib import Path
 RUNS = Path("runs")
 _OURS = (
     *("config.json", ".config.json.tmp", "metrics.jsonl", ".metrics.jsonl.tmp", "checkpoints"),
-    *("lock", "scrape_target.yml", ".scrape_target.yml.tmp", "tensorboard"),
+    *("lock", "scrape_target.yml", ".scrape_target.yml.tmp", "tensorboard", "wandb"),
     *("sweep.json", ".sweep.json.tmp"),
 )
 """Names that a run or a sweep may create in its folder before its first update. The settings come

@@ -117,12 +117,16 @@ def different_settings(config: TrainConfig) -> dict[str, Any]:
     return {name: value for name, value in different.items() if name not in of_the_place()}
 
 
+_NOT_REPEATED = {"tensorboard", "wandb", "wandb_id", "shape_for"}
+
+
 def resume_flags(trial: Trial) -> list[str]:
     """The trial's settings that may change when it is resumed, as flags; without switches.
 
-    A switch has a flag only for the value that the saved run does not have.
+    A switch has a flag only for the value that the saved run does not have, and the id belongs to
+    the run.
     """
-    names = sorted(may_change() - of_the_place() - {"tensorboard", "shape_for"})
+    names = sorted(may_change() - of_the_place() - _NOT_REPEATED)
     return as_flags({name: getattr(trial.config, name) for name in names})
 
 

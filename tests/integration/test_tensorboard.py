@@ -17,14 +17,9 @@ from distributed_pg.config import TrainConfig
 from distributed_pg.errors import UsageError
 from distributed_pg.monitoring import tensorboard
 from distributed_pg.monitoring.reporter import NullReporter
+from distributed_pg.monitoring.scalars import EPISODE_LENGTH, EPISODE_REWARD, SCALARS
 from distributed_pg.monitoring.sinks import Sinks
-from distributed_pg.monitoring.tensorboard import (
-    EPISODE_LENGTH,
-    EPISODE_REWARD,
-    FOLDER,
-    SCALARS,
-    TensorBoardSink,
-)
+from distributed_pg.monitoring.tensorboard import FOLDER, TensorBoardSink
 from distributed_pg.storage.metrics import read_metrics
 from distributed_pg.trainer import resume_config, train
 

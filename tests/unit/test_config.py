@@ -69,6 +69,9 @@ OUT_OF_RANGE: list[tuple[str, Any, str]] = [
     ("hang_seconds", 0.0, "0.0 is not a number above 0"),
     ("disk_errors", "hide", "'hide' is not one of stop, warn"),
     ("tensorboard", 1, "1 is not of type bool"),
+    ("wandb", 1, "1 is not of type bool"),
+    ("wandb_id", "", "'' is not 1 to 64 letters, digits, hyphens and underscores"),
+    ("wandb_id", "a/b", "'a/b' is not 1 to 64 letters, digits, hyphens and underscores"),
 ]
 
 
@@ -263,6 +266,8 @@ WHAT_IT_DECIDES: dict[str, tuple[Any, str]] = {
     "hang_seconds": (9.0, FREE),
     "disk_errors": ("warn", FREE),
     "tensorboard": (True, FREE),
+    "wandb": (True, FREE),
+    "wandb_id": ("a1", FREE),
 }
 """For every field another value than that of the run, and what the field decides."""
 
