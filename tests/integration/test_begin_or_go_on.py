@@ -2,8 +2,10 @@
 
 import signal
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
+import learner_runs
 import pytest
 from command import COMMAND, QUICK, distributed_pg, metrics, until
 
@@ -46,19 +48,18 @@ def test_a_warm_run_has_the_same_bits_on_two_workers_and_without_its_source(
     assert load_policy(tmp_path / "parts").config.init_checksum == begun
 
 
+FLAGS = ["--run-dir", "run", "--resume", "auto", "--checkpoint-every", "2", "--no-warm-up"]
+LINE = ["train", *QUICK, *FLAGS, "--stop-episodes", "6"]
+
+
 def begin(folder: Path) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [*COMMAND, *line("run")],
+        [*COMMAND, *LINE],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-
-
-def line(run: str) -> list[str]:
-    flags = ["--run-dir", run, "--resume", "auto", "--checkpoint-every", "2", "--no-warm-up"]
-    return ["train", *QUICK, *flags, "--stop-episodes", "6"]
 
 
 def test_a_command_that_is_killed_again_and_again_ends_with_the_bits_of_one_that_was_not(
@@ -82,12 +83,9 @@ def test_a_command_that_is_killed_again_and_again_ends_with_the_bits_of_one_that
     assert goes_on.returncode == 0, errors
     assert "Done after 6 episodes" in output
 
-    assert distributed_pg(*line("whole"), cwd=tmp_path).returncode == 0
-    ours, theirs = (
-        [(entry["update"], entry["weights_checksum"]) for entry in metrics(tmp_path / name)]
-        for name in ("run", "whole")
-    )
-    assert ours == theirs
-    done = distributed_pg(*line("run"), cwd=tmp_path)
+    whole = replace(learner_runs.QUICK, stop_episodes=6, warm_up=False)
+    ours = [(entry["update"], entry["weights_checksum"]) for entry in metrics(run)]
+    assert ours == [*enumerate(learner_runs.checksums(whole), 1)]
+    done = distributed_pg(*LINE, cwd=tmp_path)
     assert done.returncode == 0
     assert "Nothing is left to do in run" in done.stdout

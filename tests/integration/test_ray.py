@@ -28,7 +28,7 @@ from distributed_pg.training.rollout_worker import RolloutWorker
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
-CONFIG = TrainConfig(seed=7, batch_size=10, frame_limit=1000, stop_episodes=40)
+CONFIG = TrainConfig(seed=7, batch_size=10, frame_limit=500, stop_episodes=40)
 
 
 class Observer:
@@ -275,7 +275,7 @@ def test_evaluate_is_a_function_of_its_seed(reference: dict[int, Reference]) -> 
     newest = RunDir.open(run_dir).newest_checkpoint()
     assert evaluate(newest, 6, seed=1, num_workers=3, finished=kill) == one
     assert counts == [1, 2, 3, 4, 5, 6]
-    assert evaluate(run_dir, 6, seed=2, num_workers=3) != one
+    assert evaluate(run_dir, 6, seed=2, num_workers=1) != one
     assert one.episodes == 6
     assert -21 <= one.worst <= one.mean <= one.best <= 21
 

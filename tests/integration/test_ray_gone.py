@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import learner_runs
 import psutil
 import pytest
 import ray
@@ -28,8 +30,13 @@ from distributed_pg.training.polled_clock import PolledClock
 TRAIN = [*COMMAND, "train", *QUICK, "--run-dir", "run"]
 
 
-def start(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-    """A run that has made three updates."""
+def start(
+    folder: Path,
+    *arguments: str,
+    look: Callable[[int], None] = lambda _: None,
+    **environment: str,
+) -> subprocess.Popen[str]:
+    """A run that has made three updates; until then, ``look`` is called with its process's id."""
     process = subprocess.Popen(
         [*TRAIN, *arguments],
         cwd=folder,
@@ -38,7 +45,12 @@ def start(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen
         stderr=subprocess.STDOUT,
         text=True,
     )
-    until(lambda: lines(folder / "run") >= 3, process)
+
+    def is_under_way() -> bool:
+        look(process.pid)
+        return lines(folder / "run") >= 3
+
+    until(is_under_way, process)
     return process
 
 
@@ -79,15 +91,39 @@ def test_a_run_outlives_each_of_its_own_rays_processes(tmp_path: Path) -> None:
     ).state.progress.episodes == len(made)
     # Process ids come again: an older folder may be of another.
     assert not [f for f in session_folders(process.pid) if f.stat().st_mtime > begun]
-    whole = ("train", *QUICK, "--run-dir", "whole", "--stop-episodes", str(len(made)))
-    assert distributed_pg(*whole, cwd=tmp_path).returncode == 0
-    expected = metrics(tmp_path / "whole")
-    assert [m["weights_checksum"] for m in made] == [m["weights_checksum"] for m in expected]
+    whole = learner_runs.checksums(replace(learner_runs.QUICK, stop_episodes=len(made)))
+    assert [m["weights_checksum"] for m in made] == whole
+
+
+class Children:
+    """The children of a run's raylet, by what they are taken for."""
+
+    def __init__(self) -> None:
+        self.agents: set[int] = set()
+        self.workers: set[int] = set()
+        self.starting: set[int] = set()
+        """Workers that have no title yet; their command line names the agents' ports."""
+
+    def look(self, pid: int) -> None:
+        with suppress(psutil.Error, StopIteration):
+            raylet = next(c for c in psutil.Process(pid).children() if c.name() == "raylet")
+            for child in raylet.children():
+                with suppress(psutil.Error):
+                    command = child.cmdline()
+                    (self.agents if health.is_agent(command) else self.workers).add(child.pid)
+                    if any("default_worker.py" in word for word in command):
+                        self.starting.add(child.pid)
 
 
 def test_a_terminal_that_goes_takes_nothing_of_ray_along(tmp_path: Path) -> None:
     """A shell sends its hang-up to all of a job's processes."""
-    process = start(tmp_path, "--stop-episodes", "1000000")
+    children = Children()
+    process = start(tmp_path, "--stop-episodes", "1000000", look=children.look)
+    # A worker is never taken for an agent.
+    assert len(children.agents) == 2
+    assert children.starting  # it was seen before it had a title
+    assert children.starting <= children.workers
+    assert not children.starting & children.agents
     for name in ("raylet", "gcs_server", "ray::RuntimeEnvAgent"):
         daemon(process, name).send_signal(signal.SIGHUP)
     more = lines(tmp_path / "run") + 10
@@ -111,12 +147,11 @@ def test_a_run_whose_ray_loses_an_agent_goes_on_or_is_resumed(tmp_path: Path) ->
     made = metrics(tmp_path / "run")
     assert len(made) >= before
     assert load_checkpoint(max((tmp_path / "run/checkpoints").glob("update-*"))).state.progress
-    stop = ("--stop-episodes", str(len(made) + 3))
-    assert distributed_pg("train", "--resume", "run", *stop, cwd=tmp_path).returncode == 0
-    whole = ("train", *QUICK, "--run-dir", "whole", *stop)
-    assert distributed_pg(*whole, cwd=tmp_path).returncode == 0
-    resumed, expected = metrics(tmp_path / "run"), metrics(tmp_path / "whole")
-    assert [m["weights_checksum"] for m in resumed] == [m["weights_checksum"] for m in expected]
+    stop = len(made) + 3
+    resume = ("train", "--resume", "run", "--stop-episodes", str(stop))
+    assert distributed_pg(*resume, cwd=tmp_path).returncode == 0
+    resumed = [m["weights_checksum"] for m in metrics(tmp_path / "run")]
+    assert resumed == learner_runs.checksums(replace(learner_runs.QUICK, stop_episodes=stop))
 
 
 @pytest.fixture(scope="module")
@@ -280,32 +315,3 @@ def test_a_start_that_has_lost_its_gcs_ends_with_a_line_of_ours(tmp_path: Path) 
     assert ended.stderr.split("\n") == ["", said, ""]
     raised = run(sys.executable, "-c", START, gcs, "0.1", cwd=tmp_path)
     assert (raised.returncode, raised.stderr) == (0, "")
-
-
-def test_a_worker_is_never_taken_for_an_agent(tmp_path: Path) -> None:
-    """Its command line names the agents' ports until it has a title."""
-    process = subprocess.Popen(
-        [*TRAIN, "--stop-episodes", "100000"], cwd=tmp_path, stdout=subprocess.DEVNULL
-    )
-    agents: set[int] = set()
-    workers: set[int] = set()
-    starting: set[int] = set()
-
-    def look() -> bool:
-        with suppress(psutil.Error, StopIteration):
-            raylet = next(c for c in psutil.Process(process.pid).children() if c.name() == "raylet")
-            for child in raylet.children():
-                with suppress(psutil.Error):
-                    command = child.cmdline()
-                    (agents if health.is_agent(command) else workers).add(child.pid)
-                    if any("default_worker.py" in word for word in command):
-                        starting.add(child.pid)
-        return lines(tmp_path / "run") >= 1
-
-    until(look, process)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(DEADLINE) == 0
-    assert len(agents) == 2
-    assert starting  # it was seen before it had a title
-    assert starting <= workers
-    assert not starting & agents

@@ -23,13 +23,13 @@ import psutil
 import pytest
 import requests
 from command import COMMAND, DEADLINE
+from learner_runs import checksums
 from lying_around import end, free_ports
 
 from distributed_pg.config import TrainConfig
 from distributed_pg.determinism import kernel_environment
 from distributed_pg.storage.checkpoint import load_checkpoint, weights_checksum
 from distributed_pg.storage.run_dir import RunDir
-from distributed_pg.trainer import train
 
 ENDLESS = ("--batch-size", "1", "--frame-limit", "400", "--num-workers", "1")
 BROKEN = 'raise ImportError("this is not the package that was submitted")\n'
@@ -181,20 +181,18 @@ def head() -> Iterator[Head]:
         yield Head(url, token, folder, psutil.Process(process.pid))
 
 
-@pytest.mark.usefixtures("local_ray")
-def test_a_job_has_the_bits_of_a_local_run_and_is_fetched(head: Head, tmp_path: Path) -> None:
+def test_a_job_has_the_bits_of_a_run_without_ray_and_is_fetched(head: Head, tmp_path: Path) -> None:
     config = TrainConfig(
         batch_size=2,
         actions=("UP", "DOWN", "NOOP"),
         frame_limit=1000,
         stop_episodes=8,
-        run_dir=tmp_path / "here",
     )
     flags = ("--actions", "UP", "DOWN", "NOOP", "--batch-size=2", "--frame-limit=1000")
     out = tmp_path / "new/fetched"
     code, output, errors = head.run("--out", out, *flags, "--stop-episodes=8", "--tensorboard")
     assert (code, errors) == (0, ""), output + errors
-    assert checksum(out) == train(config).weights_checksum
+    assert checksum(out) == checksums(config)[-1]
     assert f"Checkpoint: {out}/checkpoints/update-00000004.safetensors" in output
     assert f"-m distributed_pg evaluate {out}\n" in output
     job = re.findall(r"Submitting job (\S+)", output)[0]
@@ -272,13 +270,19 @@ def test_what_a_failed_job_saved_is_fetched(head: Head, tmp_path: Path) -> None:
     assert f"Weights checksum: {checksum(tmp_path / 'out')}" in output
 
 
-def test_jobs_without_a_run_to_fetch(head: Head, tmp_path: Path) -> None:
-    head.post("early", "python3 -c 'import nothing'", {"run_dir": ""})
+@pytest.fixture(scope="module")
+def elsewhere(head: Head) -> str:
+    """A job whose run is not on the cluster."""
     head.post("elsewhere", "echo trained", {"run_dir": "s3://bucket/run"})
+    return "elsewhere"
+
+
+def test_jobs_without_a_run_to_fetch(head: Head, elsewhere: str, tmp_path: Path) -> None:
+    head.post("early", "python3 -c 'import nothing'", {"run_dir": ""})
     head.post("foreign", "true", {})
     out = tmp_path / "out"
     early = head.start("--attach", "early", "--out", out)
-    elsewhere = head.start("--attach", "elsewhere", "--out", out)
+    finished = head.start("--attach", elsewhere, "--out", out)
     foreign = [head.start(flag, "foreign") for flag in ("--attach", "--stop")]
 
     output, errors = early.communicate(timeout=60)
@@ -287,8 +291,8 @@ def test_jobs_without_a_run_to_fetch(head: Head, tmp_path: Path) -> None:
     said = "job early failed (exit code 1); its last output: ModuleNotFoundError: No module named"
     assert errors == f"distributed-pg: error: {said} 'nothing'\n"
 
-    output, errors = elsewhere.communicate(timeout=60)
-    assert (elsewhere.returncode, errors) == (0, "")
+    output, errors = finished.communicate(timeout=60)
+    assert (finished.returncode, errors) == (0, "")
     assert "trained\n" in output
     assert output.endswith("\nThe run is in s3://bucket/run\n")
 
@@ -350,10 +354,12 @@ def recording_proxy() -> Iterator[tuple[str, list[bytes]]]:
 
 @pytest.mark.parametrize("no_proxy", [None, "example.com"])
 def test_no_proxy_sees_what_goes_to_a_loopback_address(
-    head: Head, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, no_proxy: str | None
+    head: Head,
+    elsewhere: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    no_proxy: str | None,
 ) -> None:
-    job = f"behind-{secrets.token_hex(2)}"
-    head.post(job, "echo trained", {"run_dir": "s3://bucket/run"})
     port = head.url.rpartition(":")[2]
     with recording_proxy() as (proxy, seen):
         for name in ("http_proxy", "https_proxy", "all_proxy", "ws_proxy"):
@@ -363,11 +369,11 @@ def test_no_proxy_sees_what_goes_to_a_loopback_address(
             monkeypatch.setenv("no_proxy", no_proxy)
         hosts = ("127.0.0.1", "LocalHost")
         following = [
-            head.start("--attach", job, "--out", tmp_path / host, url=f"http://{host}:{port}")
+            head.start("--attach", elsewhere, "--out", tmp_path / host, url=f"http://{host}:{port}")
             for host in hosts
         ]
         nobody = [
-            head.start("--stop", job, url=f"http://{host}:1")
+            head.start("--stop", elsewhere, url=f"http://{host}:1")
             for host in ("[::1]", "127.1", "127.9.9.9", "dash.localhost")
         ]
         for process in following:  # the log comes by a websocket, of another library
@@ -378,9 +384,9 @@ def test_no_proxy_sees_what_goes_to_a_loopback_address(
             assert "nobody answers at" in process.communicate(timeout=120)[1]
         assert seen == []
         # Elsewhere the proxy is used as before.
-        elsewhere = "http://dashboard.invalid:8265"
-        assert head.run("--stop", job, url=elsewhere)[0] == 1
-        assert seen[0].startswith(f"GET {elsewhere}/".encode())
+        other = "http://dashboard.invalid:8265"
+        assert head.run("--stop", elsewhere, url=other)[0] == 1
+        assert seen[0].startswith(f"GET {other}/".encode())
 
 
 @pytest.mark.parametrize(

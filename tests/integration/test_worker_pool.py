@@ -29,7 +29,7 @@ from distributed_pg.training.worker_pool import EpisodeDone
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
-CONFIG = TrainConfig(seed=7, batch_size=10, frame_limit=1000, stop_episodes=40)
+CONFIG = TrainConfig(seed=7, batch_size=10, frame_limit=500, stop_episodes=20)
 
 
 def test_a_worker_without_the_game_stops_the_run(

@@ -16,7 +16,10 @@ import psutil
 import pytest
 import ray
 from command import until
+from learner_runs import checksums
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
+
+from distributed_pg.config import TrainConfig
 
 CPUS = {"CPU": 1, "object_store_memory": 100 * 2**20}
 CONFIG = {
@@ -56,10 +59,13 @@ SETTINGS = "--seed 7 --batch-size 2 --frame-limit 2000"
 TRAIN = ("-m", "distributed_pg", "train", *SETTINGS.split())
 PORT = 6379  # the nodes that the autoscaler starts know no other
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "token" * 10}
-COUNT_NODES = """
-import sys, ray
+WAIT_UNTIL_NO_NODE_HAS_CPUS = """
+import sys, time, ray
 ray.init(sys.argv[1], log_to_driver=False)
-print(sum(node["Alive"] and "CPU" in node["Resources"] for node in ray.nodes()))
+deadline = time.monotonic() + float(sys.argv[2])
+while any(node["Alive"] and "CPU" in node["Resources"] for node in ray.nodes()):
+    assert time.monotonic() < deadline, ray.nodes()
+    time.sleep(0.1)
 """
 PRETEND_ANOTHER_VERSION = """
 import json, sys, ray
@@ -95,7 +101,7 @@ def growing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.mark.slow
 def test_nodes_come_for_the_run_and_go_after_it(growing: str, tmp_path: Path) -> None:
-    assert _nodes(growing) == 0
+    _wait_until_no_node_has_cpus(growing, seconds=0)
     command = [sys.executable, *TRAIN, "--address", growing, "--run-dir", f"{tmp_path}/grown"]
     log = tmp_path / "log"
     environment = os.environ | TOKEN
@@ -109,9 +115,9 @@ def test_nodes_come_for_the_run_and_go_after_it(growing: str, tmp_path: Path) ->
         training.kill()
     said = log.read_text()
     (episodes,) = re.findall(r"Stopped on request after (\d+) episodes", said)
-    whole = _run(*TRAIN, "--stop-episodes", episodes, "--run-dir", tmp_path / "whole")
-    assert _checksum(said) == _checksum(whole.stdout)
-    until(lambda: _nodes(growing) == 0, seconds=60)
+    config = TrainConfig(seed=7, batch_size=2, frame_limit=2000, stop_episodes=int(episodes))
+    assert f"Weights checksum: {checksums(config)[-1]}\n" in said
+    _wait_until_no_node_has_cpus(growing, seconds=60)
 
 
 def test_another_token_is_one_clear_line(growing: str, tmp_path: Path) -> None:
@@ -145,16 +151,9 @@ def _run(
     )
 
 
-def _checksum(said: str) -> str:
-    (checksum,) = re.findall(r"Weights checksum: (\w+)", said)
-    return str(checksum)
-
-
-def _nodes(address: str) -> int:
-    """Nodes with CPUs."""
-    done = _run("-c", COUNT_NODES, address)
+def _wait_until_no_node_has_cpus(address: str, seconds: float) -> None:
+    done = _run("-c", WAIT_UNTIL_NO_NODE_HAS_CPUS, address, str(seconds))
     assert done.returncode == 0, done.stderr
-    return int(done.stdout.splitlines()[-1])
 
 
 def _own_address() -> str:
