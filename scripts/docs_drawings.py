@@ -15,8 +15,8 @@ IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 WIDTH = 480
 """Of the drawings, in their own units: narrow, so that a phone shows the text large enough."""
 _STYLE = """
-text { font: 14px sans-serif; fill: #1d2430 }
-.small { font-size: 12px }
+text { font: 15px sans-serif; fill: #1d2430 }
+.small { font-size: 13px }
 .head { font-weight: bold }
 .middle { text-anchor: middle }
 .box { fill: #eef1f6; stroke: #6b7a90 }
@@ -115,7 +115,7 @@ def _panel(games: list[Game], updates: list[float], top: float) -> Iterator[str]
 
 def _key(top: float) -> Iterator[str]:
     labels = ("no update", "1 update", "2", "3", "4")
-    for version, (label, x) in enumerate(zip(labels, (0, 110, 220, 290, 360), strict=True)):
+    for version, (label, x) in enumerate(zip(labels, (0, 120, 232, 300, 368), strict=True)):
         yield rect(x, top, 18, 18, f"game v{version}")
         yield text(x + 26, top + 14, label, "small")
 
@@ -146,10 +146,10 @@ def gradient_drawing() -> str:
 def _boxes(labels: tuple[str, ...], top: float) -> Iterator[str]:
     for number, label in enumerate(labels):
         y = top + 47 * number
-        yield rect(60, y, 330, 34, "box")
-        yield text(225, y + 22, label, "middle")
+        yield rect(24, y, 366, 34, "box")
+        yield text(207, y + 22, label, "middle")
         if number:
-            yield from _arrow(225, y - 13, y)
+            yield from _arrow(207, y - 13, y)
 
 
 def _arrow(x: float, top: float, bottom: float) -> Iterator[str]:

@@ -77,9 +77,9 @@ def test_commands_that_are_not_run_are_allowed(page: Path) -> None:
     commands = [c for block in blocks(page) if block.why_not for c in block.commands]
     given = [arguments_of(command) for command in commands] + [*inline_commands(page)]
     for arguments in given:
-        # What resumes reads the run, and a name in capitals is the reader's to choose.
-        placeholder = arguments and re.search(r"--resume|\.\.\.| [A-Z]( |$)", " ".join(arguments))
-        if arguments and not placeholder:
+        # What resumes reads the run, help ends, and one capital is for the reader to replace.
+        other = arguments and re.search(r"--resume|--help|\.\.\.| [A-Z]( |$)", " ".join(arguments))
+        if arguments and not other:
             assert isinstance(parse_command([*arguments]), COMMANDS[arguments[0]][0])
 
 
