@@ -59,6 +59,16 @@ _DEFAULTS: dict[str, Callable[[list[str]], Any]] = {
 """For some commands, a function that returns default values, given the command line."""
 READER_GONE = 128 + 13
 """Exit code when the reader of the output is gone, as if SIGPIPE had ended the process."""
+INTERRUPTED = 128 + signal.SIGINT
+"""Exit code when Ctrl-C has ended a command that does not save."""
+EXIT_CODES = {
+    0: "done, or saved and stopped on request",
+    1: "something failed; one line says what",
+    2: "the command or a setting is not allowed; one line says which and what is",
+    INTERRUPTED: "Ctrl-C ended a command that does not save",
+    READER_GONE: "the reader of a command that only prints has gone",
+}
+"""What each exit code means."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments; None: those of this process.
 
     Returns:
-        The exit code: 0 done, 1 failed, 2 wrong usage.
+        The exit code, one of :data:`EXIT_CODES`.
     """
     # Not on import: the processes that the benchmark starts import this module, too.
     pin_kernels()
@@ -88,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 os._exit(code)
             return code
         except KeyboardInterrupt:
-            return 128 + signal.SIGINT
+            return INTERRUPTED
 
 
 def _run(arguments: list[str]) -> int:

@@ -35,7 +35,7 @@ const behind = element => {
     if (opaque(colour)) return colour;
   }
 };
-return [...document.body.querySelectorAll('*')]
+return [...document.querySelector(arguments[0]).querySelectorAll('*')]
   .filter(e => [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim()))
   .map(e => {
     const style = getComputedStyle(e), box = e.getBoundingClientRect();
@@ -89,14 +89,20 @@ def assert_can_be_read(browser: webdriver.Chrome, width: int, scheme: str) -> No
     page = "const e = document.documentElement; return [e.clientWidth, e.scrollWidth]"
     inside, whole = browser.execute_script(page)
     assert width - 20 <= inside == whole  # there is room for a scroll bar, but none below
-    texts: list[dict[str, Any]] = browser.execute_script(TEXTS)
-    assert len(texts) > 100
-    assert [text for text in texts if text["size"] < 15] == []
-    assert [text for text in texts if text["contrast"] < 4.5] == []
-    assert [text for text in texts if text["left"] < 0 or text["right"] > inside] == []
+    found = texts(browser)
+    assert len(found) > 100
+    assert [text for text in found if text["size"] < 15] == []
+    assert [text for text in found if text["contrast"] < 4.5] == []
+    assert [text for text in found if text["left"] < 0 or text["right"] > inside] == []
     body = browser.find_element(By.TAG_NAME, "body").value_of_css_property("background-color")
     dark = sum(map(int, re.findall(r"\d+", body)[:3])) < 3 * 128
     assert dark == (scheme == "dark")
+
+
+def texts(browser: webdriver.Chrome, inside: str = "body") -> list[dict[str, Any]]:
+    """All texts within an element, each with its size, its contrast and where it is."""
+    found: list[dict[str, Any]] = browser.execute_script(TEXTS, inside)
+    return found
 
 
 def _log(browser: webdriver.Chrome, kind: str) -> list[dict[str, Any]]:

@@ -1,30 +1,24 @@
-"""The README's commands for a cluster of one's own machines, run on several hosts as written."""
+"""The commands of docs/cluster.md for one's own machines, run on several hosts as written."""
 
 import shlex
 from collections.abc import Iterator
 
 import pytest
 from command import QUICK, ROOT, metrics
+from documented import blocks
 from host_network import unavailable
 from host_rig import Rig
 
-README = (ROOT / "README.md").read_text()
 BRIEF = shlex.join([*QUICK, "--stop-episodes", "2", "--run-dir"])
+PAGE = ROOT / "docs/cluster.md"
 COPY = "scp -r -o StrictHostKeyChecking=no -o LogLevel=ERROR ~/.ray {host}:"
 
 pytestmark = pytest.mark.skipif(unavailable() is not None, reason=str(unavailable()))
 
 
-def commands() -> list[str]:
-    """The lines of the README's block, without their comments."""
-    section = README.partition("**A cluster of your own machines.**")[2]
-    block = section.partition("```sh\n")[2].partition("```")[0]
-    return [line.partition("#")[0].strip() for line in block.splitlines()]
-
-
 @pytest.fixture(scope="module")
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    rig = Rig(tmp_path_factory.mktemp("rig") / "readme")
+    rig = Rig(tmp_path_factory.mktemp("rig") / "page")
     rig.up(3)
     yield rig
     rig.down()
@@ -32,7 +26,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
 
 @pytest.mark.exhaustive
 @pytest.mark.slow
-def test_a_cluster_of_ones_own_machines_is_made_as_the_readme_says(rig: Rig) -> None:
+def test_a_cluster_of_ones_own_machines_is_made_as_the_page_says(rig: Rig) -> None:
     def said(host: str, command: str, code: int = 0) -> str:
         done = rig.run(host, command.replace("HEAD", "h1"))
         assert done.returncode == code, done.stdout + done.stderr
@@ -47,7 +41,8 @@ def test_a_cluster_of_ones_own_machines_is_made_as_the_readme_says(rig: Rig) -> 
         said(host, f"{command} {BRIEF} /tmp/{name}")
         return [line["weights_checksum"] for line in metrics(rig.host(host).tmp / name)]
 
-    make_token, start_head, start_node, train = commands()
+    block = next(block for block in blocks(PAGE) if "ray start" in block.text)
+    make_token, start_head, start_node, train = block.commands
     said("h1", make_token)
     said("h1", COPY.format(host="h2"))
     said("h1", start_head)
