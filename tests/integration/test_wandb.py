@@ -148,6 +148,7 @@ def test_a_run_of_the_process_itself_is_left_alone(tmp_path: Path) -> None:
     ours = WandbSink(tmp_path, replace(CONFIG, wandb_id="a1"))
     ours.write(record_of(1))
     ours.close()
+    assert wandb.run is not None
     assert wandb.run is theirs
     theirs.log({"loss": 1.0})
     theirs.finish()
