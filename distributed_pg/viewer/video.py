@@ -39,7 +39,7 @@ class Recording:
 
 def record(
     checkpoint: str | Path,
-    out: Path,
+    out: str | Path,
     *,
     seed: int = 0,
     greedy: bool = False,
@@ -75,6 +75,7 @@ def record(
         UsageError: ``out`` is not a valid file name, or there is nothing at ``checkpoint``.
         RunError: the checkpoint cannot be read, or the video cannot be written.
     """
+    out = Path(out)
     if out.suffix.lower() not in SUFFIXES:
         raise ConfigError(f"out: {out} ends in none of {', '.join(SUFFIXES)}")
     if not out.parent.is_dir():

@@ -1,49 +1,77 @@
-"""The public face in a notebook whose kernel is real."""
+"""The tutorial, with shorter runs, in a notebook whose kernel is real."""
 
+import os
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
+from command import ROOT
 from nbclient import NotebookClient
 
 from distributed_pg.storage.checkpoint import load_checkpoint, weights_checksum
 from distributed_pg.storage.run_dir import RunDir
 
 DEADLINE = 600
-SETTINGS = "batch_size=2, frame_limit=400, hidden_units=8, num_workers=1, stop_episodes=6"
-CELLS = (
-    "import distributed_pg as pg",
-    f"result = pg.train(pg.TrainConfig({SETTINGS}, run_dir='run'))",
-    "pg.evaluate('run', 2, num_workers=1).episodes",
-    "pg.plot('run', by=('frames', 'minutes'))",
-    "import gymnasium\nenv = gymnasium.make('distributed_pg/Pong-v0', frame_skip=2)\n"
-    "int(pg.load_policy('run').predict(env.reset(seed=3)[0], deterministic=True)[0]) in (0, 1)",
-    # The stop button of a notebook sends the kernel a SIGINT.
-    "import os, signal\nstop = lambda record: os.kill(os.getpid(), signal.SIGINT)\n"
-    "result = pg.resume('run', stop_episodes=1000, callbacks=[stop])\n"
-    "result.interrupted, result.progress.episodes, result.weights_checksum",
-)
+QUICK = "batch_size=2, frame_limit=400, num_workers=1"
+SHORTER = {
+    "stop_minutes=3": f"{QUICK}, stop_episodes=4",
+    "stop_minutes=4": "num_workers=1, stop_episodes=6",
+    "stop_minutes=1": f"{QUICK}, stop_episodes=2",
+    "episodes=10": "episodes=2, num_workers=1",
+    "max_seconds=20": "max_seconds=1",
+    "--stop-minutes 2": "--batch-size 2 --frame-limit 400 --num-workers 1 --stop-episodes 2",
+}
+"""What is shortened in the notebook, each in one place."""
+# The stop button of a notebook sends the kernel a SIGINT.
+STOPPED = """import os, signal
+stop = lambda record: os.kill(os.getpid(), signal.SIGINT)
+result = pg.resume("runs/tutorial", stop_episodes=1000, num_workers=1, callbacks=[stop])
+result.interrupted, result.progress.episodes, result.weights_checksum"""
+GYMNASIUM = """import gymnasium
+env = gymnasium.make("distributed_pg/Pong-v0", frame_skip=2)
+int(trained.predict(env.reset(seed=3)[0], deterministic=True)[0]) in (0, 1)"""
 
 
 @pytest.mark.slow
-def test_a_notebook_trains_evaluates_plots_and_predicts(tmp_path: Path) -> None:
+def test_the_tutorial_shows_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The kernel that nbclient starts is the python of the path.
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     v4: Any = nbformat.v4
-    notebook = v4.new_notebook(cells=[v4.new_code_cell(code) for code in CELLS])
+    notebook: Any = nbformat.read(ROOT / "docs/tutorial.ipynb", as_version=4)
+    codes = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert len(codes) == 10
+    for long, short in SHORTER.items():
+        places = [cell for cell in codes if long in cell.source]
+        assert len(places) == 1, long
+        places[0].source = places[0].source.replace(long, short)
+    assert not [cell.source for cell in codes if re.search("stop.minutes", cell.source)]
+    notebook.cells += (more := [v4.new_code_cell(GYMNASIUM), v4.new_code_cell(STOPPED)])
     client = NotebookClient(notebook, timeout=DEADLINE, resources={"metadata": {"path": tmp_path}})
     client.execute()
-    _, trained, evaluated, plotted, predicted, stopped = map(_shown, notebook.cells)
+
+    _, trained, resumed, plotted, game, evaluated, played, weights, warm, swept = map(shown, codes)
+    made, stopped = map(shown, more)
     assert "running mean" in trained["text/html"]
     assert "<pre" in trained["text/html"]
-    assert evaluated["text/plain"] == "2"
-    assert "image/png" in plotted
-    assert predicted["text/plain"] == "True"
-    checkpoint = load_checkpoint(RunDir.open(tmp_path / "run").newest_checkpoint())
+    assert re.fullmatch(r"\(6, '[0-9a-f]{16}'\)", resumed["text/plain"])
+    assert all("image/png" in cell for cell in (plotted, weights, swept))
+    assert "image/gif" in game
+    for cell in (evaluated, played, warm):
+        assert (
+            -21
+            <= float(cell["text/plain"].partition("(")[2].rstrip(")") or cell["text/plain"])
+            <= 21
+        )
+    assert made["text/plain"] == "True"
+    checkpoint = load_checkpoint(RunDir.open(tmp_path / "runs/tutorial").newest_checkpoint())
     checksum = weights_checksum(checkpoint.state.policy)
     assert stopped["text/plain"] == f"(True, 8, '{checksum}')"
 
 
-def _shown(cell: Any) -> dict[str, str]:
+def shown(cell: Any) -> dict[str, str]:
     """What a cell shows: of each kind the last one."""
     kinds: dict[str, str] = {}
     for output in cell.outputs:
