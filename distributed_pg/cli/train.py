@@ -138,7 +138,7 @@ def _last_lines(
     outcome = "Stopped on request" if result.interrupted else "Done"
     address_flag = "" if address is None else f" --address {address}"
     # The stop condition that held still does; another one has to take its place.
-    stop_flag = "" if result.interrupted else f" --stop-episodes {2 * progress.episodes}"
+    stop_flag = "" if result.interrupted else f" --stop-episodes {2 * progress.episodes or 100}"
     commands = (
         f"evaluate {kept_at}",
         f"record {kept_at} --out game.mp4",
