@@ -53,6 +53,7 @@ def test_a_reader_that_goes_ends_nothing(tmp_path: Path) -> None:
     assert checkpoint(tmp_path / "run", 30).is_file()
 
 
+@pytest.mark.exhaustive
 def test_a_run_outlives_its_terminal_and_a_worker_where_hang_ups_are_ignored(
     tmp_path: Path,
 ) -> None:

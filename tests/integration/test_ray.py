@@ -97,7 +97,7 @@ def test_same_bits_when_asked_to_stop_in_the_middle(
     assert [line["update"] for line in lines] == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("policy_lag", [0, 1])
+@pytest.mark.parametrize("policy_lag", [pytest.param(0, marks=pytest.mark.exhaustive), 1])
 def test_same_bits_when_a_worker_is_killed(
     tmp_path: Path, reference: dict[int, Reference], told: list[str], policy_lag: int
 ) -> None:
@@ -120,7 +120,8 @@ def test_same_bits_when_a_worker_is_killed(
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "episodes_per_task", "need_a_holder"), [(1, 1, False), (4, 2, True)]
+    ("batch_size", "episodes_per_task", "need_a_holder"),
+    [(1, 1, False), pytest.param(4, 2, True, marks=pytest.mark.exhaustive)],
 )
 def test_batches_of_one_game_and_tasks_of_two_have_the_same_bits_too(
     tmp_path: Path, batch_size: int, episodes_per_task: int, need_a_holder: bool

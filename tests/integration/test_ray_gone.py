@@ -134,6 +134,7 @@ def test_a_terminal_that_goes_takes_nothing_of_ray_along(tmp_path: Path) -> None
     assert "anew" not in said
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_run_whose_ray_loses_an_agent_goes_on_or_is_resumed(tmp_path: Path) -> None:
     """The raylet signs off then. If it is quicker than the learner, Ray ends the learner."""

@@ -135,6 +135,7 @@ def test_a_sweep_that_is_killed_twice_ends_in_the_bits_of_the_runs_alone(
         assert "Failed to connect to GCS" not in (sweep / f"seed_{seed}.log").read_text()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_sweep_outlives_what_befalls_its_trials_and_its_ray(
     tmp_path: Path, started: list["subprocess.Popen[str]"]

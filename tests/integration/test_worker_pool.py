@@ -125,6 +125,7 @@ def test_a_weights_holder_that_does_not_start_is_replaced(
     assert all(line.endswith(f"({reason})") or slow.fullmatch(line) for line in told), told
 
 
+@pytest.mark.exhaustive
 def test_a_weights_holder_that_never_starts_ends_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

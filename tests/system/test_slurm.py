@@ -73,6 +73,7 @@ def test_a_job_is_requeued_at_its_time_limit_and_goes_on(
     assert_requeued_with_the_same_bits(slurm, job, "one", undisturbed)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_job_on_two_nodes_is_requeued_and_goes_on(
     slurm: Slurm, undisturbed: list[tuple[int, str]]
