@@ -58,7 +58,7 @@ def check_value(name: str, value: Any, hint: Any) -> None:
     Raises:
         ConfigError: the value is not allowed; the message begins with ``name``.
     """
-    members = list(_members(hint))
+    members = [_Member(*one) for one in types_in(hint)]
     matching = [member for member in members if member.is_type_of(value)]
     if not matching:
         names = " or ".join(
@@ -80,7 +80,7 @@ def check_value(name: str, value: Any, hint: Any) -> None:
 
 def range_in(hint: Any) -> Range | None:
     """The first range in a type; None if it has none."""
-    return next((member.limits for member in _members(hint) if member.limits is not None), None)
+    return next((limits for _, limits in types_in(hint) if limits is not None), None)
 
 
 @dataclass(frozen=True)
@@ -130,13 +130,14 @@ class _Member:
         )
 
 
-def _members(hint: Any, limits: Range | None = None) -> Iterator[_Member]:
+def types_in(hint: Any, limits: Range | None = None) -> Iterator[tuple[Any, Range | None]]:
+    """Yield the types that a hint allows, each with its range if it is a number with one."""
     origin = typing.get_origin(hint)
     if origin is Annotated:
         inner, *notes = typing.get_args(hint)
-        yield from _members(inner, next((n for n in notes if isinstance(n, Range)), limits))
+        yield from types_in(inner, next((n for n in notes if isinstance(n, Range)), limits))
     elif origin in (typing.Union, UnionType):
         for member in typing.get_args(hint):
-            yield from _members(member, limits)
+            yield from types_in(member, limits)
     else:
-        yield _Member(hint, limits if hint in (int, float) else None)
+        yield hint, limits if hint in (int, float) else None

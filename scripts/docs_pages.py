@@ -15,7 +15,6 @@ import typing
 from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
-from types import UnionType
 from typing import Annotated, Any, Literal
 
 import tyro
@@ -23,7 +22,7 @@ import tyro
 from distributed_pg.cli.main import COMMANDS, EXIT_CODES
 from distributed_pg.cli.train import TrainArgs
 from distributed_pg.config import PRESETS, TrainConfig, may_change, of_the_place, preset
-from distributed_pg.fields import Range
+from distributed_pg.fields import Range, types_in
 from distributed_pg.shapes import MOST_USEFUL, SHAPES
 from distributed_pg.storage.metrics import UpdateRecord
 
@@ -165,7 +164,7 @@ def described(kind: type) -> Iterator[tuple[str, str]]:
 
 def allowed(hint: Any) -> str:
     """The values that a type allows, as the page says it."""
-    parts = [text for member, limits in _members(hint) if (text := _allowed(member, limits))]
+    parts = [text for member, limits in types_in(hint) if (text := _allowed(member, limits))]
     return " or ".join(part for part in dict.fromkeys(parts) if part != "path" or len(parts) == 1)
 
 
@@ -175,7 +174,7 @@ def kind_of(hint: Any) -> str:
     if typing.get_origin(hint) is list:
         (item,) = typing.get_args(hint)
         return f"list of {names[item]}s"
-    return " or ".join(names[member] for member, _ in _members(hint))
+    return " or ".join(names[member] for member, _ in types_in(hint))
 
 
 def shown(value: Any) -> str:
@@ -221,18 +220,6 @@ def _default(field: dataclasses.Field[Any]) -> str:
         return f"default: {shown(field.default)}"
     made = field.default_factory is not dataclasses.MISSING
     return "" if made else "must be given"
-
-
-def _members(hint: Any, limits: Range | None = None) -> Iterator[tuple[Any, Range | None]]:
-    origin = typing.get_origin(hint)
-    if origin is Annotated:
-        inner, *notes = typing.get_args(hint)
-        yield from _members(inner, next((n for n in notes if isinstance(n, Range)), limits))
-    elif origin in (typing.Union, UnionType):
-        for member in typing.get_args(hint):
-            yield from _members(member, limits)
-    else:
-        yield hint, limits
 
 
 def _allowed(member: Any, limits: Range | None) -> str:

@@ -39,8 +39,8 @@ int(trained.predict(env.reset(seed=3)[0], deterministic=True)[0]) in (0, 1)"""
 def test_the_tutorial_shows_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # The kernel that nbclient starts is the python of the path.
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    v4: Any = nbformat.v4
-    notebook: Any = nbformat.read(ROOT / "docs/tutorial.ipynb", as_version=4)
+    reader: Any = nbformat
+    notebook = reader.read(ROOT / "docs/tutorial.ipynb", as_version=4)
     codes = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert len(codes) == 10
     for long, short in SHORTER.items():
@@ -48,7 +48,7 @@ def test_the_tutorial_shows_what_it_says(tmp_path: Path, monkeypatch: pytest.Mon
         assert len(places) == 1, long
         places[0].source = places[0].source.replace(long, short)
     assert not [cell.source for cell in codes if re.search("stop.minutes", cell.source)]
-    notebook.cells += (more := [v4.new_code_cell(GYMNASIUM), v4.new_code_cell(STOPPED)])
+    notebook.cells += (more := [*map(reader.v4.new_code_cell, (GYMNASIUM, STOPPED))])
     client = NotebookClient(notebook, timeout=DEADLINE, resources={"metadata": {"path": tmp_path}})
     client.execute()
 
