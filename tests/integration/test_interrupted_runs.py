@@ -74,6 +74,7 @@ def test_sigterm_saves_and_exits_with_0(tmp_path: Path) -> None:
     check_it_saves_and_exits_with_0(process, signal.SIGTERM, tmp_path / "run")
 
 
+@pytest.mark.exhaustive
 def test_a_killed_run_goes_on_from_its_last_checkpoint_with_the_same_bits(tmp_path: Path) -> None:
     settings = ("--checkpoint-every", "2", "--keep", "1", "--policy-lag", "1")
     process = start_endless_run(tmp_path, *settings)

@@ -81,6 +81,7 @@ print(fastest is not play, hash(game.hidden.tobytes() + game.outputs.tobytes()))
 """
 
 
+@pytest.mark.exhaustive
 def test_runs_and_games_are_the_same_whatever_becomes_of_compiled_code(tmp_path: Path) -> None:
     pytest.importorskip("numba")
     pinned = kernel_environment() | {

@@ -69,6 +69,7 @@ def test_a_run_outlives_its_terminal_and_a_worker_where_hang_ups_are_ignored(
     assert checkpoint(tmp_path / "run", 60).is_file()
 
 
+@pytest.mark.exhaustive
 def test_a_terminal_that_is_stopped_stops_nothing(tmp_path: Path) -> None:
     terminal = Terminal([*TRAIN, "--stop-episodes", "20"], tmp_path)
     until(lambda: len(_lines(tmp_path)) > 2, terminal.process)

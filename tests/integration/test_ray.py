@@ -72,6 +72,7 @@ def test_the_lags_are_different_runs(reference: dict[int, Reference]) -> None:
     assert reference[0].weights_checksum != reference[1].weights_checksum
 
 
+@pytest.mark.exhaustive
 def test_same_bits_with_three_workers(tmp_path: Path, reference: dict[int, Reference]) -> None:
     observer = Observer()
     result = train(replace(CONFIG, num_workers=3, run_dir=tmp_path / "run"), observer)

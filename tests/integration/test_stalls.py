@@ -210,6 +210,7 @@ STALL_SECONDS = 4.0
 """More than twice the 2 s after which a worker counts as hung."""
 
 
+@pytest.mark.exhaustive
 def test_a_real_learner_that_is_stopped_keeps_its_workers(tmp_path: Path) -> None:
     run, log = tmp_path / "run", tmp_path / "log"
     # On a busy machine a second worker may be had to play what is slow indeed.
