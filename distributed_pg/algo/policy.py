@@ -56,6 +56,11 @@ class Policy:
         """W1 and W2."""
         return self.w1, self.w2
 
+    @property
+    def planes(self) -> list[Floats]:
+        """W1 for the difference frame and, if it is seen, for the current frame, (D, H) each."""
+        return np.hsplit(self.w1, self.w1.shape[1] // len(self.w2))
+
     def copy(self) -> "Policy":
         """A copy that shares no arrays with this policy."""
         return Policy(self.w1.copy(), self.w2.copy())

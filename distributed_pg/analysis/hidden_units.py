@@ -46,10 +46,9 @@ def strongest_units(trained: TrainedPolicy, count: int) -> list[Unit]:
     logits[:, -1] = 0.0  # the last action has logit 0; this column is the value head
     sizes, favoured = np.linalg.norm(logits, axis=1), logits.argmax(axis=1)
     shape = observation_shape(config.crop)
-    planes = np.hsplit(policy.w1, policy.w1.shape[1] // len(policy.w2))
     return [
         Unit(
-            np.hstack([plane[:, j].reshape(shape) for plane in planes]),
+            np.hstack([plane[:, j].reshape(shape) for plane in policy.planes]),
             config.actions[favoured[j]],
             float(sizes[j]),
             policy.sees_current_frame,

@@ -18,7 +18,7 @@ def dense_weights(policy: Policy) -> list[Dense]:
 
     For a policy that sees the current frame, (H, 2 D): its weights follow those of the difference.
     """
-    w1 = np.concatenate(np.hsplit(policy.w1, policy.w1.shape[1] // len(policy.w2)))
+    w1 = np.concatenate(policy.planes)
     return [w1.T.astype(np.float64, order="C"), policy.w2[:, 0].astype(np.float64)]
 
 

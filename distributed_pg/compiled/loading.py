@@ -88,7 +88,7 @@ def _agrees(step: Step, policy: Policy, pixels: NDArray[np.intp]) -> bool:
     now, before = screens.view(np.uint64)
     hidden, outputs = np.empty(len(policy.w2), np.float32), np.empty(2, np.float32)
     frame_sum = np.linspace(-0.1, 0.1, policy.w1.shape[1] - len(hidden), dtype=np.float32)
-    sums = frame_sum.copy() if frame_sum.size else None
+    their_frame_sum = frame_sum.copy() if frame_sum.size else None
     found, signs = np.empty(6400, np.intp), np.empty(6400, np.float32)
     end = step(
         now,
@@ -106,7 +106,7 @@ def _agrees(step: Step, policy: Policy, pixels: NDArray[np.intp]) -> bool:
         0,
     )
     ours = np.concatenate([found[:end], signs[:end], hidden, outputs])
-    theirs = np.concatenate([pixels, expected, *policy.forward(pixels, expected, sums)])
+    theirs = np.concatenate([pixels, expected, *policy.forward(pixels, expected, their_frame_sum)])
     return np.array_equal(ours, theirs)
 
 

@@ -23,11 +23,10 @@ def onnx_model(trained: TrainedPolicy) -> onnx.ModelProto:
     The output ``probabilities`` is float32 (N, actions).
     """
     config = trained.config
-    w1, w2 = trained.policy.arrays
+    w2 = trained.policy.w2
     frame = observation_shape(config.crop)
     shape = (2, *frame) if config.current_frame else frame
-    if config.current_frame:  # a row for each number of an observation
-        w1 = np.concatenate(np.hsplit(w1, 2))
+    w1 = np.concatenate(trained.policy.planes)  # a row for each number of an observation
     logits = w2.copy()
     logits[:, -1] = 0.0  # the last action's logit; the column holds the value
     frames = helper.make_tensor_value_info("observations", TensorProto.INT8, ["N", *shape])

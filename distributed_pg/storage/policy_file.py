@@ -86,7 +86,7 @@ class TrainedPolicy:
         if policy.sees_current_frame:
             previous = planes[1] - difference
             shown = previous.nonzero()[0]
-            frame_sum = policy.w1[shown, len(policy.w2) :].sum(axis=0)
+            frame_sum = policy.planes[1][shown].sum(axis=0)
         pixels = difference.nonzero()[0]
         _, outputs = policy.forward(pixels, difference[pixels].astype(np.float32), frame_sum)
         actions = len(outputs)
