@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from command import COMMAND, QUICK, assert_one_line_error, distributed_pg, metrics
-from ray.cluster_utils import Cluster
+from ray_cluster import ray_cluster
 
 
 @pytest.fixture(scope="module")
@@ -262,11 +262,8 @@ def test_an_address_that_is_not_ray(tmp_path: Path, web_server: str) -> None:
 @pytest.fixture(scope="module")
 def cluster_address() -> Iterator[str]:
     """A Ray cluster of two nodes with a CPU each, that this process does not join."""
-    arguments = {"num_cpus": 1, "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args=arguments)
-    cluster.add_node(num_cpus=1)
-    yield cluster.address
-    cluster.shutdown()  # type: ignore[no-untyped-call]
+    with ray_cluster(head_cpus=1, node_cpus=1) as cluster:
+        yield cluster.address
 
 
 def test_a_run_on_a_cluster_has_the_same_bits(finished_run: Path, cluster_address: str) -> None:

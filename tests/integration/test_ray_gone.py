@@ -19,6 +19,7 @@ import pytest
 import ray
 from command import COMMAND, DEADLINE, QUICK, distributed_pg, metrics, run, until
 from ray.cluster_utils import Cluster
+from ray_cluster import ray_cluster
 
 from distributed_pg.errors import RunError, UsageError
 from distributed_pg.runtime import health, session
@@ -158,12 +159,8 @@ def test_a_run_whose_ray_loses_an_agent_goes_on_or_is_resumed(tmp_path: Path) ->
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     """A head without workers and a node with one; each test may harm the head in its own way."""
-    cluster = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
-    )
-    cluster.add_node(num_cpus=1)
-    yield cluster
-    cluster.shutdown()  # type: ignore[no-untyped-call]
+    with ray_cluster(head_cpus=0, node_cpus=1) as cluster:
+        yield cluster
 
 
 def head_process(cluster: Any, name: str) -> psutil.Process:

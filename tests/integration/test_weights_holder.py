@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from command import DEADLINE
 from ray.cluster_utils import Cluster
+from ray_cluster import ray_cluster
 
 BROADCASTS = """
 import os
@@ -65,11 +66,8 @@ def test_a_learner_outlives_its_raylet_while_it_broadcasts() -> None:
 
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
-    cluster = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
-    )
-    yield cluster
-    cluster.shutdown()  # type: ignore[no-untyped-call]
+    with ray_cluster(head_cpus=0) as cluster:
+        yield cluster
 
 
 def test_a_learner_on_a_head_without_cpus_outlives_the_raylet_there(cluster: Cluster) -> None:
