@@ -7,7 +7,7 @@ import numpy as np
 
 from distributed_pg.algo.policy import Policy
 from distributed_pg.config import TrainConfig
-from distributed_pg.envs.pong import observation_shape
+from distributed_pg.envs.pong import frame_shape
 
 WINDOW = 100
 """Number of episodes in the mean used by stop conditions and the best checkpoint."""
@@ -107,7 +107,7 @@ class TrainingState:
 
 def policy_shape(config: TrainConfig) -> tuple[int, int, int, bool]:
     """Numbers of pixels, hidden units and actions, and whether it sees the current frame."""
-    rows, columns = observation_shape(config.crop)
+    rows, columns = frame_shape(config.crop)
     return rows * columns, config.hidden_units, len(config.actions), config.current_frame
 
 

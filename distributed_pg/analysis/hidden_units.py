@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distributed_pg.algo.policy import Floats
-from distributed_pg.envs.pong import observation_shape
+from distributed_pg.envs.pong import frame_shape
 from distributed_pg.storage.policy_file import TrainedPolicy
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def strongest_units(trained: TrainedPolicy, count: int) -> list[Unit]:
     logits = policy.w2.copy()
     logits[:, -1] = 0.0  # the last action has logit 0; this column is the value head
     sizes, favoured = np.linalg.norm(logits, axis=1), logits.argmax(axis=1)
-    shape = observation_shape(config.crop)
+    shape = frame_shape(config.crop)
     return [
         Unit(
             np.hstack([plane[:, j].reshape(shape) for plane in policy.planes]),

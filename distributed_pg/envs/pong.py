@@ -52,16 +52,22 @@ def _check_names(actions: Sequence[str], render_mode: str | None) -> None:
         raise ConfigError(f"render_mode: {render_mode!r} is not one of human, rgb_array, None")
 
 
-def observation_shape(crop: Crop) -> tuple[int, int]:
+def frame_shape(crop: Crop) -> tuple[int, int]:
     """Rows and columns of a frame, which keeps every second pixel of ``crop``."""
     top, bottom, left, right = crop
     return (bottom - top + 1) // 2, (right - left + 1) // 2
 
 
-def _space(shape: tuple[int, int], *, current_frame: bool) -> "spaces.Box[np.int8]":
+def observation_shape(crop: Crop, *, current_frame: bool) -> tuple[int, ...]:
+    """(rows, columns), or (2, rows, columns) with the current frame."""
+    return (2, *frame_shape(crop)) if current_frame else frame_shape(crop)
+
+
+def _space(crop: Crop, *, current_frame: bool) -> "spaces.Box[np.int8]":
+    shape = observation_shape(crop, current_frame=current_frame)
     if not current_frame:
         return spaces.Box(-1, 1, shape, np.int8)
-    lowest = np.zeros((2, *shape), np.int8)
+    lowest = np.zeros(shape, np.int8)
     lowest[0] = -1
     return spaces.Box(lowest, np.ones_like(lowest), dtype=np.int8)
 
@@ -134,10 +140,9 @@ class PongEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
         self.emulator_seconds = 0.0
         """Seconds spent inside the emulator since the environment was created."""
 
-        shape = observation_shape(crop)
         self.action_space = spaces.Discrete(len(actions))
         self._sees_frame = current_frame
-        self.observation_space = _space(shape, current_frame=current_frame)
+        self.observation_space = _space(crop, current_frame=current_frame)
         # A dict, because a list would accept -1. It stays empty until the first reset, so the
         # lookup that every step makes also catches a step before reset.
         self._actions: dict[int, Action] = {}
@@ -154,7 +159,7 @@ class PongEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
         self._crop = crop
         self._start_frame = self._visible.copy()
         # The last two frames, written alternately.
-        self._frames = np.empty((2, *shape), np.uint8)
+        self._frames = np.empty((2, *frame_shape(crop)), np.uint8)
         self._flat = self._frames.reshape(2, -1)
         self._flat_0, self._flat_1 = self._flat
         self._changed = np.empty(self._flat.shape[1], np.bool_)

@@ -24,8 +24,7 @@ def onnx_model(trained: TrainedPolicy) -> onnx.ModelProto:
     """
     config = trained.config
     w2 = trained.policy.w2
-    frame = observation_shape(config.crop)
-    shape = (2, *frame) if config.current_frame else frame
+    shape = observation_shape(config.crop, current_frame=config.current_frame)
     w1 = np.concatenate(trained.policy.planes)  # a row for each number of an observation
     logits = w2.copy()
     logits[:, -1] = 0.0  # the last action's logit; the column holds the value

@@ -68,15 +68,15 @@ class TrainedPolicy:
         Raises:
             ValueError: the observation has the wrong shape.
         """
-        frame = observation_shape(self.config.crop)
-        shape = (2, *frame) if self.policy.sees_current_frame else frame
+        config = self.config
+        shape = observation_shape(config.crop, current_frame=config.current_frame)
         observation = np.asarray(observation)
         if observation.shape not in (shape, (*observation.shape[:1], *shape)):
             raise ValueError(
                 f"observation: has the shape {observation.shape}; allowed: {shape}, or a batch "
                 f"(N, {', '.join(map(str, shape))})"
             )
-        each = observation.reshape(-1, len(shape) - 1, frame[0] * frame[1])
+        each = observation.reshape(-1, len(shape) - 1, shape[-2] * shape[-1])
         actions = np.array([self._choose(planes, deterministic) for planes in each], np.int64)
         return (actions[0] if observation.shape == shape else actions), None
 

@@ -11,7 +11,7 @@ from distributed_pg.algo.policy import Policy
 from distributed_pg.algo.rmsprop import RMSProp, norm
 from distributed_pg.algo.state import WINDOW, Progress, TrainingState
 from distributed_pg.config import TrainConfig
-from distributed_pg.envs.pong import observation_shape
+from distributed_pg.envs.pong import frame_shape
 from distributed_pg.episode import EpisodeStats
 from distributed_pg.errors import RunError
 from distributed_pg.monitoring.reporter import Callback, Reporter
@@ -148,7 +148,7 @@ class Learner:
         episodes = state.progress.episodes
         learning_rate = self._config.learning_rate_after(episodes)
         decay = self._config.decay_after(episodes)
-        columns = observation_shape(self._config.crop)[1]
+        columns = frame_shape(self._config.crop)[1]
         RMSProp(learning_rate, decay, columns).step(policy, cache, self._gradient)
         weights_norm = self._finite_norm("weights", policy)
         rewards = [stats.reward for stats in self._batch]

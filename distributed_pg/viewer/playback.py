@@ -12,7 +12,7 @@ from distributed_pg.algo.noise import choose
 from distributed_pg.algo.policy import Policy, action_probabilities
 from distributed_pg.algo.rollout import EVALUATION, begin_episode, episode_seed, first_step
 from distributed_pg.config import TrainConfig
-from distributed_pg.envs.pong import Crop, PongEnv, observation_shape
+from distributed_pg.envs.pong import Crop, PongEnv, frame_shape
 from distributed_pg.storage.policy_file import load_policy
 
 STILL = 2
@@ -50,7 +50,7 @@ class _Sight:
 
     def __init__(self, env: "ControllablePong", policy: Policy, crop: Crop) -> None:
         pixels, signs, self._frame_sum = first_step(env, policy)
-        self._policy, self._frame = policy, np.zeros(observation_shape(crop), np.int8)
+        self._policy, self._frame = policy, np.zeros(frame_shape(crop), np.int8)
         self.look(pixels, signs)
 
     def look(self, pixels: NDArray[np.intp], signs: NDArray[np.float32]) -> None:

@@ -21,7 +21,7 @@ from distributed_pg.compiled.loading import (
     has_the_bits_of_numpy,
 )
 from distributed_pg.compiled.playing import fastest_play, play_compiled
-from distributed_pg.envs.pong import PONG_ACTIONS, Crop, PongEnv, observation_shape
+from distributed_pg.envs.pong import PONG_ACTIONS, Crop, PongEnv, frame_shape
 
 numba = pytest.importorskip("numba")
 
@@ -69,7 +69,7 @@ def test_games_have_the_same_bits(
     current_frame: bool,
 ) -> None:
     env = PongEnv(actions=actions, crop=crop, frame_skip=frame_skip, frame_limit=1500 * frame_skip)
-    rows, columns = observation_shape(crop)
+    rows, columns = frame_shape(crop)
     policy = Policy.init(2, rows * columns, hidden_units, len(actions), current_frame)
     random = np.random.default_rng(1)
     policy.w1[...] *= 8.0
