@@ -31,7 +31,8 @@ def local_ray_is_left_running(request: pytest.FixtureRequest) -> Iterator[None]:
 
     Without this, Ray would start one with as many CPUs as the machine has, on first use.
     """
+    there = ray.is_initialized()
     yield
-    if "local_ray" in request.fixturenames and not ray.is_initialized():
+    if there and not ray.is_initialized():
         warnings.warn(f"{request.node.nodeid} has ended the Ray of its process", stacklevel=1)
         _start()
