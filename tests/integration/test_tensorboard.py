@@ -24,7 +24,7 @@ from distributed_pg.storage.metrics import read_metrics
 from distributed_pg.trainer import resume_config, train
 
 CONFIG = TrainConfig(
-    batch_size=3, frame_limit=1200, hidden_units=20, num_workers=2, checkpoint_every=2, keep=9
+    batch_size=3, frame_limit=400, hidden_units=20, num_workers=1, checkpoint_every=2, keep=9
 )
 Points = dict[str, list[tuple[int, float]]]
 

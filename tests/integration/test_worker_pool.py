@@ -51,6 +51,7 @@ def test_workers_that_cannot_start_stop_the_run(
 
     monkeypatch.setattr("distributed_pg.runtime.actor.RolloutWorker", CannotStart)
     monkeypatch.setattr("distributed_pg.runtime.worker_lifecycle.RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("distributed_pg.runtime.worker_lifecycle.START_ATTEMPTS", 2)
     with pytest.raises(RunError) as raised:
         train(replace(CONFIG, num_workers=1, run_dir=tmp_path / "run"), None)
     reason = "ActorDiedError: ImportError: no module named emulator.py"
@@ -63,7 +64,9 @@ def test_workers_that_cannot_start_stop_the_run(
 GOES, SOME = "a file that goes", "only some files"
 
 
-@pytest.mark.parametrize("found", [[GOES], [SOME] * 4, [GOES, SOME, SOME]])
+@pytest.mark.parametrize(
+    "found", [[GOES, SOME], pytest.param([SOME] * 4, marks=pytest.mark.exhaustive)]
+)
 def test_a_worker_that_starts_while_its_code_is_unpacked_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: list[str], found: list[str]
 ) -> None:
