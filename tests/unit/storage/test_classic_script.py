@@ -126,7 +126,7 @@ def test_the_probabilities_on_real_frames_are_the_scripts(tmp_path: Path) -> Non
     random = np.random.default_rng(0)
     observation, _ = env.reset(seed=0)
     seen = []
-    for step in range(1500):
+    for step in range(500):
         screen = env.render()
         assert screen is not None
         up, x = script.up(screen)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distributed_pg.cli.main import parse_command
@@ -78,6 +78,7 @@ def test_a_plan_comes_back_from_json(plan: SweepPlan) -> None:
     assert list(again.trials()) == list(plan.trials())
 
 
+@settings(max_examples=30)  # the command line takes a while to parse
 @given(plans())
 def test_train_reads_a_trial_from_its_flags(plan: SweepPlan) -> None:
     trial = next(plan.trials())
