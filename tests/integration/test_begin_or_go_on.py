@@ -7,9 +7,11 @@ from pathlib import Path
 
 import learner_runs
 import pytest
-from command import COMMAND, QUICK, distributed_pg, metrics, until
+from command import COMMAND, QUICK, metrics, until
 
+from distributed_pg.cli.main import main
 from distributed_pg.config import TrainConfig
+from distributed_pg.storage import warm_start
 from distributed_pg.storage.checkpoint import weights_checksum
 from distributed_pg.storage.policy_file import load_policy
 from distributed_pg.system_info import PACKAGE
@@ -37,14 +39,15 @@ def test_a_warm_run_has_the_same_bits_on_two_workers_and_without_its_source(
             resume="auto",
         )
 
-    whole = train(config("whole", 1, 8), None)
-    assert whole.weights_checksum != begun
+    pinned, state = warm_start.begin(config("whole", 1, 8))
+    whole, *_ = learner_runs.run(pinned, tmp_path / "whole", state)
+    assert weights_checksum(whole.policy) != begun
     train(config("parts", 2, 4), None)
     source.unlink()
-    again = train(config("parts", 2, 6), None)
+    again = train(config("parts", 1, 6), None)
     assert again.progress.episodes == 6
-    parts = resume(tmp_path / "parts", None, stop_episodes=8)
-    assert parts.weights_checksum == whole.weights_checksum
+    parts = resume(tmp_path / "parts", None, stop_episodes=8, num_workers=1)
+    assert parts.weights_checksum == weights_checksum(whole.policy)
     assert load_policy(tmp_path / "parts").config.init_checksum == begun
 
 
@@ -63,11 +66,11 @@ def begin(folder: Path) -> "subprocess.Popen[str]":
 
 
 def test_a_command_that_is_killed_again_and_again_ends_with_the_bits_of_one_that_was_not(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """``tests/unit/storage/test_killed_start.py`` kills it at every change of a file."""
     run = tmp_path / "run"
-    moments = (run, run / "checkpoints", run / "checkpoints/update-00000000.safetensors")
-    for file in (*moments, run / "metrics.jsonl"):
+    for file in (run / "checkpoints/update-00000000.safetensors", run / "metrics.jsonl"):
         process = begin(tmp_path)
         until(file.exists, process)
         process.send_signal(signal.SIGKILL)
@@ -86,6 +89,6 @@ def test_a_command_that_is_killed_again_and_again_ends_with_the_bits_of_one_that
     whole = replace(learner_runs.QUICK, stop_episodes=6, warm_up=False)
     ours = [(entry["update"], entry["weights_checksum"]) for entry in metrics(run)]
     assert ours == [*enumerate(learner_runs.checksums(whole), 1)]
-    done = distributed_pg(*LINE, cwd=tmp_path)
-    assert done.returncode == 0
-    assert "Nothing is left to do in run" in done.stdout
+    monkeypatch.chdir(tmp_path)
+    assert main(LINE) == 0
+    assert "Nothing is left to do in run" in capsys.readouterr().out

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from command import QUICK, metrics, run
 from lying_around import INSTALLED, PACKAGE, Traps, copy_package
+from ray_cluster import NO_IDLE_WORKERS
 
 from distributed_pg.errors import RunError
 from distributed_pg.runtime import jobs
@@ -24,16 +25,14 @@ def traps(tmp_path_factory: pytest.TempPathFactory) -> Traps:
 
 
 def test_no_file_of_the_current_folder_is_run(traps: Traps, tmp_path: Path) -> None:
-    trained = run(INSTALLED, "train", *BRIEF, "--run-dir", tmp_path / "run", cwd=traps.folder)
-    assert (trained.returncode, traps.sprung) == (0, ""), trained.stderr
     # Under `uv run`, Ray would send the current folder. It tells by the names of the processes
     # above: here a shell that runs a file of that name. In a job with a working_dir, that is sent.
     (traps.folder / "run").write_text('"$@"')
     uv = ("bash", "-c", 'exec -a uv bash run "$@"; exit', "bash", str(INSTALLED))
     job = json.dumps({"runtime_env": {"working_dir": "https://nowhere.invalid/job.zip"}})
-    evaluate = ("evaluate", str(tmp_path / "run"), "--episodes", "1", "--num-workers", "1")
-    evaluated = run(*uv, *evaluate, cwd=traps.folder, RAY_JOB_CONFIG_JSON_ENV_VAR=job)
-    assert (evaluated.returncode, traps.sprung) == (0, ""), evaluated.stderr
+    train = ("train", *BRIEF, "--run-dir", str(tmp_path / "run"))
+    trained = run(*uv, *train, cwd=traps.folder, RAY_JOB_CONFIG_JSON_ENV_VAR=job)
+    assert (trained.returncode, traps.sprung) == (0, ""), trained.stderr
 
 
 def test_no_file_of_the_current_folder_is_run_in_other_processes(
@@ -106,12 +105,12 @@ class Meddler:
             workers[0].kill()
 
 settings = dict(num_workers=1, batch_size=1, frame_limit=400, hidden_units=8)
-config = TrainConfig(**settings, stop_episodes=6, run_dir=runs / "one")
+config = TrainConfig(**settings, stop_episodes=4, run_dir=runs / "one")
 lines = []
 with log_shown_by(lines.append):
-    assert train(config, Meddler()).progress.episodes == 6
+    assert train(config, Meddler()).progress.episodes == 4
 assert any("is played again" in line for line in lines), lines
-assert train(replace(config, run_dir=runs / "two"), None).progress.episodes == 6
+assert train(replace(config, run_dir=runs / "two"), None).progress.episodes == 4
 """
 
 
@@ -130,6 +129,8 @@ def test_workers_run_the_code_that_the_learner_began_with(traps: Traps, tmp_path
 REFUSED = """
 import sys, ray
 from distributed_pg.cli.main import main
+from distributed_pg.runtime import worker_lifecycle
+worker_lifecycle.START_ATTEMPTS = 2
 ray.init(
     address="local", num_cpus=1, include_dashboard=False, log_to_driver=False,
     logging_level="critical", runtime_env={"env_vars": {"PYTHONPATH": sys.argv[1]}},
@@ -141,7 +142,8 @@ sys.exit(main(sys.argv[2:]))
 def test_a_worker_that_runs_other_code_is_refused(tmp_path: Path) -> None:
     copy = copy_package(tmp_path / "copy")
     train = ("train", *BRIEF, "--run-dir", str(tmp_path / "run"))
-    refused = run(sys.executable, "-c", REFUSED, str(copy.parent), *train, cwd=tmp_path)
+    script = (sys.executable, "-c", REFUSED, str(copy.parent))
+    refused = run(*script, *train, cwd=tmp_path, **NO_IDLE_WORKERS)
     assert refused.returncode == 1
     *waited, line = refused.stderr.splitlines()
     assert all("no worker has been ready" in each for each in waited)

@@ -40,7 +40,7 @@ def names_and_addresses(process: psutil.Process) -> tuple[list[str], set[str]]:
     return names, addresses
 
 
-def test_a_local_run_listens_on_loopback_only_has_no_idle_workers_and_its_folder_to_itself(
+def test_a_run_is_on_loopback_only_without_idle_workers_alone_in_its_folder_and_saves_on_sigterm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As in a job on the head of a cluster; it must not keep a local run from having CPUs.
@@ -48,30 +48,19 @@ def test_a_local_run_listens_on_loopback_only_has_no_idle_workers_and_its_folder
     process = start_endless_run(tmp_path)
     names, addresses = names_and_addresses(psutil.Process(process.pid))
     second = distributed_pg("train", "--resume", "run", cwd=tmp_path)
-    check_it_saves_and_exits_with_0(process, signal.SIGINT, tmp_path / "run")
+    process.send_signal(signal.SIGTERM)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert "Saving and stopping" in output
+    assert "Stopped on request after" in output
+    updates = metrics(tmp_path / "run")[-1]["update"]
+    assert (tmp_path / f"run/checkpoints/update-{updates:08}.safetensors").is_file()
     assert addresses
     assert addresses <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
     kinds = Counter(name.split(".")[0] for name in names[1:])  # the first is the learner
     assert kinds.pop("ray::RolloutWorker") == 1
     assert set(kinds) == {"gcs_server", "raylet", "ray::DashboardAgent", "ray::RuntimeEnvAgent"}
     assert_one_line_error(second, 2, rf"run is in use by process {process.pid} on ")
-
-
-def check_it_saves_and_exits_with_0(
-    process: subprocess.Popen[str], number: signal.Signals, run: Path
-) -> None:
-    process.send_signal(number)
-    output, errors = process.communicate(timeout=60)
-    assert process.returncode == 0, errors
-    assert "Saving and stopping" in output
-    assert "Stopped on request after" in output
-    updates = metrics(run)[-1]["update"]
-    assert (run / f"checkpoints/update-{updates:08}.safetensors").is_file()
-
-
-def test_sigterm_saves_and_exits_with_0(tmp_path: Path) -> None:
-    process = start_endless_run(tmp_path)
-    check_it_saves_and_exits_with_0(process, signal.SIGTERM, tmp_path / "run")
 
 
 @pytest.mark.exhaustive

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -20,6 +20,7 @@ import ray
 from command import COMMAND, DEADLINE, QUICK, distributed_pg, metrics, run, until
 from ray.cluster_utils import Cluster
 from ray_cluster import ray_cluster
+from terminals import Terminal
 
 from distributed_pg.errors import RunError, UsageError
 from distributed_pg.runtime import health, session
@@ -34,10 +35,9 @@ TRAIN = [*COMMAND, "train", *QUICK, "--run-dir", "run"]
 def start(
     folder: Path,
     *arguments: str,
-    look: Callable[[int], None] = lambda _: None,
     **environment: str,
 ) -> subprocess.Popen[str]:
-    """A run that has made three updates; until then, ``look`` is called with its process's id."""
+    """A run that has made three updates."""
     process = subprocess.Popen(
         [*TRAIN, *arguments],
         cwd=folder,
@@ -46,12 +46,7 @@ def start(
         stderr=subprocess.STDOUT,
         text=True,
     )
-
-    def is_under_way() -> bool:
-        look(process.pid)
-        return lines(folder / "run") >= 3
-
-    until(is_under_way, process)
+    until(partial(_has, folder / "run", 2), process)
     return process
 
 
@@ -63,7 +58,7 @@ def _has(run: Path, most: int) -> bool:
     return lines(run) > most
 
 
-def daemon(process: subprocess.Popen[str], name: str) -> psutil.Process:
+def daemon(process: subprocess.Popen[Any], name: str) -> psutil.Process:
     children = psutil.Process(process.pid).children(recursive=True)
     return next(child for child in children if name in (child.name(), *child.cmdline()[:1]))
 
@@ -80,7 +75,7 @@ def test_a_run_outlives_each_of_its_own_rays_processes(tmp_path: Path) -> None:
         # An answer or two may come in before it is noticed.
         more = lines(tmp_path / "run") + 10
         until(partial(_has, tmp_path / "run", more), process)
-    process.send_signal(signal.SIGUSR1)
+    process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=DEADLINE)
     assert process.returncode == 0, said
     assert said.count("is saved, and Ray is restarted") == 2
@@ -117,9 +112,16 @@ class Children:
 
 
 def test_a_terminal_that_goes_takes_nothing_of_ray_along(tmp_path: Path) -> None:
-    """A shell sends its hang-up to all of a job's processes."""
+    """A shell sends its hang-up to all of a job's processes. The run itself saves and stops."""
     children = Children()
-    process = start(tmp_path, "--stop-episodes", "1000000", look=children.look)
+    terminal = Terminal([*TRAIN, "--stop-episodes", "1000000"], tmp_path)
+    process = terminal.process
+
+    def is_under_way() -> bool:
+        children.look(process.pid)
+        return lines(tmp_path / "run") >= 3
+
+    until(is_under_way, process)
     # A worker is never taken for an agent.
     assert len(children.agents) == 2
     assert children.starting  # it was seen before it had a title
@@ -129,10 +131,12 @@ def test_a_terminal_that_goes_takes_nothing_of_ray_along(tmp_path: Path) -> None
         daemon(process, name).send_signal(signal.SIGHUP)
     more = lines(tmp_path / "run") + 10
     until(partial(_has, tmp_path / "run", more), process)
-    process.send_signal(signal.SIGHUP)
-    said, _ = process.communicate(timeout=DEADLINE)
-    assert process.returncode == 0, said
-    assert "anew" not in said
+    terminal.close()
+    assert process.wait(DEADLINE) == 0
+    assert b"update" in terminal.shown
+    assert b"restarted" not in terminal.shown
+    made = lines(tmp_path / "run")
+    assert (tmp_path / f"run/checkpoints/update-{made:08}.safetensors").is_file()
 
 
 @pytest.mark.exhaustive
@@ -175,7 +179,7 @@ def test_a_run_saves_when_the_head_of_its_cluster_is_silent_or_gone(
     process = start(
         silent,
         *("--address", cluster.address, "--checkpoint-every", "1000000"),
-        RAY_gcs_rpc_server_reconnect_timeout_s="20",
+        RAY_gcs_rpc_server_reconnect_timeout_s="12",
     )
     gcs = head_process(cluster, "gcs_server")
     gcs.suspend()

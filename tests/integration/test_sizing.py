@@ -5,32 +5,33 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import assert_one_line_error, distributed_pg
 
+from distributed_pg.cli.main import main
 from distributed_pg.cli.train import defaults as train_defaults
 from distributed_pg.config import TrainConfig, preset
 from distributed_pg.runtime import sizing
 from distributed_pg.shapes import SHAPES
 
-SHORT = ["--frame-limit", "400", "--hidden-units", "8", "--stop-episodes", "4"]
+SHORT = ["--frame-limit", "400", "--hidden-units", "8", "--stop-episodes", "4", "--num-workers=1"]
 
 
 def config_of(run: Path) -> dict[str, Any]:
     return dict(json.loads((run / "config.json").read_text()))
 
 
-def test_the_choice_is_made_once_said_and_kept(tmp_path: Path) -> None:
-    started = distributed_pg("train", "--run-dir", "run", "--shape-for", "16", *SHORT, cwd=tmp_path)
-    assert started.returncode == 0, started.stderr
-    assert "Settings for 16 workers: --batch-size 4 --policy-lag 4;" in started.stdout
+@pytest.mark.usefixtures("local_ray")
+def test_the_choice_is_made_once_said_and_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--run-dir", "run", "--shape-for", "16", *SHORT]) == 0
+    assert "Settings for 16 workers: --batch-size 4 --policy-lag 4;" in capsys.readouterr().out
     config = config_of(tmp_path / "run")
     assert config["policy_lag"] == SHAPES[16]["policy_lag"]
     assert config["shape_for"] == 16
-    resumed = distributed_pg(
-        "train", "--resume", "run", "--stop-episodes", "8", "--num-workers", "1", cwd=tmp_path
-    )
-    assert resumed.returncode == 0, resumed.stderr
-    assert "Settings for" not in resumed.stdout
+    resume = ["train", "--resume", "run", "--stop-episodes", "8", "--num-workers", "1"]
+    assert main(resume) == 0
+    assert "Settings for" not in capsys.readouterr().out
     assert config_of(tmp_path / "run")["policy_lag"] == SHAPES[16]["policy_lag"]
 
 
@@ -42,9 +43,17 @@ def test_the_choice_is_made_once_said_and_kept(tmp_path: Path) -> None:
         ("--shape-for 0", "--shape-for: 0 is not a whole number from 1 to 100000"),
     ],
 )
-def test_wrong_usage_is_one_line(tmp_path: Path, arguments: str, pattern: str) -> None:
-    result = distributed_pg("train", *arguments.split(), cwd=tmp_path)
-    assert_one_line_error(result, 2, pattern)
+def test_wrong_usage_is_one_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: str,
+    pattern: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", *arguments.split()]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"distributed-pg: error: {pattern}")
     assert not list(tmp_path.iterdir())
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import http.server
+import json
 import os
 import re
 import secrets
@@ -25,14 +26,25 @@ import requests
 from command import COMMAND, DEADLINE
 from learner_runs import checksums
 from lying_around import end, free_ports
+from ray_cluster import NO_IDLE_WORKERS
 
 from distributed_pg.config import TrainConfig
 from distributed_pg.determinism import kernel_environment
 from distributed_pg.storage.checkpoint import load_checkpoint, weights_checksum
 from distributed_pg.storage.run_dir import RunDir
 
-ENDLESS = ("--batch-size", "1", "--frame-limit", "400", "--num-workers", "1")
+ENDLESS = ("--batch-size=1", "--frame-limit=400", "--hidden-units=50", "--num-workers=1")
 BROKEN = 'raise ImportError("this is not the package that was submitted")\n'
+SEVERAL = """
+import contextlib, io, json, sys
+from distributed_pg.cli.main import main
+for line in sys.argv[1:]:
+    output, errors = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+        code = main(["submit", *line.split()])
+    print(json.dumps([code, output.getvalue(), errors.getvalue()]))
+"""
+"""Runs several commands in one process, as importing Ray takes longer than most of them."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +73,19 @@ class Head:
         process = self.start(*arguments, url=url)
         output, errors = process.communicate(timeout=120)
         return process.returncode, output, errors
+
+    def several(self, *lines: str) -> list[tuple[int, str, str]]:
+        """Commands in one process, one after the other; what is not said is as in :meth:`run`."""
+        done = subprocess.run(
+            [sys.executable, "-c", SEVERAL, *lines],
+            env=environment(RAY_AUTH_TOKEN=self.token),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        )
+        said = map(json.loads, done.stdout.splitlines())
+        return [(code, output, errors) for code, output, errors in said]
 
     def post(self, job: str, entrypoint: str, metadata: dict[str, str]) -> None:
         """Submit a job without the command."""
@@ -165,6 +190,7 @@ def head() -> Iterator[Head]:
                 RAY_AUTH_MODE="token",
                 RAY_AUTH_TOKEN=token,
                 RAY_USAGE_STATS_ENABLED="0",
+                **NO_IDLE_WORKERS,
             ),
             cwd=folder / "broken",
             stdout=log,
@@ -185,10 +211,12 @@ def test_a_job_has_the_bits_of_a_run_without_ray_and_is_fetched(head: Head, tmp_
     config = TrainConfig(
         batch_size=2,
         actions=("UP", "DOWN", "NOOP"),
-        frame_limit=1000,
+        frame_limit=400,
+        hidden_units=8,
         stop_episodes=8,
     )
-    flags = ("--actions", "UP", "DOWN", "NOOP", "--batch-size=2", "--frame-limit=1000")
+    flags = ["--actions", "UP", "DOWN", "NOOP", "--batch-size=2", "--frame-limit=400"]
+    flags += ["--hidden-units=8", "--num-workers=1"]
     out = tmp_path / "new/fetched"
     code, output, errors = head.run("--out", out, *flags, "--stop-episodes=8", "--tensorboard")
     assert (code, errors) == (0, ""), output + errors
@@ -224,6 +252,7 @@ def test_a_job_outlives_its_follower_and_saves_when_it_is_stopped(
 
     tunnel = Tunnel(head.url)
     second = head.start("--attach", job, "--out", out, url=tunnel.url)
+    third = head.start("--attach", job, "--out", out)
     read_until(second, "update 1 ")
     tunnel.cut()
     _, told = second.communicate(timeout=30)
@@ -231,7 +260,6 @@ def test_a_job_outlives_its_follower_and_saves_when_it_is_stopped(
     assert told.startswith(f"distributed-pg: error: connection lost: {tunnel.url}: ")
     assert f"--attach {job} --out {out}\n" in told
 
-    third = head.start("--attach", job, "--out", out)
     read_until(third, "update 1 ")
     worker = head.find("RolloutWorker").environ()
     assert kernel_environment().items() <= worker.items()
@@ -248,7 +276,7 @@ def test_a_job_outlives_its_follower_and_saves_when_it_is_stopped(
     assert load_checkpoint(RunDir.open(out).newest_checkpoint()).state.progress.update == last
     assert head.run("--stop", job) == (0, f"Job {job} has ended already: STOPPED\n", "")
 
-    tunnel = Tunnel(head.url, limit=5e6)  # less than a checkpoint
+    tunnel = Tunnel(head.url, limit=1e6)  # less than a checkpoint
     half = tmp_path / "half/out"
     code, output, told = head.run("--attach", job, "--out", half, url=tunnel.url)
     assert code == 1
@@ -270,47 +298,22 @@ def test_what_a_failed_job_saved_is_fetched(head: Head, tmp_path: Path) -> None:
     assert f"Weights checksum: {checksum(tmp_path / 'out')}" in output
 
 
-@pytest.fixture(scope="module")
-def elsewhere(head: Head) -> str:
-    """A job whose run is not on the cluster."""
-    head.post("elsewhere", "echo trained", {"run_dir": "s3://bucket/run"})
-    return "elsewhere"
+def failed_with(reason: str) -> tuple[int, str, str]:
+    return 1, "", f"distributed-pg: error: {reason}\n"
 
 
-def test_jobs_without_a_run_to_fetch(head: Head, elsewhere: str, tmp_path: Path) -> None:
+def test_jobs_without_a_run_to_fetch(head: Head, tmp_path: Path) -> None:
     head.post("early", "python3 -c 'import nothing'", {"run_dir": ""})
     head.post("foreign", "true", {})
-    out = tmp_path / "out"
-    early = head.start("--attach", "early", "--out", out)
-    finished = head.start("--attach", elsewhere, "--out", out)
-    foreign = [head.start(flag, "foreign") for flag in ("--attach", "--stop")]
-
-    output, errors = early.communicate(timeout=60)
+    lines = "--attach early --out {}", "--attach foreign --out {}", "--stop foreign"
+    url, out = f"--dashboard {head.url}", tmp_path / "out"
+    (code, output, errors), *foreign = head.several(*(f"{url} {s.format(out)}" for s in lines))
     assert "Job early has no run: it ended before it began\n" in output
-    assert early.returncode == 1
     said = "job early failed (exit code 1); its last output: ModuleNotFoundError: No module named"
-    assert errors == f"distributed-pg: error: {said} 'nothing'\n"
-
-    output, errors = finished.communicate(timeout=60)
-    assert (finished.returncode, errors) == (0, "")
-    assert "trained\n" in output
-    assert output.endswith("\nThe run is in s3://bucket/run\n")
-
-    said = "distributed-pg: error: job foreign was not submitted by distributed-pg submit\n"
-    for process in foreign:
-        assert process.communicate(timeout=60) == ("", said)
-        assert process.returncode == 1
+    assert (code, errors) == (1, f"distributed-pg: error: {said} 'nothing'\n")
+    not_ours = failed_with("job foreign was not submitted by distributed-pg submit")
+    assert foreign == [not_ours, not_ours]
     assert list(tmp_path.iterdir()) == []
-
-
-def assert_one_line_errors(head: Head, expected: dict[str, str]) -> None:
-    """Each of the command lines ends with exit code 1 and one line that begins as is said."""
-    processes = {arguments: head.start(*arguments.split()) for arguments in expected}
-    for arguments, process in processes.items():
-        output, errors = process.communicate(timeout=60)
-        assert (process.returncode, output) == (1, ""), arguments
-        assert errors.startswith(f"distributed-pg: error: {expected[arguments]}"), arguments
-        assert errors.count("\n") == 1, arguments
 
 
 def test_a_wrong_dashboard_or_job_is_one_line_within_30_seconds(head: Head) -> None:
@@ -327,13 +330,17 @@ def test_a_wrong_dashboard_or_job_is_one_line_within_30_seconds(head: Head) -> N
             f"--dashboard {no_answer}": f"nobody answers at {no_answer} (",
             f"--dashboard {refused}": f"nobody answers at {refused}; ray dashboard ",
             f"--dashboard {other}": f"{other} is not a usable Ray dashboard: ",
-            "--attach nothing": f"there is no job nothing at {head.url}\n",
-            "--stop nothing": f"there is no job nothing at {head.url}\n",
+            f"--dashboard {head.url} --attach nothing": f"there is no job nothing at {head.url}\n",
+            f"--dashboard {head.url} --stop nothing": f"there is no job nothing at {head.url}\n",
         }
         begin = time.monotonic()
-        assert_one_line_errors(head, expected)
+        results = head.several(*expected)
         assert time.monotonic() - begin < 30
         web.shutdown()
+    for line, (code, output, errors) in zip(expected, results, strict=True):
+        assert (code, output) == (1, ""), line
+        assert errors.startswith(f"distributed-pg: error: {expected[line]}"), line
+        assert errors.count("\n") == 1, line
 
 
 @contextlib.contextmanager
@@ -352,41 +359,43 @@ def recording_proxy() -> Iterator[tuple[str, list[bytes]]]:
         server.shutdown()
 
 
-@pytest.mark.parametrize("no_proxy", [None, "example.com"])
+@pytest.fixture(scope="module")
+def elsewhere(head: Head) -> str:
+    """A job whose run is not on the cluster."""
+    head.post("elsewhere", "echo trained", {"run_dir": "s3://bucket/run"})
+    return "elsewhere"
+
+
+@pytest.mark.parametrize(("host", "no_proxy"), [("127.0.0.1", None), ("LocalHost", "example.com")])
 def test_no_proxy_sees_what_goes_to_a_loopback_address(
     head: Head,
     elsewhere: str,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
+    host: str,
     no_proxy: str | None,
 ) -> None:
-    port = head.url.rpartition(":")[2]
+    """``tests/unit/runtime/test_jobs.py`` has more names of a loopback address."""
+    other, here = "http://dashboard.invalid:8265", f"http://{host}:{head.url.rpartition(':')[2]}"
     with recording_proxy() as (proxy, seen):
         for name in ("http_proxy", "https_proxy", "all_proxy", "ws_proxy"):
             monkeypatch.setenv(name, proxy)
             monkeypatch.setenv(name.upper(), proxy)
         if no_proxy is not None:
             monkeypatch.setenv("no_proxy", no_proxy)
-        hosts = ("127.0.0.1", "LocalHost")
-        following = [
-            head.start("--attach", elsewhere, "--out", tmp_path / host, url=f"http://{host}:{port}")
-            for host in hosts
-        ]
-        nobody = [
-            head.start("--stop", elsewhere, url=f"http://{host}:1")
-            for host in ("[::1]", "127.1", "127.9.9.9", "dash.localhost")
-        ]
-        for process in following:  # the log comes by a websocket, of another library
-            output, errors = process.communicate(timeout=120)
-            assert (process.returncode, errors) == (0, ""), errors
-            assert "trained\n" in output
-        for process in nobody:
-            assert "nobody answers at" in process.communicate(timeout=120)[1]
-        assert seen == []
-        # Elsewhere the proxy is used as before.
-        other = "http://dashboard.invalid:8265"
-        assert head.run("--stop", elsewhere, url=other)[0] == 1
-        assert seen[0].startswith(f"GET {other}/".encode())
+        through_it, past_it = head.several(
+            f"--dashboard {other} --stop {elsewhere}",
+            # The log comes by a websocket, of another library.
+            f"--dashboard {here} --attach {elsewhere} --out {tmp_path / 'out'}",
+        )
+    assert through_it[0] == 1
+    assert seen
+    assert all(line.startswith(f"GET {other}/".encode()) for line in seen)
+    code, output, errors = past_it
+    assert (code, errors) == (0, "")
+    assert "trained\n" in output
+    assert output.endswith("\nThe run is in s3://bucket/run\n")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

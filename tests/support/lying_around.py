@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 from command import DEADLINE
+from ray_cluster import NO_IDLE_WORKERS
 
 import distributed_pg
 
@@ -63,9 +64,8 @@ def ray_head(cwd: Path, **environment: str) -> Iterator[tuple[str, Path]]:
         command += [f"--port={ports[0]}", f"--ray-client-server-port={ports[1]}"]
         command += ["--include-dashboard=false", f"--temp-dir={folder / 'ray'}"]
         log = stack.enter_context((folder / "log").open("w"))
-        process = psutil.Popen(
-            command, cwd=cwd, env=os.environ | environment, stdout=log, stderr=log
-        )
+        variables = os.environ | NO_IDLE_WORKERS | environment
+        process = psutil.Popen(command, cwd=cwd, env=variables, stdout=log, stderr=log)
         stack.callback(end, process)
         deadline = time.monotonic() + DEADLINE
         while "Ray runtime started" not in (output := (folder / "log").read_text()):

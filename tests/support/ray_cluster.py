@@ -6,6 +6,12 @@ from contextlib import contextmanager
 from ray.cluster_utils import Cluster
 from ray.experimental import internal_kv
 
+from distributed_pg.determinism import environment
+
+NO_IDLE_WORKERS = {"RAY_prestart_worker_first_driver": "0"}
+"""Keeps a raylet from starting a worker per CPU for each process that joins, which a test pays for
+and does not use: ours have an environment of their own."""
+
 
 @contextmanager
 def ray_cluster(*, head_cpus: int, node_cpus: int | None = None) -> Iterator[Cluster]:
@@ -14,7 +20,7 @@ def ray_cluster(*, head_cpus: int, node_cpus: int | None = None) -> Iterator[Clu
     Ray's ``Cluster`` takes over the process's only client of the head's key-value store as it
     starts, and drops it as it ends; the autoscaler's requests of another Ray would then fail.
     """
-    with _own_key_value_store():
+    with _own_key_value_store(), environment(NO_IDLE_WORKERS):
         arguments = {"num_cpus": head_cpus, "include_dashboard": False}
         cluster = Cluster(initialize_head=True, head_node_args=arguments)
         if node_cpus:

@@ -28,6 +28,11 @@ class Terminal:
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
 
+    @property
+    def shown(self) -> bytes:
+        """The output so far."""
+        return self._shown
+
     def press(self, keys: bytes) -> None:
         """Type keys."""
         os.write(self._master, keys)
