@@ -16,13 +16,17 @@ import matplotlib.pyplot as plt
 import pytest
 from command import ROOT, run
 from documented import PAGES, Block, arguments_of, blocks, inline_commands
+from learner_runs import run as run_without_ray
 
 from distributed_pg.cli.main import COMMANDS, main, parse_command
+from distributed_pg.config import TrainConfig
 
 RUNS = ("A", "B", "C", "a", "b", "2026-11-21_03-53-50_default")
 """Runs that the pages speak of as if they were there, in runs/."""
-SHORT = {"--num-workers": "1", "--frame-limit": "400"}
+FIRST = TrainConfig(frame_limit=400, batch_size=1, stop_episodes=1, num_workers=1)
+SHORT = {"--num-workers": "1", "--frame-limit": "400", "--batch-size": "2"}
 INSTEAD = {
+    "train": {"--stop-minutes": "5"},
     "sweep": {"--seeds": "0"},
     "evaluate": {"--episodes": "1", "--num-workers": "1"},
     "record": {"--best-of": "1", "--max-seconds": "1"},
@@ -45,8 +49,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> Iter
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         first, *others = (Path("runs") / name for name in RUNS)
-        flags = [word for flag in SHORT.items() for word in flag]
-        _succeeds(["train", *flags, "--stop-episodes", "1", "--run-dir", str(first)])
+        run_without_ray(FIRST, first)
         for other in others:
             shutil.copytree(first, other)
             checkpoints = other / "checkpoints"
@@ -57,7 +60,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> Iter
 
 @pytest.fixture(scope="module")
 def seen() -> set[str]:
-    """What has been run already: pages repeat some commands."""
+    """What has been run already: pages repeat some commands, perhaps on another run."""
     return set()
 
 
@@ -95,9 +98,17 @@ def _run_command(block: Block, command: str, seen: set[str]) -> None:
         _check_extras(command)
     elif arguments is None:
         assert run("bash", "-c", command, cwd=Path.cwd()).returncode == 0, where
-    elif (key := shlex.join(short := shortened(block, arguments))) not in seen:
-        seen.add(key)
+    elif (key := _key(short := shortened(block, arguments))) not in seen:
+        seen |= {key, re.sub(r" --run-dir \S+", "", key)}  # with a name or without, it is the same
         _succeeds(short, where)
+
+
+def _key(arguments: list[str]) -> str:
+    """What a command is; which of the runs it reads makes no difference."""
+    name, *words = arguments
+    reads = name not in ("train", "sweep")
+    is_run = [reads and (Path(word) / "config.json").exists() for word in words]
+    return shlex.join([name, *("RUN" if run else w for w, run in zip(words, is_run, strict=True))])
 
 
 def _run_python(block: Block, names: dict[str, Any], seen: set[str]) -> None:
@@ -107,7 +118,7 @@ def _run_python(block: Block, names: dict[str, Any], seen: set[str]) -> None:
         return
     seen.add(block.text)
     code = block.text.replace('preset("default",', 'preset("default", num_workers=1,')
-    code = code.replace("num_workers=1,", "num_workers=1, frame_limit=400,")
+    code = code.replace("num_workers=1,", "num_workers=1, frame_limit=400, batch_size=2,")
     code = re.sub(r"(?<=stop_episodes=)\d+", lambda n: _fewer(block, n[0]), code)
     code = re.sub(r"(?=stop_minutes=)", "stop_episodes=2, ", code)
     code = re.sub(r"(?<=\bepisodes=)\d+", "1", code)

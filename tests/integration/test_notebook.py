@@ -15,16 +15,20 @@ from distributed_pg.storage.checkpoint import load_checkpoint, weights_checksum
 from distributed_pg.storage.run_dir import RunDir
 
 DEADLINE = 600
-QUICK = "batch_size=2, frame_limit=400, num_workers=1"
+QUICK = "batch_size=2, frame_limit=400, hidden_units=8, num_workers=1"
 SHORTER = {
     "stop_minutes=3": f"{QUICK}, stop_episodes=4",
     "stop_minutes=4": "num_workers=1, stop_episodes=6",
     "stop_minutes=1": f"{QUICK}, stop_episodes=2",
-    "episodes=10": "episodes=2, num_workers=1",
+    "episodes=10": "episodes=1, num_workers=1",
     "max_seconds=20": "max_seconds=1",
-    "--stop-minutes 2": "--batch-size 2 --frame-limit 400 --num-workers 1 --stop-episodes 2",
+    "--seeds 0-1 --stop-minutes 2": "--seeds 0 --batch-size 2 --frame-limit 400 --hidden-units 8 "
+    "--num-workers 1 --stop-episodes 2",
 }
 """What is shortened in the notebook, each in one place."""
+# The first run starts a Ray of its own, as a reader's does; the others share this one.
+CONNECT = """import ray
+ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)"""
 # The stop button of a notebook sends the kernel a SIGINT.
 STOPPED = """import os, signal
 stop = lambda record: os.kill(os.getpid(), signal.SIGINT)
@@ -48,6 +52,8 @@ def test_the_tutorial_shows_what_it_says(tmp_path: Path, monkeypatch: pytest.Mon
         assert len(places) == 1, long
         places[0].source = places[0].source.replace(long, short)
     assert not [cell.source for cell in codes if re.search("stop.minutes", cell.source)]
+    after_first_run = 1 + notebook.cells.index(codes[1])
+    notebook.cells.insert(after_first_run, reader.v4.new_code_cell(CONNECT))
     notebook.cells += (more := [*map(reader.v4.new_code_cell, (GYMNASIUM, STOPPED))])
     client = NotebookClient(notebook, timeout=DEADLINE, resources={"metadata": {"path": tmp_path}})
     client.execute()

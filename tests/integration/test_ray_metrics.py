@@ -18,7 +18,7 @@ from distributed_pg.runtime.prometheus import GAUGES, STEPS_BUCKETS, TARGET, met
 from distributed_pg.storage.metrics import UpdateRecord, read_metrics
 from distributed_pg.trainer import resume_config, train
 
-CONFIG = TrainConfig(batch_size=3, hidden_units=20, num_workers=2, stop_episodes=6)
+CONFIG = TrainConfig(batch_size=2, hidden_units=8, num_workers=1, stop_episodes=4)
 DASHBOARD = ROOT / "docs" / "grafana-dashboard.json"
 Samples = dict[tuple[str, str], float]
 """Values by name and by the histogram bucket that they are of."""
@@ -58,13 +58,13 @@ def scraped(tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> Scrape
             targets.append(json.loads((run / TARGET).read_text()))
 
     train(replace(CONFIG, run_dir=run), Prometheus())
-    train(resume_config(run, stop_episodes=12), Prometheus())
+    train(resume_config(run, stop_episodes=8), Prometheus())
     lines = read_metrics(run / "metrics.jsonl")
     assert not (run / TARGET).exists()
     assert not (run / "tensorboard").exists()  # it was not asked for
 
     samples: Samples = {}
-    last = {"updates_total": 4, "run_episodes": 12, "episode_steps_count": 12}
+    last = {"updates_total": 4, "run_episodes": 8, "episode_steps_count": 8}
 
     def is_complete() -> bool:
         samples.update(scrape(metrics_address(), run.name))
@@ -78,7 +78,7 @@ def test_counters_are_those_of_the_run(scraped: Scraped) -> None:
     last = scraped.lines[-1]
     expected = {
         "updates": 4,
-        "episodes": 12,
+        "episodes": 8,
         "frames": last["frames"],
         "steps": sum(sum(line["lengths"]) for line in scraped.lines),
         "points_won": sum(line["points_won"] for line in scraped.lines),

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,12 +13,16 @@ from typing import Any
 
 import psutil
 import pytest
-from command import COMMAND, DEADLINE, assert_one_line_error, distributed_pg, metrics, until
+from command import COMMAND, DEADLINE, distributed_pg, metrics, until
 from learner_runs import checksums
+from small_runs import listing
+from sweeps import make_run
 
+from distributed_pg.cli.main import main
 from distributed_pg.config import TrainConfig
+from distributed_pg.sweep.folder import SweepFolder
 
-SETTINGS = ["--frame-limit", "2000", "--batch-size", "2", "--hidden-units", "8"]
+SETTINGS = ["--frame-limit", "1000", "--batch-size", "2", "--hidden-units", "8"]
 EPISODES = 20
 NEW = [*SETTINGS, "--stop-episodes", str(EPISODES), "--max-workers", "2", "--run-dir", "sweep"]
 RESUME = ["--resume", "sweep", "--max-workers", "2"]
@@ -85,7 +90,7 @@ def checksums_alone(seed: int) -> list[str]:
     """The checksum after each update of a trial, had it run alone and without Ray."""
     return checksums(
         TrainConfig(
-            seed=seed, frame_limit=2000, batch_size=2, hidden_units=8, stop_episodes=EPISODES
+            seed=seed, frame_limit=1000, batch_size=2, hidden_units=8, stop_episodes=EPISODES
         )
     )
 
@@ -99,25 +104,26 @@ def check_bits(sweep: Path, seeds: int) -> None:
 
 
 @pytest.mark.slow
-def test_a_sweep_that_is_killed_twice_ends_in_the_bits_of_the_runs_alone(
-    tmp_path: Path, started: list["subprocess.Popen[str]"]
+def test_a_sweep_that_is_killed_ends_in_the_bits_of_the_runs_alone(
+    tmp_path: Path,
+    started: list["subprocess.Popen[str]"],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     sweep = tmp_path / "sweep"
-    process = begin(started, tmp_path, *NEW, "--seeds", "0-2")
+    process = begin(started, tmp_path, *NEW, "--seeds", "0-3")
     until((sweep / "sweep.json").exists, process)
-    second = distributed_pg("sweep", *RESUME, cwd=tmp_path)
-    assert_one_line_error(second, 2, r"--run-dir: sweep is in use by process \d+ on ")
-    until(lambda: min(updates(sweep / f"seed_{seed}") for seed in (0, 1)) >= 2, process)
+    monkeypatch.chdir(tmp_path)
+    assert main(["sweep", *RESUME]) == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert re.match(r"distributed-pg: error: --run-dir: sweep is in use by process \d+ on ", error)
+    until(lambda: min(updates(sweep / f"seed_{seed}") for seed in (0, 1)) >= 1, process)
     trials = processes_of(sweep)
     assert {name: workers_of(trial) for name, trial in trials.items()} == {"seed_0": 1, "seed_1": 1}
     process.kill()
-    until(lambda: not processes_of(sweep))
-
-    process = begin(started, tmp_path, *RESUME)
-    until(lambda: updates(sweep / "seed_2") >= 1, process)
-    process.kill()
-    done = next(s for s in ("seed_0", "seed_1") if updates(sweep / s) == EPISODES // 2)
-    before = (sweep / f"{done}.log").read_bytes()
+    folder = SweepFolder.open(sweep)
+    make_run(folder, folder.trials[3], [-21.0] * (EPISODES // 2))
+    done = listing(sweep / "seed_3")
 
     # Resumed at once: the trials may still be saving.
     process = begin(started, tmp_path, *RESUME)
@@ -125,9 +131,11 @@ def test_a_sweep_that_is_killed_twice_ends_in_the_bits_of_the_runs_alone(
     assert "trials done" in process.stdout.readline()
     process.stdout.close()  # as `| head -1` does
     assert process.wait(DEADLINE) == 0
-    assert (sweep / f"{done}.log").read_bytes() == before
+    assert not processes_of(sweep)
+    assert listing(sweep / "seed_3") == done
+    assert not (sweep / "seed_3.log").exists()
     assert made(sweep / "seed_2")[-1]["workers"] == 2  # alone at the end, it had both CPUs
-    assert (sweep / "curves.csv").read_text().count("\n") == 1 + 3 * EPISODES // 2
+    assert (sweep / "curves.csv").read_text().count("\n") == 1 + 4 * EPISODES // 2
     assert (sweep / "curves.png").read_bytes().startswith(b"\x89PNG")
     check_bits(sweep, 3)
     # Trials without their Ray end by themselves; Ray would end them after a minute.

@@ -42,13 +42,17 @@ def until(
     condition: Callable[[], bool],
     process: subprocess.Popen[Any] | None = None,
     seconds: float = DEADLINE,
+    every: float = 0.05,
 ) -> None:
-    """Wait until ``condition`` holds; fail if ``process`` ends before."""
+    """Wait until ``condition`` holds; fail if ``process`` ends before.
+
+    A condition that starts a process to find out should be asked less often.
+    """
     deadline = time.monotonic() + seconds
     while not condition():
         assert process is None or process.poll() is None, process.communicate()
         assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.05)
+        time.sleep(every)
 
 
 def assert_one_line_error(

@@ -84,7 +84,11 @@ class Slurm:
 
     def wait(self, job: str, *states: str) -> None:
         """Wait until a job is in one of these states."""
-        until(lambda: self.state(job)["JobState"] in states, seconds=2 * DEADLINE)
+        until(lambda: self.state(job)["JobState"] in states, seconds=2 * DEADLINE, every=0.5)
+
+    def wait_restart(self, job: str) -> None:
+        """Wait until a job has been requeued for the first time."""
+        until(lambda: self.state(job)["Restarts"] == "1", every=0.5)
 
     def processes(self, job: str, name: str) -> list[psutil.Process]:
         """The job's processes with ``name`` in their command line."""
@@ -111,7 +115,10 @@ def slurm_cluster(jobs: Path) -> Iterator[Slurm]:
             if command[0] == "munged":
                 until((folder / "munge.socket").exists)
         stack.callback(_end_jobs, slurm)
-        until(lambda: slurm.call("sinfo", "--noheader", "--format=%D %T").strip() == "2 idle")
+        until(
+            lambda: slurm.call("sinfo", "--noheader", "--format=%D %T").strip() == "2 idle",
+            every=0.2,
+        )
         yield slurm
 
 
@@ -141,4 +148,4 @@ def _commands(folder: Path) -> Iterator[list[str]]:
 
 def _end_jobs(slurm: Slurm) -> None:
     slurm.call("scancel", "--user=root")
-    until(lambda: not slurm.call("squeue", "--noheader"))
+    until(lambda: not slurm.call("squeue", "--noheader"), every=0.2)

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -19,10 +20,10 @@ from command import until
 from learner_runs import checksums
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 
-from distributed_pg.config import TrainConfig
+from distributed_pg.config import TrainConfig, as_flags
 
 CPUS = {"CPU": 1, "object_store_memory": 100 * 2**20}
-CONFIG = {
+CLUSTER = {
     "cluster_name": "growing",
     "provider": {
         "type": "fake_multinode",
@@ -55,8 +56,8 @@ CONFIG = {
         )
     },
 }
-SETTINGS = "--seed 7 --batch-size 2 --frame-limit 2000"
-TRAIN = ("-m", "distributed_pg", "train", *SETTINGS.split())
+CONFIG = TrainConfig(seed=7, batch_size=2, frame_limit=1000, hidden_units=8)
+TRAIN = ("-m", "distributed_pg", "train", *as_flags(CONFIG.differences(TrainConfig())))
 PORT = 6379  # the nodes that the autoscaler starts know no other
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "token" * 10}
 WAIT_UNTIL_NO_NODE_HAS_CPUS = """
@@ -81,7 +82,7 @@ _internal_kv_put(b"CLUSTER_METADATA", json.dumps(cluster).encode(), namespace=b"
 def growing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a cluster whose head has no CPU, and which may grow to two workers' nodes."""
     file = tmp_path_factory.mktemp("growing") / "config.json"
-    file.write_text(json.dumps(CONFIG))
+    file.write_text(json.dumps(CLUSTER))
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
     command += [f"--port={PORT}", "--num-cpus=0", f"--autoscaling-config={file}"]
     command += ["--include-dashboard=false"]
@@ -115,7 +116,7 @@ def test_nodes_come_for_the_run_and_go_after_it(growing: str, tmp_path: Path) ->
         training.kill()
     said = log.read_text()
     (episodes,) = re.findall(r"Stopped on request after (\d+) episodes", said)
-    config = TrainConfig(seed=7, batch_size=2, frame_limit=2000, stop_episodes=int(episodes))
+    config = replace(CONFIG, stop_episodes=int(episodes))
     assert f"Weights checksum: {checksums(config)[-1]}\n" in said
     _wait_until_no_node_has_cpus(growing, seconds=60)
 

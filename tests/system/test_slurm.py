@@ -12,7 +12,7 @@ from distributed_pg.config import TrainConfig, as_flags
 pytestmark = pytest.mark.skipif(unavailable() is not None, reason=str(unavailable()))
 
 SCRIPT = ROOT / "docs/slurm.sbatch"
-CONFIG = TrainConfig(seed=7, batch_size=2, frame_limit=1000, hidden_units=8, stop_episodes=20)
+CONFIG = TrainConfig(seed=7, batch_size=2, frame_limit=1000, hidden_units=8, stop_episodes=12)
 FLAGS = as_flags(CONFIG.differences(TrainConfig()))
 
 
@@ -29,13 +29,13 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, str
 
 
 def submit_and_freeze(slurm: Slurm, run: str, *options: str) -> str:
-    """Submit a job, and stop its workers after some updates.
+    """Submit a job, and stop its workers after an update.
 
     So it has work left when the signal comes, however fast the machine is.
     """
     job = slurm.submit(*options, "--cpus-per-task=1", SCRIPT, run, *FLAGS)
     file = slurm.jobs / run / "metrics.jsonl"
-    until(lambda: file.exists() and len(metrics(file.parent)) > 2)
+    until(lambda: file.exists() and len(metrics(file.parent)) > 0)
     for worker in slurm.processes(job, "RolloutWorker"):
         worker.suspend()
     return job
@@ -44,19 +44,19 @@ def submit_and_freeze(slurm: Slurm, run: str, *options: str) -> str:
 def assert_requeued_with_the_same_bits(
     slurm: Slurm, job: str, run: str, undisturbed: list[tuple[int, str]]
 ) -> None:
-    until(lambda: slurm.state(job)["Restarts"] == "1")
+    slurm.wait_restart(job)
     stopped_at = len(metrics(slurm.jobs / run))
     slurm.wait(job, "COMPLETED", "FAILED")
     log = (slurm.jobs / f"pong-{job}.log").read_text()
     assert log.count("Stopped on request after") == 1, log
-    assert log.count("Done after 20 episodes, 10 updates.") == 1, log
+    assert log.count("Done after 12 episodes, 6 updates.") == 1, log
     state = slurm.state(job)
     assert (state["Restarts"], state["ExitCode"]) == ("1", "0:0")
     lines = metrics(slurm.jobs / run)
-    assert 2 < stopped_at < len(lines)
+    assert 0 < stopped_at < len(lines)
     assert [(line["update"], line["weights_checksum"]) for line in lines] == undisturbed
     assert f"Weights checksum: {undisturbed[-1][1]}" in log
-    until(lambda: not slurm.processes(job, "ray"))
+    until(lambda: not slurm.processes(job, "ray"), every=0.5)
 
 
 @pytest.mark.slow
@@ -68,7 +68,7 @@ def test_a_job_is_requeued_at_its_time_limit_and_goes_on(
     # The script asks for a signal two minutes before the limit; Slurm looks every 30 seconds.
     near = 60 * hours + minutes + 2
     slurm.call("scontrol", "update", f"JobId={job}", f"TimeLimit={near}")
-    until(lambda: slurm.state(job)["Restarts"] == "1")
+    slurm.wait_restart(job)
     slurm.call("scontrol", "update", f"JobId={job}", "TimeLimit=60")
     assert_requeued_with_the_same_bits(slurm, job, "one", undisturbed)
 
