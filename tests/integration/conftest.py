@@ -13,7 +13,10 @@ def _start() -> None:
         num_cpus=3,
         include_dashboard=False,
         log_to_driver=False,
-        _system_config={"metrics_report_interval_ms": 1000},
+        _system_config={
+            "metrics_report_interval_ms": 1000,
+            "prestart_worker_first_driver": False,  # our workers have an environment of their own
+        },
     )
 
 
