@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from distributed_pg.algo.gradient import Gradient
 from distributed_pg.algo.policy import Policy
@@ -13,7 +14,6 @@ from distributed_pg.algo.rollout import (
     TRAINING,
     Play,
     Trajectory,
-    entropy,
     episode_gradient,
     episode_seed,
     play,
@@ -81,6 +81,13 @@ def evaluate_episode(
     own_seed = episode_seed(seed, episode, EVALUATION)
     trajectory = play_episode(env, policy, own_seed, greedy=greedy, play=play)
     return clock.stats(trajectory)
+
+
+def entropy(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Entropy in nats, float64 (T,), of each row of probabilities (T, A)."""
+    logarithms = np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))  # 0 log 0 is 0
+    entropies: NDArray[np.float64] = -(probabilities * logarithms).sum(axis=1)
+    return entropies
 
 
 class _Clock:

@@ -1,7 +1,5 @@
 """RMSProp, as in the classic script."""
 
-import math
-
 import numpy as np
 
 from distributed_pg.algo.policy import Floats, Policy
@@ -78,8 +76,3 @@ class RMSProp:
         np.divide(grad, denominator, out=scratch)
         scratch *= self._learning_rate
         weights += scratch
-
-
-def norm(gradient: Policy) -> float:
-    """Euclidean norm over all components of all arrays."""
-    return math.sqrt(sum(float(np.vdot(array, array)) for array in gradient.arrays))

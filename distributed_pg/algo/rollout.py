@@ -164,10 +164,3 @@ def episode_gradient(policy: Policy, trajectory: Trajectory, config: TrainConfig
         trajectory.hidden,
         output_gradients.astype(np.float32),
     )
-
-
-def entropy(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Entropy in nats, float64 (T,), of each row of probabilities (T, A)."""
-    logarithms = np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))  # 0 log 0 is 0
-    entropies: NDArray[np.float64] = -(probabilities * logarithms).sum(axis=1)
-    return entropies

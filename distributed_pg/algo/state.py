@@ -109,10 +109,3 @@ def policy_shape(config: TrainConfig) -> tuple[int, int, int, bool]:
     """Numbers of pixels, hidden units and actions, and whether it sees the current frame."""
     rows, columns = frame_shape(config.crop)
     return rows * columns, config.hidden_units, len(config.actions), config.current_frame
-
-
-def weight_shapes(config: TrainConfig) -> dict[str, tuple[int, int]]:
-    """Shapes of the arrays of the run's policy, by name."""
-    inputs, hidden_units, actions, current_frame = policy_shape(config)
-    width = 2 * hidden_units if current_frame else hidden_units
-    return {"w1": (inputs, width), "w2": (hidden_units, actions)}

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from distributed_pg.algo.policy import Policy
-from distributed_pg.algo.state import WINDOW, Progress, TrainingState, weight_shapes
+from distributed_pg.algo.state import WINDOW, Progress, TrainingState, policy_shape
 from distributed_pg.config import TrainConfig
 from distributed_pg.errors import CheckpointError, ConfigError, one_line
 from distributed_pg.storage.tensor_file import (
@@ -149,6 +149,13 @@ def _progress(values: dict[str, Any]) -> Progress:
             raise ValueError(f"{name}: {value!r}")
     progress = Progress(**values)
     return dataclasses.replace(progress, last_rewards=tuple(progress.last_rewards))
+
+
+def weight_shapes(config: TrainConfig) -> dict[str, tuple[int, int]]:
+    """Shapes of the arrays of the run's policy, by name."""
+    inputs, hidden_units, actions, current_frame = policy_shape(config)
+    width = 2 * hidden_units if current_frame else hidden_units
+    return {"w1": (inputs, width), "w2": (hidden_units, actions)}
 
 
 def _state(config: TrainConfig, progress: Progress, tensors: Tensors) -> TrainingState:

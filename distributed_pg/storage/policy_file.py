@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from distributed_pg.algo.noise import choose
 from distributed_pg.algo.policy import Policy
-from distributed_pg.algo.state import Progress, weight_shapes
+from distributed_pg.algo.state import Progress
 from distributed_pg.config import PRETRAINED, TrainConfig
 from distributed_pg.envs.pong import observation_shape
 from distributed_pg.errors import CheckpointError, UsageError, one_line
@@ -178,7 +178,7 @@ def read_with_optimizer(path: Path) -> tuple[TrainedPolicy, Policy | None]:
     try:
         config, progress, _ = checkpoint.parse_metadata(metadata)
         w1, w2 = (tensors[name].astype(np.float32) for name in ("w1", "w2"))
-        if {"w1": w1.shape, "w2": w2.shape} != weight_shapes(config):
+        if {"w1": w1.shape, "w2": w2.shape} != checkpoint.weight_shapes(config):
             raise ValueError(f"weights of shapes {w1.shape} and {w2.shape}")
     except checkpoint.DECODE_ERRORS as error:
         raise CheckpointError(

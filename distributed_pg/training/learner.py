@@ -7,8 +7,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from distributed_pg.algo.policy import Policy
-from distributed_pg.algo.rmsprop import RMSProp, norm
+from distributed_pg.algo.rmsprop import RMSProp
 from distributed_pg.algo.state import WINDOW, Progress, TrainingState
 from distributed_pg.config import TrainConfig
 from distributed_pg.envs.pong import frame_shape
@@ -179,7 +181,7 @@ class Learner:
             self._ended_by_callback |= callback(record) is True
 
     def _finite_norm(self, name: str, parameters: Policy) -> float:
-        length = norm(parameters)
+        length = math.sqrt(sum(float(np.vdot(array, array)) for array in parameters.arrays))
         if not math.isfinite(length):
             raise RunError(
                 f"the {name} of update {self._state.progress.update + 1} cannot be used: not all "

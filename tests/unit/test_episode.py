@@ -12,13 +12,12 @@ from distributed_pg.algo.rollout import (
     _BLOCK,
     EVALUATION,
     TRAINING,
-    entropy,
     episode_seed,
     play_episode,
 )
 from distributed_pg.config import TrainConfig
 from distributed_pg.envs.pong import PongEnv
-from distributed_pg.episode import EpisodeResult, evaluate_episode, rollout
+from distributed_pg.episode import EpisodeResult, entropy, evaluate_episode, rollout
 from distributed_pg.training.rollout_worker import RolloutWorker
 
 CONFIG = TrainConfig()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from distributed_pg.algo.policy import Policy
-from distributed_pg.algo.rmsprop import RMSProp, norm
+from distributed_pg.algo.rmsprop import RMSProp
 
 
 def random_like(policy: Policy, seed: int, scale: float) -> Policy:
@@ -92,7 +92,3 @@ def test_weights_without_a_gradient_stay() -> None:
     RMSProp(1e-3, 0.99, 10).step(policy, policy.zeros_like(), gradient)
     assert np.array_equal(np.delete(policy.w1, 3, axis=0), np.delete(before.w1, 3, axis=0))
     assert np.all(policy.w1[3] > before.w1[3])
-
-
-def test_norm() -> None:
-    assert norm(Policy(np.array([[3.0]], np.float32), np.array([[4.0]], np.float32))) == 5.0
