@@ -46,7 +46,7 @@ def write_report(
         out: the folder to write to.
 
     Returns:
-        The files written.
+        The written files.
 
     Raises:
         RunError: ``out`` cannot be written.
@@ -69,10 +69,15 @@ def write_report(
         if simulations:
             files.append(_write_csv(simulations, out / "saturation.csv"))
         if find_spec("matplotlib"):
-            files.append(_plot_scaling(rows, out / "scaling.png"))
-            if simulations:
-                files.append(_plot_saturation(simulations, out / "saturation.png"))
+            files += _plots(rows, simulations, out)
     return files
+
+
+def _plots(rows: list[Row], simulations: list[Simulation], out: Path) -> list[Path]:
+    scaling = _plot_scaling(rows, out / "scaling.png")
+    if not simulations:
+        return [scaling]
+    return [scaling, _plot_saturation(simulations, out / "saturation.png")]
 
 
 def _write_csv(rows: Sequence[Row | Simulation], path: Path) -> Path:

@@ -32,8 +32,7 @@ def play_compiled(step: Step, env: PongEnv, policy: Policy, noise: Noise) -> Tra
     pixels[:end], signs[:end] = first, values
     most_changes = len(policy.w1)
     emulate, look, frames = env.emulate, env.look, env.frame_skip
-    hidden, outputs = next(rows)
-    policy.forward(first, values, frame_sum, (hidden, outputs))
+    hidden, outputs = policy.forward(first, values, frame_sum, next(rows))
     fixed = (
         *(raw.screen, raw.before, raw.seen, raw.foreground, raw.crop, *read_only(policy)),
         np.empty(policy.w1.shape[1], np.float32),

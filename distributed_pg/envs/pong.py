@@ -148,7 +148,6 @@ class PongEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
         self._actions: dict[int, Action] = {}
         self._all_actions = {i: PONG_ACTIONS[name] for i, name in enumerate(actions)}
         self._ale = load_pong(frame_limit, display=render_mode == "human")
-
         self._ale.reset_game()
         self._start = self._ale.cloneState()
         self._start_rgb = self._ale.getScreenRGB()

@@ -177,9 +177,7 @@ class RaySession:
 
 @contextmanager
 def ray_session(
-    address: str | None,
-    num_workers: NumWorkers,
-    max_workers: int | None = None,
+    address: str | None, num_workers: NumWorkers, max_workers: int | None = None
 ) -> Iterator[RaySession]:
     """Provide Ray during the ``with`` block.
 

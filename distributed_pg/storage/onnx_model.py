@@ -51,14 +51,8 @@ def onnx_model(trained: TrainedPolicy) -> onnx.ModelProto:
         producer_name="distributed_pg",
         producer_version=__version__,
     )
-    helper.set_model_props(
-        model,
-        {
-            "actions": json.dumps(config.actions),
-            "crop": json.dumps(config.crop),
-            "current_frame": json.dumps(config.current_frame),
-            "frame_skip": json.dumps(config.frame_skip),
-            "weights_checksum": weights_checksum(trained.policy),
-        },
-    )
+    settings = ("actions", "crop", "current_frame", "frame_skip")
+    metadata = {name: json.dumps(getattr(config, name)) for name in settings}
+    metadata["weights_checksum"] = weights_checksum(trained.policy)
+    helper.set_model_props(model, metadata)
     return model

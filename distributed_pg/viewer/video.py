@@ -75,11 +75,7 @@ def record(
         UsageError: ``out`` is not a valid file name, or there is nothing at ``checkpoint``.
         RunError: the checkpoint cannot be read, or the video cannot be written.
     """
-    out = Path(out)
-    if out.suffix.lower() not in SUFFIXES:
-        raise ConfigError(f"out: {out} ends in none of {', '.join(SUFFIXES)}")
-    if not out.parent.is_dir():
-        raise UsageError(f"out: there is no folder {out.parent}")
+    out = _checked(Path(out))
     game = Playback.load(checkpoint)
     episode = _best_episode(game, seed, greedy, best_of, played) if best_of > 1 else 0
     gif = out.suffix.lower() == ".gif"
@@ -95,6 +91,14 @@ def record(
                 pictures += 1
                 progress(moment.step)
     return Recording(out, episode, float(moment.reward), moment.step, float(pictures / rate))
+
+
+def _checked(out: Path) -> Path:
+    if out.suffix.lower() not in SUFFIXES:
+        raise ConfigError(f"out: {out} ends in none of {', '.join(SUFFIXES)}")
+    if not out.parent.is_dir():
+        raise UsageError(f"out: there is no folder {out.parent}")
+    return out
 
 
 def _stride(frame_skip: int, *, smooth: bool, overlay: bool, gif: bool) -> int:
