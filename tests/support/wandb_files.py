@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from command import until
 from wandb.proto.wandb_internal_pb2 import Record
 
 _START = struct.pack("<4sHB", b":W&B", 0xBEE1, 0)
@@ -17,14 +18,16 @@ _WHOLE, _FIRST, _, _LAST = 1, 2, 3, 4
 def records(file: Path) -> Iterator[Any]:
     """The records of a .wandb file, a LevelDB log of protocol buffers."""
     data, part = file.read_bytes(), b""
-    assert data.startswith(_START)
+    assert _START.startswith(data[: len(_START)])
     at = len(_START)
-    while at < len(data):
+    while at + _HEAD.size <= len(data):
         if _BLOCK - at % _BLOCK < _HEAD.size:  # the rest of a block is empty
             at += _BLOCK - at % _BLOCK
             continue
         _, length, kind = _HEAD.unpack_from(data, at)
         at += _HEAD.size
+        if at + length > len(data):
+            return  # the rest has not been written yet
         part = data[at : at + length] if kind in (_WHOLE, _FIRST) else part + data[at : at + length]
         at += length
         if kind in (_WHOLE, _LAST):
@@ -32,8 +35,17 @@ def records(file: Path) -> Iterator[Any]:
 
 
 def sessions(run: Path) -> list[Path]:
-    """The files that the sessions of a run have written, in order."""
-    return sorted((run / "wandb").glob("offline-run-*/run-*.wandb"))
+    """The files that the sessions of a run have written, in order.
+
+    wandb's own process may still be writing them after it has answered that a session is over.
+    """
+    files = sorted((run / "wandb").glob("offline-run-*/run-*.wandb"))
+    until(lambda: all(map(_is_complete, files)))
+    return files
+
+
+def _is_complete(file: Path) -> bool:
+    return "exit" in (record.WhichOneof("record_type") for record in records(file))
 
 
 def history(file: Path) -> dict[int, dict[str, Any]]:
