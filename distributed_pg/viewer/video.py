@@ -4,7 +4,7 @@ import math
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -129,7 +129,8 @@ def _written(out: Path) -> Iterator[Path]:
             yield temporary
             temporary.replace(out)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # on a read-only disk; its error is on its way already
+            temporary.unlink(missing_ok=True)
 
 
 class _Encoder:

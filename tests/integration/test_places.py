@@ -58,6 +58,29 @@ def test_half_a_cpu_no_home_no_user_and_a_proxy(tmp_path: Path) -> None:
     assert not list(home.iterdir())
 
 
+WRITERS = (
+    "record pretrained --max-seconds 1 --out disk/game.mp4",
+    "export pretrained --out disk/policy.safetensors",
+    "export pretrained --out disk/save.p",
+)
+
+
+@needs_namespaces
+@pytest.mark.parametrize("command", WRITERS)
+def test_a_read_only_disk_is_one_line(tmp_path: Path, command: str) -> None:
+    (tmp_path / "disk").mkdir()
+    script = 'mount -t tmpfs -o ro tmpfs disk && exec "$@"'
+    result = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script, "sh", *COMMAND, *command.split()],  # noqa: S607
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert_one_line_error(result, 1, "disk/.*Read-only file system")
+
+
 @pytest.mark.parametrize(
     ("limit", "cpus", "expected"),
     [(0.5, 2, 1), (0.01, 64, 1), (1.9, 64, 1), (3.7, 64, 3), (None, 64, 64), (64.0, 4, 4)],
