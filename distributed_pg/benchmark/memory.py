@@ -90,7 +90,7 @@ def measure_memory(progress: Callable[[str], None] = lambda _: None) -> Memory:
         policy = TrainingState.initial(config).policy
         ray.get(player.play.remote(policy, config))
         worker: int = ray.get(player.peak_memory.remote())
-    progress("memory of a learner")
+    progress("memory of a learner, in a run of 200 games")
     return Memory(ray_worker, worker, _learner_memory())
 
 

@@ -108,12 +108,12 @@ def run(args: BenchmarkArgs) -> int:
         simulated = counts("simulate_workers", args.simulate_workers)
         per_task = counts("episodes_per_task", args.episodes_per_task)
         simulations = simulate(simulated, per_task, args.seconds, **common)
-    memory = measure_memory(errors.print)
     screen = console()
     screen.print(speed_table(rows))
     screen.print(gradient_line(rows))
     if simulations:
         screen.print(simulation_table(simulations))
+    memory = measure_memory(errors.print)
     screen.print(memory_line(memory))
     for file in write_report(rows, simulations, memory, args.rounds, args.seconds, args.out):
         screen.print(f"Wrote {file}", soft_wrap=True)
