@@ -11,7 +11,7 @@ Floats = NDArray[np.float32]
 _ZERO = np.zeros((), np.float32)  # an array, since converting a float takes as long as using it
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Policy:
     """pi(action | x) = softmax(logits): two layers, with the last action's logit fixed at 0.
 
@@ -45,6 +45,9 @@ class Policy:
     def with_current_frame(self) -> "Policy":
         """A policy that sees the current frame, but does not heed it yet."""
         return Policy(np.hstack([self.w1, np.zeros_like(self.w1)]), self.w2.copy())
+
+    def __repr__(self) -> str:
+        return f"Policy(w1 {self.w1.shape}, w2 {self.w2.shape})"
 
     @property
     def sees_current_frame(self) -> bool:

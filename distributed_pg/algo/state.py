@@ -1,7 +1,7 @@
 """The state of training: everything needed to resume a run."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -28,7 +28,7 @@ class Progress:
     """Time spent training, including earlier sessions of the run."""
     running_mean: float | None = None
     """Running mean of the reward as in the classic script: 0.99 old mean + 0.01 new reward."""
-    last_rewards: tuple[float, ...] = ()
+    last_rewards: tuple[float, ...] = field(default=(), repr=False)
     """Rewards of the last :data:`WINDOW` episodes, oldest first."""
     best_reward: float | None = None
     """Highest reward of an episode."""
