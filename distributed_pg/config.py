@@ -183,7 +183,7 @@ class TrainConfig:
                 "underscores"
             )
         if self.resume == AUTO and self.run_dir is None:
-            raise ConfigError("resume: auto needs a run_dir; ./auto is a folder of that name")
+            raise ConfigError("resume: auto needs a run_dir; a folder of that name is ./auto")
         if self.run_dir is not None and not self.may_begin:
             raise ConfigError("run_dir: a resumed run stays in its folder; leave it out")
 

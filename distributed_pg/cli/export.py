@@ -67,7 +67,12 @@ def run(args: ExportArgs) -> int:
 
     trained = export_policy(args.checkpoints, args.out, args.suffix)
     size = args.out.stat().st_size / 1e6
-    skip = counted(trained.config.frame_skip, "frame")
-    note = f", without the value; it plays at {skip} per step" if args.suffix == ".p" else ""
+    note = ""
+    if args.suffix == ".p":
+        skip = trained.config.frame_skip
+        note = (
+            f", without the value; it plays at {counted(skip, 'frame')} per step, which the file "
+            f"does not say: import it with --frame-skip {skip}"
+        )
     console().print(f"Wrote {args.out}, {size:.1f} MB{note}", soft_wrap=True)
     return 0

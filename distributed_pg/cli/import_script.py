@@ -48,7 +48,7 @@ def run(args: ImportArgs) -> int:
     out = args.pickle.with_suffix(".safetensors") if args.out is None else args.out
     # Whoever gives a name may have the file replaced, as by export; this name nobody gave.
     if args.out is None and out.exists():
-        raise UsageError(f"out: {out} exists; name it, or another file")
+        raise UsageError(f"out: {out} exists; name it to replace it, or another file")
     trained = import_policy(args.pickle, out, args.frame_skip)
     units = counted(trained.config.hidden_units, "hidden unit")
     console().print(

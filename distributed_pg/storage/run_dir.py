@@ -112,7 +112,7 @@ class RunDir:
                     raise UsageError(
                         f"{path} is a part of the run in {folder}; give {folder}"
                     ) from None
-            reason = f"{CONFIG}: {error.strerror}"
+            reason = f"{CONFIG}: {error.strerror}" if path.exists() else "there is no such folder"
             raise UsageError(f"{path} holds no run ({reason})") from None
         return cls(path, fresh, uploader)
 

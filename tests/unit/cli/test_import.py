@@ -44,7 +44,8 @@ def test_only_a_file_that_is_named_is_replaced(capsys: Captured) -> None:
     Path("save.safetensors").write_bytes(b"before")
     assert main(["import", "save.p"]) == 2
     assert capsys.readouterr().err == (
-        "distributed-pg: error: --out: save.safetensors exists; name it, or another file\n"
+        "distributed-pg: error: --out: save.safetensors exists; "
+        "name it to replace it, or another file\n"
     )
     assert Path("save.safetensors").read_bytes() == b"before"
     assert main(["import", "save.p", "--out", "save.safetensors"]) == 0
@@ -110,7 +111,8 @@ def test_back_to_the_script(capsys: Captured, arguments: str) -> None:
     assert main(["export", "save.safetensors", "--out", *arguments.split()]) == 0
     out = arguments.split()[0]
     assert capsys.readouterr() == (
-        f"Wrote {out}, 0.2 MB, without the value; it plays at 4 frames per step\n",
+        f"Wrote {out}, 0.2 MB, without the value; it plays at 4 frames per step, "
+        "which the file does not say: import it with --frame-skip 4\n",
         "",
     )
     once, twice = load_classic(Path("save.p")).policy, load_classic(Path(out)).policy

@@ -135,7 +135,7 @@ def test_a_warm_run_goes_on_without_its_source(
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
-        ("train --resume auto", "--resume: auto needs a run_dir; ./auto is a folder of that name"),
+        ("train --resume auto", "--resume: auto needs a run_dir; a folder of that name is ./auto"),
         (
             "train --init-from none --run-dir r",
             "--init-from: none: No such file or directory; give a checkpoint, a .safetensors "

@@ -27,7 +27,7 @@ ALLOWED = "give a checkpoint, a .safetensors export, a run's folder or URI, or p
         ("train --seed 1.5", "--seed: '1.5' is not a whole number, such as 2000 or 2e3"),
         ("train --stop-episodes 1e3 --batch-size 0", "--batch-size: 0 is not a whole number"),
         ("train --stop-episodes", "Missing value for argument '--stop-episodes'"),
-        ("train --resume nowhere", "nowhere holds no run (config.json: No such file"),
+        ("train --resume nowhere", "nowhere holds no run (there is no such folder)"),
         ("train --address head", "--address: 'head' is not HOST:PORT"),
         ("evaluate", "evaluate: PATH|URI|pretrained is missing; evaluate --help describes it"),
         ("evaluate x --episodes 0", "--episodes: 0 is not a whole number from 1"),
