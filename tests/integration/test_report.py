@@ -157,6 +157,7 @@ def test_what_was_not_asked_for_is_left_out(run: Path, capsys: pytest.CaptureFix
     assert capsys.readouterr().err == ""  # it tells of games played and recorded
     text = out.read_text()
     assert "of the last 100 games of training" in text
+    assert " --stop-episodes 120</code>" in text  # where the checksum below is reached
     assert "<video" not in text
     assert "Evaluation" not in text
 

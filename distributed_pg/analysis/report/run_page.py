@@ -110,6 +110,7 @@ def render(
     config, progress = checkpoint.config, checkpoint.state.progress
     trained = TrainedPolicy(config, checkpoint.state.policy, progress)
     units = strongest_units(trained, UNITS)
+    last = curve.records[-1]
     return rendered(
         "run.html.j2",
         curve=curve,
@@ -130,8 +131,8 @@ def render(
         running=settings(config, may_change=True),
         checkpoint_episodes=progress.episodes,
         versions=[Setting(*item, changed=False) for item in sorted(checkpoint.versions.items())],
-        command=train_command(config),
-        checksum=curve.records[-1].get("weights_checksum", "unknown"),
+        command=f"{train_command(config)} --stop-episodes {last['episodes']}",
+        checksum=last.get("weights_checksum", "unknown"),
     )
 
 
