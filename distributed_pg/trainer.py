@@ -296,10 +296,9 @@ def _begin(config: TrainConfig, run_dir: RunDir) -> tuple[TrainConfig, TrainingS
     if config != given:
         run_dir.write_config(config)
     if config.init_from is not None:
-        optimizer = "taken along" if config.init_optimizer else "new"
+        optimizer = "its optimizer state" if config.init_optimizer else "a fresh optimizer"
         _LOG.info(
-            f"Begins with the weights of {config.init_from}, checksum {config.init_checksum}; the "
-            f"optimizer's state is {optimizer}"
+            f"Starting from {config.init_from}, weights {config.init_checksum}, with {optimizer}"
         )
     # Saved so that the run can be resumed even if it stops before the first update.
     return config, state, run_dir.save(config, state, best=False)

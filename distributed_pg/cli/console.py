@@ -1,5 +1,6 @@
 """Console output shared by the commands."""
 
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -51,6 +52,10 @@ def games_progress(screen: Console, games: int) -> Iterator[Callable[[int], None
 
 
 def command_name() -> str:
-    """The name this command was called by, for suggested commands."""
+    """How to call this command again, for suggested commands."""
     program = Path(sys.argv[0])
-    return "python -m distributed_pg" if program.name == "__main__.py" else str(program)
+    if program.name == "__main__.py":
+        return "python -m distributed_pg"
+    found = shutil.which(program.name)
+    on_path = found is not None and program.exists() and program.samefile(found)
+    return program.name if on_path else str(program)

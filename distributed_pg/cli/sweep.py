@@ -49,7 +49,7 @@ class SweepArgs:
         Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE,VALUE")]
     ] = ()
     """Values of a setting to compare, like learning_rate=3e-3,6e-3. May be repeated; every
-    combination is trained. Items of a value are separated by spaces."""
+    combination is trained. A value of several items has spaces: "actions=UP DOWN,UP DOWN NOOP"."""
     trials_at_a_time: Annotated[int, Range(1, 10_000)] | None = None
     """Upper limit on the number of running trials; each has a learner on this machine. Default: one
     per CPU, also of a cluster, but at most 4 for each CPU of this machine."""
