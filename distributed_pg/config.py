@@ -85,8 +85,8 @@ class TrainConfig:
     """Baseline subtracted from the returns of an episode. mean: their mean; learned: the network's
     value of each step, then the mean of what remains."""
     warm_up: bool = True
-    """RMSProp begins with the plain mean of the squared gradients so far, until it has seen enough
-    of them to decay. Without this warm-up the first steps are ten times as long as later ones."""
+    """Whether RMSProp begins with the plain mean of the squared gradients so far, until it has seen
+    enough of them to decay. Without, the first steps are ten times as long as later ones."""
     policy_lag: Annotated[int, Range(0, 1000)] = 1
     """Age, in updates, of the weights that play an episode. 0: all workers wait for each update; 1:
     they keep playing meanwhile."""
