@@ -36,7 +36,7 @@ def dense(w1: np.ndarray, policy: Policy) -> np.ndarray:
 def episode(request: pytest.FixtureRequest) -> tuple[Policy, Trajectory]:
     """A policy with A actions and the first points of a real game it played."""
     actions, current_frame = request.param
-    env = PongEnv(actions=ACTION_SETS[actions], frame_limit=1600)
+    env = PongEnv(actions=ACTION_SETS[actions], frame_limit=1000)
     policy = Policy.init(
         seed=1, inputs=6400, hidden_units=200, actions=actions, current_frame=current_frame
     )

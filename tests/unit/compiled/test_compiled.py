@@ -68,7 +68,7 @@ def test_games_have_the_same_bits(
     hidden_units: int,
     current_frame: bool,
 ) -> None:
-    env = PongEnv(actions=actions, crop=crop, frame_skip=frame_skip, frame_limit=1500 * frame_skip)
+    env = PongEnv(actions=actions, crop=crop, frame_skip=frame_skip, frame_limit=1100 * frame_skip)
     rows, columns = frame_shape(crop)
     policy = Policy.init(2, rows * columns, hidden_units, len(actions), current_frame)
     random = np.random.default_rng(1)

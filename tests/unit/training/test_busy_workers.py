@@ -44,7 +44,7 @@ def share_played(config: TrainConfig, workers: int) -> float:
 @pytest.mark.parametrize("workers", [2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64])
 def test_workers_of_a_shaped_run_are_busy(workers: int) -> None:
     config = preset("default", shape_for=workers)
-    config = replace(config, stop_episodes=200 * config.batch_size)
+    config = replace(config, stop_episodes=100 * config.batch_size)
     assert share_played(config, workers) >= 0.95
 
 
@@ -52,7 +52,7 @@ def test_workers_of_a_shaped_run_are_busy(workers: int) -> None:
     ("batch_size", "lag", "workers"), [(1, 1, 2), (1, 2, 3), (2, 4, 9), (4, 1, 5), (16, 1, 17)]
 )
 def test_as_many_workers_as_are_useful_are_busy(batch_size: int, lag: int, workers: int) -> None:
-    config = TrainConfig(batch_size=batch_size, policy_lag=lag, stop_episodes=200 * batch_size)
+    config = TrainConfig(batch_size=batch_size, policy_lag=lag, stop_episodes=100 * batch_size)
     assert config.useful_workers == workers
     assert share_played(config, workers) >= 0.95
     assert share_played(config, 2 * workers) < 0.8
