@@ -3,12 +3,10 @@
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-
-from distributed_pg.monitoring.log import log_shown_by
 
 
 class _Console(Console):
@@ -44,9 +42,7 @@ def games_progress(screen: Console, games: int) -> Iterator[Callable[[int], None
 
     columns = TextColumn("{task.description}"), MofNCompleteColumn(), TimeRemainingColumn()
     quiet = not (screen.is_terminal and games)
-    # Lines of the log go through the console that draws the bar, or they would run into it.
-    lines = nullcontext() if quiet else log_shown_by(lambda line: screen.print(line))
-    with Progress(*columns, console=screen, transient=True, disable=quiet) as progress, lines:
+    with Progress(*columns, console=screen, transient=True, disable=quiet) as progress:
         task = progress.add_task("Games played", total=games)
         yield lambda count: progress.update(task, completed=count)
 

@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Annotated, Any
 
 import tyro
@@ -24,7 +23,6 @@ from distributed_pg.cli import (
     sweep,
     train,
 )
-from distributed_pg.cli.console import console
 from distributed_pg.cli.parsing import PARSER_OPTIONS, rules
 from distributed_pg.cli.usage_errors import refusal, with_flag
 from distributed_pg.determinism import pin_kernels
@@ -110,9 +108,14 @@ def _run(arguments: list[str]) -> int:
     except SystemExit:  # help was asked for
         return 0
     kind, run = next(both for both in COMMANDS.values() if isinstance(command, both[0]))
-    show = partial(console(stderr=True).print, soft_wrap=True)
-    with log_shown_by(lambda line: show(with_flag(line, kind))):
+    with log_shown_by(lambda line: _show(with_flag(line, kind))):
         return run(command)
+
+
+def _show(line: str) -> None:
+    # Not by a console of rich's: while a progress bar is drawn, rich shows above it what is written
+    # to sys.stderr, but not what another console writes.
+    print(line, file=sys.stderr, flush=True)  # noqa: T201
 
 
 def _versions() -> str:
@@ -127,7 +130,7 @@ def _failed(arguments: list[str], error: Exception, code: int) -> int:
     """Print the error, which names a field, with the flag that the user knows it by."""
     kind, _ = COMMANDS.get(arguments[0], (None, None))
     message = str(error) if kind is None else with_flag(str(error), kind)
-    print(f"distributed-pg: error: {message}", file=sys.stderr, flush=True)  # noqa: T201
+    _show(f"distributed-pg: error: {message}")
     return code
 
 

@@ -160,7 +160,8 @@ def test_same_bits_when_the_weights_holder_dies_and_hangs(tmp_path: Path, told: 
     assert result.progress.update == 8
     assert result.weights_checksum == alone.weights_checksum
     # Ray restarts a killed holder by itself, but on a busy machine not always in time.
-    assert any("the process that holds the weights was silent" in line for line in told)
+    silent = sum("the process that holds the weights was silent" in line for line in told)
+    assert silent in (1, 2)
 
 
 def test_the_only_worker_is_replaced_when_it_dies_and_when_it_hangs(

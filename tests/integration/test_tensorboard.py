@@ -114,6 +114,7 @@ def test_what_is_shown_is_what_was_recorded_when_stopped_killed_and_resumed(
     train(resume_config(run, stop_episodes=21, tensorboard=False))
     assert len(read_metrics(run / "metrics.jsonl")) == 7
     assert sorted((run / FOLDER).iterdir()) == files
+    assert not (run / "wandb").exists()
 
 
 def test_a_missing_library_is_told_before_anything_starts(
