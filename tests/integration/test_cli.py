@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command import COMMAND, QUICK, assert_one_line_error, distributed_pg, metrics
+from command import COMMAND, QUICK, assert_one_line_error, assert_refused, distributed_pg, metrics
 from ray_cluster import ray_cluster
 
 from distributed_pg.cli.main import main
@@ -81,15 +81,6 @@ def test_wrong_usage_is_one_line(
     monkeypatch.chdir(tmp_path)
     assert_refused(capsys, *arguments.split(), code=code, pattern=pattern)
     assert list(tmp_path.iterdir()) == []
-
-
-def assert_refused(
-    capsys: pytest.CaptureFixture[str], *arguments: str, code: int, pattern: str
-) -> None:
-    """Run the command in this process, where it ends with one line of errors."""
-    returned = main(arguments)
-    result = subprocess.CompletedProcess(arguments, returned, *capsys.readouterr())
-    assert_one_line_error(result, code, pattern)
 
 
 def on_a_terminal(*arguments: str | Path, cwd: Path, **environment: str) -> str:

@@ -1,10 +1,12 @@
 """A new run is shaped for the workers it will have."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command import assert_refused
 
 from distributed_pg.cli.main import main
 from distributed_pg.cli.train import defaults as train_defaults
@@ -51,9 +53,8 @@ def test_wrong_usage_is_one_line(
     pattern: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["train", *arguments.split()]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"distributed-pg: error: {pattern}")
+    line = f"^distributed-pg: error: {re.escape(pattern)}"
+    assert_refused(capsys, "train", *arguments.split(), code=2, pattern=line)
     assert not list(tmp_path.iterdir())
 
 

@@ -2,7 +2,6 @@
 
 import functools
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -13,12 +12,11 @@ from typing import Any
 
 import psutil
 import pytest
-from command import COMMAND, DEADLINE, distributed_pg, metrics, until
+from command import COMMAND, DEADLINE, assert_refused, distributed_pg, metrics, until
 from learner_runs import checksums
 from small_runs import listing
 from sweeps import make_run
 
-from distributed_pg.cli.main import main
 from distributed_pg.config import TrainConfig
 from distributed_pg.sweep.folder import SweepFolder
 
@@ -114,9 +112,8 @@ def test_a_sweep_that_is_killed_ends_in_the_bits_of_the_runs_alone(
     process = begin(started, tmp_path, *NEW, "--seeds", "0-3")
     until((sweep / "sweep.json").exists, process)
     monkeypatch.chdir(tmp_path)
-    assert main(["sweep", *RESUME]) == 2
-    (error,) = capsys.readouterr().err.splitlines()
-    assert re.match(r"distributed-pg: error: --run-dir: sweep is in use by process \d+ on ", error)
+    in_use = r"^distributed-pg: error: --run-dir: sweep is in use by process \d+ on "
+    assert_refused(capsys, "sweep", *RESUME, code=2, pattern=in_use)
     until(lambda: min(updates(sweep / f"seed_{seed}") for seed in (0, 1)) >= 1, process)
     trials = processes_of(sweep)
     assert {name: workers_of(trial) for name, trial in trials.items()} == {"seed_0": 1, "seed_1": 1}

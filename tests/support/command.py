@@ -10,6 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from distributed_pg.cli.main import main
+
 ROOT = Path(__file__).resolve().parents[2]
 """The checkout."""
 SUPPORT = Path(__file__).resolve().parent
@@ -80,3 +84,13 @@ def python(code: str, **environment: str) -> str:
         text=True,
         check=True,
     ).stdout.strip()
+
+
+def assert_refused(
+    capsys: pytest.CaptureFixture[str], *arguments: str, code: int, pattern: str
+) -> None:
+    """Run the command in this process, where it prints one line of errors and nothing else."""
+    returned = main(arguments)
+    result = subprocess.CompletedProcess(arguments, returned, *capsys.readouterr())
+    assert_one_line_error(result, code, pattern)
+    assert result.stdout == ""

@@ -1,12 +1,12 @@
 """Learning curves and milestones."""
 
 import json
-import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from command import assert_refused
 from matplotlib.figure import Figure
 from PIL import Image
 from records import record_of
@@ -316,11 +316,7 @@ def test_wrong_usage_is_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     run_folder(tmp_path / "run", MEANS)
-    assert main(["plot", *arguments.split()]) == code
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert len(printed.err.splitlines()) == 1
-    assert re.search(complaint, printed.err)
+    assert_refused(capsys, "plot", *arguments.split(), code=code, pattern=complaint)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
 
 
