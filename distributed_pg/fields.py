@@ -1,5 +1,6 @@
 """Checks the fields of a dataclass against their annotated types, ranges and choices."""
 
+import functools
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -43,8 +44,13 @@ def check_fields(settings: Any) -> None:
     Raises:
         ConfigError: a value is not allowed; the message names the field and the allowed values.
     """
-    for name, hint in typing.get_type_hints(type(settings), include_extras=True).items():
+    for name, hint in _hints(type(settings)).items():
         check_value(name, getattr(settings, name), hint)
+
+
+@functools.cache
+def _hints(dataclass_type: type) -> dict[str, Any]:
+    return typing.get_type_hints(dataclass_type, include_extras=True)
 
 
 def check_value(name: str, value: Any, hint: Any) -> None:
@@ -58,7 +64,7 @@ def check_value(name: str, value: Any, hint: Any) -> None:
     Raises:
         ConfigError: the value is not allowed; the message begins with ``name``.
     """
-    members = [_Member(*one) for one in types_in(hint)]
+    members = _members(hint)
     matching = [member for member in members if member.is_type_of(value)]
     if not matching:
         names = " or ".join(
@@ -90,17 +96,17 @@ class _Member:
     kind: Any
     limits: Range | None
 
-    @property
+    @functools.cached_property
     def choices(self) -> tuple[str, ...]:
         return typing.get_args(self.kind) if typing.get_origin(self.kind) is Literal else ()
 
-    @property
+    @functools.cached_property
     def item(self) -> Any:
         """The item type of a tuple of any length; else None."""
         args = typing.get_args(self.kind)
         return args[0] if typing.get_origin(self.kind) is tuple and args[1:] == (...,) else None
 
-    @property
+    @functools.cached_property
     def classes(self) -> tuple[type, ...]:
         if self.choices:
             return (str,)
@@ -128,6 +134,11 @@ class _Member:
         return (not self.choices or value in self.choices) and (
             self.limits is None or value in self.limits
         )
+
+
+@functools.cache
+def _members(hint: Any) -> tuple[_Member, ...]:
+    return tuple(_Member(*one) for one in types_in(hint))
 
 
 def types_in(hint: Any, limits: Range | None = None) -> Iterator[tuple[Any, Range | None]]:

@@ -92,7 +92,8 @@ def _quoted(text: bytes) -> bytes:
     """repr() of a str in Python 2."""
     quote = b'"' if b"'" in text and b'"' not in text else b"'"
     named = {9: b"\\t", 10: b"\\n", 13: b"\\r", 92: b"\\\\", quote[0]: b"\\" + quote}
-    characters = (
-        named.get(byte, bytes([byte]) if 32 <= byte < 127 else b"\\x%02x" % byte) for byte in text
-    )
-    return quote + b"".join(characters) + quote
+    characters = [
+        named.get(byte, bytes([byte]) if 32 <= byte < 127 else b"\\x%02x" % byte)
+        for byte in range(256)
+    ]
+    return quote + b"".join(map(characters.__getitem__, text)) + quote

@@ -6,35 +6,50 @@ import itertools
 import random
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from distributed_pg.algo.gradient import Gradient
 from distributed_pg.algo.policy import Policy
-from distributed_pg.config import TrainConfig
+from distributed_pg.config import TrainConfig, may_change
 from distributed_pg.envs.pong import PongEnv
 from distributed_pg.episode import EpisodeStats, rollout
+from distributed_pg.storage.checkpoint import weights_checksum
 from distributed_pg.training.gradient_sum import summed
 from distributed_pg.training.schedule import EpisodeTask
 from distributed_pg.training.worker_pool import EpisodeDone, EpisodeFailed, PoolEvent, WorkerLost
 
 
+def env_of(config: TrainConfig) -> PongEnv:
+    """One environment for all runs with these settings: making one takes longer than a game."""
+    return _env(tuple(config.env_settings().items()))
+
+
 @functools.cache
-def _game_of(settings: tuple[tuple[str, Any], ...]) -> PongEnv:
-    """One environment for all pools with these settings: making one takes longer than a game."""
+def _env(settings: tuple[tuple[str, Any], ...]) -> PongEnv:
     return PongEnv(**dict(settings))
 
 
 Play = Callable[[EpisodeTask, Policy], tuple[EpisodeStats, Gradient]]
 
 
+_PLAYED: dict[str, tuple[EpisodeStats, Gradient]] = {}
+"""Games of this process by all that they depend on. Most runs of the tests play the same ones."""
+
+
 def play_for_real(config: TrainConfig) -> Play:
     """A ``play`` function that plays real games with ``config``; each takes one virtual second."""
-    env = _game_of(tuple(config.env_settings().items()))
+    env = env_of(config)
+    fixed = {name: value for name, value in asdict(config).items() if name not in may_change()}
 
     def play(task: EpisodeTask, policy: Policy) -> tuple[EpisodeStats, Gradient]:
-        result = rollout(env, policy, config, task.episode)
-        return replace(result.stats, seconds=1.0), result.gradient
+        game = f"{task.episode} {weights_checksum(policy)} {fixed}"
+        if game not in _PLAYED:
+            result = rollout(env, policy, config, task.episode)
+            for array in fields(Gradient):
+                getattr(result.gradient, array.name).flags.writeable = False  # as Ray's are
+            _PLAYED[game] = replace(result.stats, seconds=1.0), result.gradient
+        return _PLAYED[game]
 
     return play
 

@@ -12,6 +12,7 @@ from distributed_pg.algo.rollout import (
     _BLOCK,
     EVALUATION,
     TRAINING,
+    Trajectory,
     episode_seed,
     play_episode,
 )
@@ -27,6 +28,12 @@ CONFIG = TrainConfig()
 def short() -> PongEnv:
     """A game cut off after some points."""
     return PongEnv(frame_limit=1200)
+
+
+@pytest.fixture(scope="module")
+def game(pong: PongEnv, policy: Policy) -> Trajectory:
+    """The first game of a run, whole."""
+    return play_episode(pong, policy, episode_seed(0, 0, TRAINING))
 
 
 def played(pong: PongEnv, policy: Policy, seed: int, episode: int) -> EpisodeResult:
@@ -50,18 +57,17 @@ def test_a_result_is_a_function_of_weights_seed_and_episode(short: PongEnv, poli
         assert bits(played(short, policy, seed, episode)) != bits(first)
 
 
-def test_stats_of_a_whole_game(pong: PongEnv, policy: Policy) -> None:
+def test_stats_of_a_whole_game(pong: PongEnv, policy: Policy, game: Trajectory) -> None:
     stats = played(pong, policy, seed=0, episode=0).stats
-    trajectory = play_episode(pong, policy, episode_seed(0, 0, TRAINING))
-    assert stats.reward == sum(trajectory.rewards)
+    assert stats.reward == sum(game.rewards)
     assert -21 <= stats.reward <= 21
-    assert max(trajectory.rewards.count(1.0), trajectory.rewards.count(-1.0)) == 21
-    assert stats.points_won == trajectory.rewards.count(1.0)
-    assert stats.points_lost == trajectory.rewards.count(-1.0)
-    pairs = trajectory.probabilities.tolist()
+    assert max(game.rewards.count(1.0), game.rewards.count(-1.0)) == 21
+    assert stats.points_won == game.rewards.count(1.0)
+    assert stats.points_lost == game.rewards.count(-1.0)
+    pairs = game.probabilities.tolist()
     entropies = [-sum(p * math.log(p) for p in pair) for pair in pairs]
     assert stats.entropy == pytest.approx(sum(entropies) / stats.steps)
-    assert stats.steps == len(trajectory.rewards)
+    assert stats.steps == len(game.rewards)
     # The last step may be cut short by the end of the game.
     assert 4 * (stats.steps - 1) < stats.frames <= 4 * stats.steps
     assert 0 < stats.emulator_seconds < stats.seconds
@@ -102,30 +108,25 @@ def test_greedy_takes_the_most_probable_action(short: PongEnv, policy: Policy) -
     assert sampled.actions != sampled.probabilities.argmax(axis=1).tolist()
 
 
-def test_a_game_longer_than_the_room_made_at_first(pong: PongEnv, policy: Policy) -> None:
-    game = play_episode(pong, policy, episode_seed(0, 0, EVALUATION))
+def test_a_game_longer_than_the_room_made_at_first(policy: Policy, game: Trajectory) -> None:
     assert len(game.actions) > _BLOCK
     assert game.hidden.shape == (len(game.actions), 200)
     for (pixels, signs), hidden in zip(frames_of(game), game.hidden, strict=True):
         assert np.array_equal(policy.forward(pixels, signs)[0], hidden)
 
 
-def test_sampled_actions_follow_the_probabilities(pong: PongEnv) -> None:
-    policy = Policy.init(seed=1, inputs=6400, hidden_units=200, actions=2)
-    ups, expected, variance = 0, 0.0, 0.0
-    for episode in range(2):
-        trajectory = play_episode(pong, policy, episode_seed(0, episode, EVALUATION))
-        p_up = trajectory.probabilities[:, 0]
-        ups += trajectory.actions.count(0)
-        expected += p_up.sum()
-        variance += (p_up * (1 - p_up)).sum()
-    assert abs(ups - expected) < 4 * np.sqrt(variance)
+def test_sampled_actions_follow_the_probabilities(game: Trajectory) -> None:
+    p_up = game.probabilities[:, 0]
+    deviation = np.sqrt((p_up * (1 - p_up)).sum())
+    assert abs(game.actions.count(0) - p_up.sum()) < 4 * deviation
 
 
-def test_evaluation_plays_the_game_of_its_seed(pong: PongEnv, policy: Policy) -> None:
-    first = evaluate_episode(pong, policy, seed=0, episode=1, greedy=False)
-    again = evaluate_episode(pong, policy, seed=0, episode=1, greedy=False)
-    assert (first.reward, first.steps) == (again.reward, again.steps)
+def test_evaluation_plays_the_game_of_its_seed(short: PongEnv, policy: Policy) -> None:
+    first = evaluate_episode(short, policy, seed=0, episode=1, greedy=False)
+    again = evaluate_episode(short, policy, seed=0, episode=1, greedy=False)
+    other = evaluate_episode(short, policy, seed=1, episode=1, greedy=False)
+    assert (first.reward, first.entropy) == (again.reward, again.entropy)
+    assert first.entropy != other.entropy
 
 
 def test_a_worker_plays_the_episode_of_its_ticket_whatever_it_played_before(policy: Policy) -> None:

@@ -38,12 +38,12 @@ def episode(request: pytest.FixtureRequest) -> tuple[Policy, Trajectory]:
     actions, current_frame = request.param
     env = PongEnv(actions=ACTION_SETS[actions], frame_limit=1000)
     policy = Policy.init(
-        seed=1, inputs=6400, hidden_units=200, actions=actions, current_frame=current_frame
+        seed=1, inputs=6400, hidden_units=60, actions=actions, current_frame=current_frame
     )
     random = np.random.default_rng(1)
     policy.w1[...] *= 8  # away from p = 1/A, where a wrong softmax would not show
-    policy.w2[:, -1] = random.normal(0.0, 0.3, 200)  # and expects something
-    policy.w1[:, 200:] = random.normal(0.0, 0.02, policy.w1[:, 200:].shape)
+    policy.w2[:, -1] = random.normal(0.0, 0.3, 60)  # and expects something
+    policy.w1[:, 60:] = random.normal(0.0, 0.02, policy.w1[:, 60:].shape)
     return policy, play_episode(env, policy, episode_seed(0, actions, 0))
 
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import bootstrap, trim_mean
 
 from distributed_pg.analysis.statistics import confidence_interval, interquartile_mean
 
@@ -53,6 +52,8 @@ def test_the_mean_is_within_and_the_interval_always_the_same(values: list[float]
 
 @pytest.mark.parametrize("seeds", [5, 10, 30])
 def test_the_interval_is_that_of_scipys_bootstrap(seeds: int) -> None:
+    from scipy.stats import bootstrap, trim_mean  # a second to import, for this test alone
+
     values = np.random.default_rng(seeds).normal(size=seeds)
     expected = bootstrap(
         (values,),

@@ -62,13 +62,15 @@ def arrays_of(trajectory: Trajectory) -> list[np.ndarray]:
 )
 def test_games_have_the_same_bits(
     step: Step,
+    monkeypatch: pytest.MonkeyPatch,
     actions: Sequence[str],
     crop: Crop,
     frame_skip: int,
     hidden_units: int,
     current_frame: bool,
 ) -> None:
-    env = PongEnv(actions=actions, crop=crop, frame_skip=frame_skip, frame_limit=1100 * frame_skip)
+    monkeypatch.setattr("distributed_pg.algo.rollout._BLOCK", 100)  # steps
+    env = PongEnv(actions=actions, crop=crop, frame_skip=frame_skip, frame_limit=1000)
     rows, columns = frame_shape(crop)
     policy = Policy.init(2, rows * columns, hidden_units, len(actions), current_frame)
     random = np.random.default_rng(1)
@@ -83,7 +85,8 @@ def test_games_have_the_same_bits(
         for ours, theirs in zip(game, expected, strict=True):
             assert ours.dtype == theirs.dtype
             assert np.array_equal(ours, theirs)
-        assert len(expected[5]) > (1024 if frame_skip < 4 else 300)  # longer than a block
+        assert len(expected[0]) > 10
+        assert len(expected[5]) > 100  # longer than a block
 
 
 def test_there_is_room_for_all_changed_pixels(step: Step, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,12 +110,18 @@ def test_it_is_compiled_once_for_the_arrays_of_ray_and_others(step: Any) -> None
     assert len(step.signatures) == 1
 
 
-@given(st.sets(st.integers(0, 6399), max_size=300), st.integers(0, 2**32), st.booleans())
+@given(
+    st.sets(st.integers(0, 6399), max_size=300),
+    st.integers(0, 2**32),
+    st.sampled_from([4, 12, 200]),
+    st.booleans(),
+)
 def test_any_pixels_give_the_same_bits(
-    step: Step, pixels: set[int], seed: int, current_frame: bool
+    step: Step, pixels: set[int], seed: int, hidden_units: int, current_frame: bool
 ) -> None:
-    policy = Policy.init(seed, 6400, 200, 2, current_frame)
-    policy.w1[:, 200:] = np.random.default_rng(seed).normal(0.0, 0.1, policy.w1[:, 200:].shape)
+    policy = Policy.init(seed, 6400, hidden_units, 2, current_frame)
+    planes = policy.w1[:, hidden_units:]
+    planes[...] = np.random.default_rng(seed).normal(0.0, 0.1, planes.shape)
     assert loading._agrees(step, policy, np.array(sorted(pixels), np.intp))
 
 

@@ -78,7 +78,7 @@ def test_a_plan_comes_back_from_json(plan: SweepPlan) -> None:
     assert list(again.trials()) == list(plan.trials())
 
 
-@settings(max_examples=30)  # the command line takes a while to parse
+@settings(max_examples=15)  # the command line takes a while to parse
 @given(plans())
 def test_train_reads_a_trial_from_its_flags(plan: SweepPlan) -> None:
     trial = next(plan.trials())

@@ -6,7 +6,7 @@ from fault_simulation import problem
 from distributed_pg.training.dispatcher import Dispatcher
 from distributed_pg.training.schedule import EpisodeTask, Schedule
 
-SEEDS = 150
+SEEDS = 100
 
 
 def test_every_run_keeps_its_promises() -> None:

@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 from learner_runs import CONFIG, Recorder, make_cluster, make_learner, run
-from simulated_pool import SimulatedWorkerPool
+from simulated_pool import SimulatedWorkerPool, env_of
 
 from distributed_pg.algo.policy import Policy
 from distributed_pg.algo.rmsprop import RMSProp
 from distributed_pg.algo.state import TrainingState
 from distributed_pg.config import TrainConfig
-from distributed_pg.envs.pong import PongEnv
 from distributed_pg.episode import rollout
 from distributed_pg.errors import RunError
 from distributed_pg.monitoring.reporter import NullReporter
@@ -44,7 +43,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
 
 def by_the_definition(config: TrainConfig, updates: int) -> Policy:
     """The run as the README defines it, one episode after another."""
-    env = PongEnv(**config.env_settings())
+    env = env_of(config)
     versions = [TrainingState.initial(config).policy]
     annealed = config.anneal_episodes or math.inf
     cache = versions[0].zeros_like()
@@ -227,11 +226,12 @@ def test_a_gradient_that_is_not_finite_stops_the_run_and_is_not_saved(
     real = SimulatedWorkerPool.poll
 
     def spoilt(self: SimulatedWorkerPool, timeout: float, deadline: float) -> list[PoolEvent]:
-        events = real(self, timeout, deadline)
-        for event in events:
-            if isinstance(event, EpisodeDone) and event.task.episode == 6:
-                event.gradient.w2[0, 0] = np.nan
-        return events
+        return [
+            replace(event, gradient=replace(event.gradient, w2=event.gradient.w2 * np.nan))
+            if isinstance(event, EpisodeDone) and event.task.episode == 6
+            else event
+            for event in real(self, timeout, deadline)
+        ]
 
     monkeypatch.setattr(SimulatedWorkerPool, "poll", spoilt)
     state = TrainingState.initial(CONFIG)
