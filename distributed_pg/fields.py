@@ -44,7 +44,7 @@ def check_fields(settings: Any) -> None:
     Raises:
         ConfigError: a value is not allowed; the message names the field and the allowed values.
     """
-    for name, hint in _hints(type(settings)).items():
+    for name, hint in _hints(settings.__class__).items():
         check_value(name, getattr(settings, name), hint)
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from distributed_pg._extras import need_extra
 from distributed_pg.algo.state import Progress, TrainingState
 from distributed_pg.config import TrainConfig
+from distributed_pg.errors import counted
 from distributed_pg.monitoring.display_thread import DisplayThread
 from distributed_pg.monitoring.progress import shown
 from distributed_pg.monitoring.reporter import Callback, Reporter
@@ -20,6 +21,7 @@ from distributed_pg.runtime.prometheus import RayMetrics
 from distributed_pg.runtime.ray_worker_pool import RayWorkerPool
 from distributed_pg.runtime.session import RaySession, ray_session
 from distributed_pg.storage.checkpoint import weights_checksum
+from distributed_pg.storage.object_store import is_uri
 from distributed_pg.storage.open_run import open_run, saved_config
 from distributed_pg.storage.run_dir import RunDir
 from distributed_pg.storage.warm_start import begin
@@ -59,8 +61,9 @@ def train(
     result is returned.
 
     Args:
-        config: the settings. With ``resume``, that run continues; see :func:`resume_config`. With
-            ``resume="auto"``, so does the run in ``run_dir``, if there is one.
+        config: the settings. With ``resume``, they are those of a run that continues; for these,
+            :func:`resume` is easier. With ``resume="auto"``, the run in ``run_dir`` continues, if
+            there is one.
         reporter: shows the run. ``"auto"`` shows a table in a notebook and lines on standard output
             elsewhere; None shows nothing.
         stop_asked: polled at least twice a second; returning True stops the run after the last
@@ -227,7 +230,10 @@ def resume(
     callbacks: Sequence[Callback] = (),
     **changes: Any,
 ) -> TrainResult:
-    """Resume a run; see :func:`train` and :func:`resume_config`.
+    """Resume a run with its saved settings; see :func:`train`.
+
+    ``address``, ``num_workers`` and ``max_workers`` describe where a run trains. They have their
+    defaults unless given. Giving a stop condition replaces all saved ones.
 
     Args:
         location: the run's folder or URI.
@@ -247,10 +253,7 @@ def resume(
 
 
 def resume_config(location: str | Path, **changes: Any) -> TrainConfig:
-    """Return the settings with which to resume a run.
-
-    ``address``, ``num_workers`` and ``max_workers`` describe where a run trains. They have their
-    defaults unless given. Giving a stop condition replaces all saved ones.
+    """Return the settings with which to resume a run, as :func:`resume` does.
 
     Args:
         location: the run's folder or URI.
@@ -287,6 +290,8 @@ def _start(config: TrainConfig, run_dir: RunDir) -> tuple[TrainConfig, TrainingS
     path, aside = run_dir.rewind(config, state.progress.update, path)
     for damaged in aside:
         _LOG.warning(f"The damaged checkpoint is kept as {damaged}")
+    episodes = counted(state.progress.episodes, "episode")
+    _LOG.info(f"Resuming the run {_place(config, run_dir)} after {episodes}")
     return config, state, path
 
 
@@ -295,6 +300,7 @@ def _begin(config: TrainConfig, run_dir: RunDir) -> tuple[TrainConfig, TrainingS
     config, state = begin(_identified(config))
     if config != given:
         run_dir.write_config(config)
+    _LOG.info(f"Beginning the run {_place(config, run_dir)}")
     if config.init_from is not None:
         optimizer = "its optimizer state" if config.init_optimizer else "a fresh optimizer"
         _LOG.info(
@@ -302,6 +308,11 @@ def _begin(config: TrainConfig, run_dir: RunDir) -> tuple[TrainConfig, TrainingS
         )
     # Saved so that the run can be resumed even if it stops before the first update.
     return config, state, run_dir.save(config, state, best=False)
+
+
+def _place(config: TrainConfig, run_dir: RunDir) -> str | Path:
+    """Where the user finds the run: its URI, or else its folder."""
+    return config.location if is_uri(config.location) else run_dir.path
 
 
 def _identified(config: TrainConfig) -> TrainConfig:

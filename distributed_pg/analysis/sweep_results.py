@@ -58,7 +58,7 @@ def results_table(groups: list[Group]) -> Table:
     for name in ("seeds", "frames", "last 100", "95% interval"):
         table.add_column(name, justify="right", no_wrap=True)
     for level in LEVELS:
-        table.add_column(f"{level_name(level)} at", justify="right", no_wrap=True)
+        table.add_column(f"to {level_name(level)}", justify="right", no_wrap=True)
     for group in sorted(groups, key=lambda group: -float(interquartile_mean(_last(group)))):
         last = _last(group)
         low, high = confidence_interval(last)
@@ -68,7 +68,7 @@ def results_table(groups: list[Group]) -> Table:
             f"{len(group.curves)}",
             f"{frames / 1e6:.1f}M",
             f"{interquartile_mean(last):+.1f}",
-            f"{low:+.1f} to {high:+.1f}",
+            f"{low:+.1f} to {high:+.1f}" if len(last) > 1 else "-",
             *(_reached(group, level) for level in LEVELS),
         )
     return table

@@ -33,7 +33,7 @@ from distributed_pg.system_info import library_versions
 
 DESCRIPTION = """Learns Atari Pong from pixels with policy gradients in numpy, on all CPUs of a
 machine or a Ray cluster. The same settings give the same weights, bit for bit, on any number of
-workers."""
+workers. With --version, it prints its version and those of its libraries."""
 
 COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "train": (train.TrainArgs, train.run),

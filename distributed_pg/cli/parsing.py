@@ -2,7 +2,7 @@
 
 import argparse
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any
 
@@ -35,16 +35,28 @@ def whole_number(text: str) -> int:
     except ValueError:
         pass
     try:
-        number = Decimal(text)
-        if number.is_finite() and number.adjusted() < _MOST_DIGITS and number % 1 == 0:
-            return int(number)
+        value = Decimal(text)
+        if value.is_finite() and value.adjusted() < _MOST_DIGITS and value % 1 == 0:
+            return int(value)
     except InvalidOperation:
         pass
     raise ValueError(f"{text!r} is not a whole number, such as 2000 or 2e3")
 
 
+def number(text: str) -> float:
+    """Parse a number.
+
+    Raises:
+        ValueError: the text is not a number.
+    """
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a number") from None
+
+
 def rules() -> ConstructorRegistry:
-    """Tyro rules that parse each ``int`` with :func:`whole_number` and show each field's range."""
+    """Tyro rules that parse numbers as above and show each field's range."""
     registry = ConstructorRegistry()
     expanding = set[type]()
 
@@ -60,18 +72,24 @@ def rules() -> ConstructorRegistry:
         return dataclasses.replace(spec, fields=tuple(map(_with_range, spec.fields)))
 
     @registry.primitive_rule
-    def whole(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[int] | None:
-        if info.type is not int:
-            return None
-        return PrimitiveConstructorSpec(
-            nargs=1,
-            metavar="INT",
-            instance_from_str=lambda arguments: whole_number(arguments[0]),
-            is_instance=lambda value: isinstance(value, int) and not isinstance(value, bool),
-            str_from_instance=lambda value: [str(value)],
-        )
+    def numbers(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+        if info.type is int:
+            return _number_spec("INT", whole_number, int)
+        return _number_spec("FLOAT", number, (int, float)) if info.type is float else None
 
     return registry
+
+
+def _number_spec(
+    metavar: str, parse: Callable[[str], float], types: type | tuple[type, ...]
+) -> PrimitiveConstructorSpec[Any]:
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=metavar,
+        instance_from_str=lambda arguments: parse(arguments[0]),
+        is_instance=lambda value: isinstance(value, types) and not isinstance(value, bool),
+        str_from_instance=lambda value: [str(value)],
+    )
 
 
 def _with_range(field: StructFieldSpec) -> StructFieldSpec:

@@ -42,7 +42,7 @@ def locked(folder: Path) -> Iterator[None]:
     with file:
         try:
             if not _acquire(file, path):
-                raise UsageError(f"run_dir: {folder} is in use by {_holder(file)}")
+                raise UsageError(f"{folder} is in use by {_holder(file)}")
             # On Windows no other process can read the first byte of a locked file.
             file.truncate(0)
             file.write(f"\nprocess {os.getpid()} on {socket.gethostname()}".encode())

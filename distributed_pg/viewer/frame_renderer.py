@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from distributed_pg.envs.pong import SCREEN_HEIGHT, SCREEN_WIDTH
 from distributed_pg.viewer.playback import STILL, GameFrame
 
-LEFT_NAME = "game"
+LEFT_NAME = "opponent"
 """Label of the left side when the game's own player plays it."""
 
 # Atari pixels are wider than they are high.

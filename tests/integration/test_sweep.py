@@ -112,7 +112,7 @@ def test_a_sweep_that_is_killed_ends_in_the_bits_of_the_runs_alone(
     process = begin(started, tmp_path, *NEW, "--seeds", "0-3")
     until((sweep / "sweep.json").exists, process)
     monkeypatch.chdir(tmp_path)
-    in_use = r"^distributed-pg: error: --run-dir: sweep is in use by process \d+ on "
+    in_use = r"^distributed-pg: error: sweep is in use by process \d+ on "
     assert_refused(capsys, "sweep", *RESUME, code=2, pattern=in_use)
     until(lambda: min(updates(sweep / f"seed_{seed}") for seed in (0, 1)) >= 1, process)
     trials = processes_of(sweep)

@@ -42,7 +42,7 @@ def test_groups_are_the_seeds_of_each_setting(folder: SweepFolder) -> None:
 
 def test_the_table_begins_with_the_best_settings(folder: SweepFolder) -> None:
     assert printed(sweep_groups(folder)) == [
-        "settings seeds frames last 100 95% interval 0 at +10 at +15 at",
+        "settings seeds frames last 100 95% interval to 0 to +10 to +15",
         "gamma 0.99 2 0.0M +6.0 +3.0 to +9.0 0.0M - 1/2 -",
         "gamma 0.9 3 0.0M -15.0 -20.0 to -10.0 - - -",
     ]

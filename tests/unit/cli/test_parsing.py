@@ -63,7 +63,7 @@ def test_what_was_meant(line: str, meant: str) -> None:
     ("line", "sentence"),
     [
         ("train --seed 1.5", "--seed: '1.5' is not a whole number, such as 2000 or 2e3"),
-        ("train --stop-reward x", "--stop-reward: 'x' is not None or a number"),
+        ("train --stop-reward x", "--stop-reward: 'x' is not a number or None"),
         ("train --num-workers 1.5", "--num-workers: '1.5' is not a whole number or auto"),
         ("train --zzz", "Unrecognized options: --zzz"),
         ("plot --by x", "invalid choice 'x' for argument '--by'. Expected one of ('episodes', "),

@@ -62,7 +62,7 @@ def test_all_trials_have_the_shape_that_is_given() -> None:
     [
         ("", "sweep: name a stop condition, such as --stop-frames 20e6"),
         ("--stop-frames 1 --set gamma=2", "--gamma: 2.0 is not a number from 0 to 1"),
-        ("--stop-frames 1 --set gamma=x", "--gamma: could not convert string to float: 'x'"),
+        ("--stop-frames 1 --set gamma=x", "--gamma: 'x' is not a number"),
         ("--stop-frames 1 --set gamma=--help", "Missing value for argument '--gamma'"),
         ("--stop-frames 1 --set gama=1", "gama: no such setting; did you mean gamma?"),
         ("--stop-frames 1 --set to_json=1", "to_json: no such setting"),

@@ -206,7 +206,7 @@ def test_where_another_process_begins_or_trains_nothing_is_touched(
         start(tmp_path)
     with locked(tmp_path):
         before = listing(tmp_path)
-        with pytest.raises(UsageError, match=r"run_dir: .* is in use by process "):
+        with pytest.raises(UsageError, match=f"^{tmp_path} is in use by process "):
             start(tmp_path)
         assert listing(tmp_path) == before
 
