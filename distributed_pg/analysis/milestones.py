@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from distributed_pg.analysis.learning_curves import Array, Curve
+from distributed_pg.analysis.learning_curves import Array, Curve, Group
 
 LEVELS = (-15, -10, 0, 5, 10, 15)
 """Rewards that mark the stages of learning Pong; a beginner scores -21, and 21 is the maximum."""
@@ -54,8 +54,13 @@ def milestones(curve: Curve) -> list[Milestone]:
     ]
 
 
-def milestones_table(curves: list[Curve]) -> Table:
-    """A terminal table of each run's episodes and minutes to the milestones."""
+def milestones_table(curves: list[Curve], groups: list[Group]) -> Table:
+    """A terminal table of each run's episodes and minutes to the milestones.
+
+    Where there are several groups, a run's stands below its name, as the picture's legend has it.
+    """
+    several = groups if len(groups) > 1 else []
+    labels = {id(curve): group.label for group in several for curve in group.curves}
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("running mean", overflow="fold")
     table.add_column("")
@@ -65,5 +70,7 @@ def milestones_table(curves: list[Curve]) -> Table:
         reached = {milestone.level: milestone for milestone in milestones(curve)}
         row = [reached.get(level) for level in LEVELS]
         table.add_row(curve.name, "episodes", *(f"{m.episodes}" if m else "-" for m in row))
-        table.add_row("", "minutes", *(f"{m.minutes:.1f}" if m else "-" for m in row))
+        label = labels.get(id(curve), "")
+        below = "" if label == curve.name else label
+        table.add_row(below, "minutes", *(f"{m.minutes:.1f}" if m else "-" for m in row))
     return table

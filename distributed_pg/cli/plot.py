@@ -103,4 +103,4 @@ def _tables(
         yield results_table(compared)
     alone = [curve for here in args.runs if not is_sweep(here) for curve in places[here]]
     if alone:
-        yield milestones_table(alone)
+        yield milestones_table(alone, groups)

@@ -196,7 +196,8 @@ def test_the_command_prints_the_milestones(
         ["uploaded", *usual, "32", "-"],
         ["Wrote", str(tmp_path / "a.png")],
     ]
-    assert lines[2] == ["minutes", "0.2", "0.5", "0.6", "0.7", "-", "-"]
+    # Three runs have the same settings; of the others, these are unknown or differ.
+    assert lines[2] == ["3", "runs", "minutes", "0.2", "0.5", "0.6", "0.7", "-", "-"]
 
 
 def test_a_sweep_stands_for_its_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -218,7 +219,7 @@ def test_a_sweep_stands_for_its_runs(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert lines[1][:5] == ["policy_lag", "0", "3", "0.0M", "+8.3"]
     assert lines[2][:5] == ["policy_lag", "1", "1", "0.0M", "-21.0"]
     assert lines[3][:2] == ["running", "mean"]
-    assert [line[0] for line in lines[4:]] == ["same", "minutes", "other", "minutes", "Wrote"]
+    assert [line[0] for line in lines[4:]] == ["same", "policy_lag", "other", "policy_lag", "Wrote"]
     (axis,) = plot(sweep.path, same).axes
     drawn = {tuple(np.asarray(line.get_ydata())) for line in axis.lines}
     assert {(-21, 1), (-21, 16), (*[-21] * 9, 8), (-21, -21)} < drawn
