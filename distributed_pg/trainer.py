@@ -11,7 +11,6 @@ from typing import Any, Literal
 from distributed_pg._extras import need_extra
 from distributed_pg.algo.state import Progress, TrainingState
 from distributed_pg.config import TrainConfig
-from distributed_pg.errors import counted
 from distributed_pg.monitoring.display_thread import DisplayThread
 from distributed_pg.monitoring.progress import shown
 from distributed_pg.monitoring.reporter import Callback, Reporter
@@ -147,7 +146,8 @@ class _Training:
         """Train on one Ray session; whatever ends it, the last update is saved."""
         config = self.config
         if isinstance(self.reporter, DisplayThread):
-            self.reporter.starting()
+            place = config.location if is_uri(config.location) else self.run_dir.path
+            self.reporter.starting(str(place), self.state.progress.episodes)
         with (
             ray_session(config.address, config.num_workers, config.max_workers) as session,
             self._pool(session) as pool,
@@ -290,8 +290,6 @@ def _start(config: TrainConfig, run_dir: RunDir) -> tuple[TrainConfig, TrainingS
     path, aside = run_dir.rewind(config, state.progress.update, path)
     for damaged in aside:
         _LOG.warning(f"The damaged checkpoint is kept as {damaged}")
-    episodes = counted(state.progress.episodes, "episode")
-    _LOG.info(f"Resuming the run {_place(config, run_dir)} after {episodes}")
     return config, state, path
 
 
@@ -300,7 +298,6 @@ def _begin(config: TrainConfig, run_dir: RunDir) -> tuple[TrainConfig, TrainingS
     config, state = begin(_identified(config))
     if config != given:
         run_dir.write_config(config)
-    _LOG.info(f"Beginning the run {_place(config, run_dir)}")
     if config.init_from is not None:
         optimizer = "its optimizer state" if config.init_optimizer else "a fresh optimizer"
         _LOG.info(
@@ -308,11 +305,6 @@ def _begin(config: TrainConfig, run_dir: RunDir) -> tuple[TrainConfig, TrainingS
         )
     # Saved so that the run can be resumed even if it stops before the first update.
     return config, state, run_dir.save(config, state, best=False)
-
-
-def _place(config: TrainConfig, run_dir: RunDir) -> str | Path:
-    """Where the user finds the run: its URI, or else its folder."""
-    return config.location if is_uri(config.location) else run_dir.path
 
 
 def _identified(config: TrainConfig) -> TrainConfig:

@@ -43,8 +43,13 @@ class Display(Protocol[State]):
     ) -> None:
         """Show the final numbers and lines, unless the run failed."""
 
-    def starting(self) -> None:
-        """Show that the settings are accepted and the workers are being started."""
+    def starting(self, place: str, episodes: int) -> None:
+        """Show that the settings are accepted and the workers are being started.
+
+        Args:
+            place: the run's folder or URI.
+            episodes: those that the run has learned from before.
+        """
 
     def message(self, text: str) -> None:
         """Print one permanent line."""
@@ -73,7 +78,7 @@ class _WarningsOnly:
         for line in self._concluding:
             self._warn(line)
 
-    def starting(self) -> None:
+    def starting(self, place: str, episodes: int) -> None:
         """Do nothing."""
 
     def message(self, text: str) -> None:
@@ -133,9 +138,9 @@ class DisplayThread(Generic[State]):
         """Whether the terminal failed to show the last lines in time."""
         return self._ended and self._thread.is_alive()
 
-    def starting(self) -> None:
+    def starting(self, place: str, episodes: int) -> None:
         """Queue that the workers are being started."""
-        self._put(lambda display: display.starting())
+        self._put(lambda display: display.starting(place, episodes))
 
     def message(self, text: str) -> None:
         """Queue one permanent line."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console, RenderableType
 
-from distributed_pg.monitoring.panel import RunPanel
+from distributed_pg.monitoring.panel import RunPanel, run_text
 from distributed_pg.storage.metrics import UpdateRecord
 
 _WIDTH = 80
@@ -47,8 +47,9 @@ class NotebookDisplay:
         """Leave the final numbers in the cell."""
         self.refresh()
 
-    def starting(self) -> None:
-        """Do nothing: the panel says so."""
+    def starting(self, place: str, episodes: int) -> None:
+        """Print where the run is; that it starts is said by the panel."""
+        self.message(run_text(place, episodes))
 
     def message(self, text: str) -> None:
         """Print one permanent line."""

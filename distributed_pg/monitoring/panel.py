@@ -131,6 +131,15 @@ def past_means(config: TrainConfig) -> list[float]:
         return []  # the run reports damaged lines; the curve just starts afresh
 
 
+def run_text(place: str, episodes: int) -> str:
+    """Where a run is that is about to begin, or to go on after some episodes."""
+    return (
+        f"{place}: resumed after {counted(episodes, 'episode')}"
+        if episodes
+        else f"{place}: a new run"
+    )
+
+
 def mean_text(value: float | None) -> str:
     """A mean reward as text, with its sign."""
     return _COUNTING if value is None else f"{value:+.2f}"

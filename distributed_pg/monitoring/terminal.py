@@ -7,7 +7,7 @@ from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from distributed_pg.monitoring.live_display import LINE_SECONDS, LiveDisplay
-from distributed_pg.monitoring.panel import RunPanel
+from distributed_pg.monitoring.panel import RunPanel, run_text
 from distributed_pg.storage.metrics import UpdateRecord
 
 
@@ -24,7 +24,7 @@ class QuietDisplay:
     def __exit__(self, *_: object) -> None:
         """Do nothing."""
 
-    def starting(self) -> None:
+    def starting(self, place: str, episodes: int) -> None:
         """Do nothing."""
 
     def message(self, text: str) -> None:
@@ -55,9 +55,12 @@ class TrainDisplay(LiveDisplay):
         self._panel = panel
         self._last_line = time.monotonic()
         self._last_shown: UpdateRecord | None = None
+        self._place = ""
 
-    def starting(self) -> None:
-        """Print a line; the live panel says so by itself."""
+    def starting(self, place: str, episodes: int) -> None:
+        """Print where the run is; that it starts is said by the live panel."""
+        self._place = place
+        self.message(run_text(place, episodes))
         if not self._is_live:
             self.message("Starting the workers")
 
@@ -81,4 +84,5 @@ class TrainDisplay(LiveDisplay):
     def _drawing(self) -> RenderableType:
         if self._panel.record is None:
             return self._panel
-        return Group(self._panel, Text("Ctrl-C saves and stops; --resume continues", style="dim"))
+        advice = f"Ctrl-C saves and stops; --resume {self._place} continues"
+        return Group(self._panel, Text(advice, style="dim"))

@@ -36,7 +36,7 @@ class SweepDisplay(LiveDisplay):
         self._over: set[str] | None = None
         self._state: SweepState | None = None
 
-    def starting(self) -> None:
+    def starting(self, place: str, episodes: int) -> None:
         """Do nothing: the trials are counted as they start."""
 
     def updated(self, state: SweepState) -> None:

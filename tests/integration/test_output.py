@@ -40,7 +40,7 @@ def test_a_reader_that_goes_ends_nothing(tmp_path: Path) -> None:
     )
     assert process.stdout is not None
     assert process.stderr is not None
-    assert "Starting the workers" in process.stdout.readline()
+    assert process.stdout.readline().endswith(" run: a new run\n")
     process.stdout.close()
     said = process.stderr.read()
     assert process.wait(DEADLINE) == 0
@@ -171,8 +171,8 @@ class Picture:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.seen.append("end" if kind is None else kind)
 
-    def starting(self) -> None:
-        self.seen.append("starting")
+    def starting(self, place: str, episodes: int) -> None:
+        self.seen.append((place, episodes))
 
     def message(self, text: str) -> None:
         self._do()
@@ -191,12 +191,12 @@ class Picture:
 def test_a_display_is_drawn_in_order() -> None:
     picture, warnings = Picture(), list[RenderableType]()
     with DisplayThread(picture, warnings.append) as thread:
-        thread.starting()
+        thread.starting("run", 7)
         thread.message("one")
         thread.updated(record_of(2))
         thread.conclude(["three"])
     seen = [what for what in picture.seen if what != "refresh"]
-    assert seen == ["begin", "starting", "one", 2, "three", "end"]
+    assert seen == ["begin", ("run", 7), "one", 2, "three", "end"]
     assert not thread.hangs
     assert not warnings
 

@@ -127,7 +127,7 @@ def test_keys_pause_change_the_speed_show_the_overlay_and_quit(
     display: str, checkpoint: Path
 ) -> None:
     with Player(display, checkpoint) as player:
-        player.wait_title("^distributed-pg: game 0, agent 0, speed 1, playing$")
+        player.wait_title("^distributed-pg: opponent 0, agent 0, speed 1, playing$")
         player.press("Right", "speed 2, playing$")
         player.press("Up", "speed 4, playing$")
         player.press("space", "speed 4, paused$")
@@ -159,7 +159,7 @@ def test_a_second_of_the_game_takes_a_second_and_space_begins_another(
         begin = time.monotonic()
         player.wait_title("agent 0, speed 1, game over$")
         assert time.monotonic() - begin > 2.4  # of 3, less what passed before the title was seen
-        player.press("space", "game 0, agent 0, speed 1, playing$")
+        player.press("space", "opponent 0, agent 0, speed 1, playing$")
         player.key("Escape")
         assert player.end()[0] == 0
 

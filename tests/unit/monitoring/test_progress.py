@@ -24,7 +24,7 @@ def run(
     monkeypatch.setattr(logging.root, "handlers", list(handlers))
     with shown("auto" if reporter is None else reporter, CONFIG) as watching:
         if isinstance(watching, DisplayThread):
-            watching.starting()
+            watching.starting("runs/one", 0)
         LOGGER.warning("a worker is lost")
         watching.updated(record_of(1, episodes_per_hour=3600.0))
 
@@ -35,7 +35,8 @@ def test_lines_of_the_run_and_of_its_log(
     run(monkeypatch)
     printed = capsys.readouterr()
     assert printed.err == ""
-    first, warning, update = printed.out.splitlines()
+    place, first, warning, update = printed.out.splitlines()
+    assert re.fullmatch(TIME + "runs/one: a new run", place)
     assert re.fullmatch(TIME + "Starting the workers", first)
     assert re.fullmatch(TIME + "a worker is lost", warning)
     assert re.match(TIME + "update 1 episodes 1 running mean ", update)

@@ -173,7 +173,7 @@ def test_a_resume_that_is_refused_does_not_end_the_owner(
 
 
 class Resumed:
-    """What is told where a run is about to go on, besides that."""
+    """What is told where a run is about to go on."""
 
     def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
         self._caplog = caplog
@@ -182,9 +182,7 @@ class Resumed:
         self._caplog.clear()
         with pytest.raises(RunError, match="no Ray"):
             train(resume_config(run, **{"tensorboard": False, "stop_episodes": 9, **changes}), None)
-        *messages, last = self._caplog.messages
-        assert last == f"Resuming the run {run} after 3 episodes"
-        return messages
+        return self._caplog.messages
 
 
 @pytest.fixture
