@@ -118,8 +118,6 @@ def _takes_value(flag: str, unrecognized: list[str]) -> bool:
 def _not_one_of(found: re.Match[str]) -> str:
     """What tyro says of a value that fits no member of a union, as a user would put it."""
     kinds = {"INT": "a whole number", "FLOAT": "a number", "{None}": "None"}
-    names = sorted(
-        found[1].split("|"), key="{None}".__eq__
-    )  # what is most likely meant comes first
+    names = sorted(found[1].split("|"), key="{None}".__eq__)  # None comes last
     members = [kinds.get(name, name.strip("{}")) for name in names]
     return f"{found[2]} is not {' or '.join(members)}"

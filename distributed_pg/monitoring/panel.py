@@ -133,11 +133,9 @@ def past_means(config: TrainConfig) -> list[float]:
 
 def run_text(place: str, episodes: int) -> str:
     """Where a run is that is about to begin, or to go on after some episodes."""
-    return (
-        f"{place}: resumed after {counted(episodes, 'episode')}"
-        if episodes
-        else f"{place}: a new run"
-    )
+    if episodes:
+        return f"Resuming {place} after {counted(episodes, 'episode')}"
+    return f"New run: {place}"
 
 
 def mean_text(value: float | None) -> str:

@@ -114,7 +114,7 @@ def test_a_resumed_run_keeps_its_settings_and_has_a_panel_on_a_terminal(
     run = shutil.copytree(finished_run, tmp_path / "run")
     arguments = ("train", "--resume", "run", "--stop-episodes", "5")
     screen = on_a_terminal(*arguments, cwd=tmp_path, NO_COLOR="")
-    assert "run: resumed after 3 episodes" in screen
+    assert "Resuming run after 3 episodes" in screen
     assert "Starting the workers and playing the first batch" in screen
     assert "Ctrl-C saves and stops; --resume run continues" in screen
     last = screen[screen.rindex("running mean") :]

@@ -40,7 +40,7 @@ def test_a_reader_that_goes_ends_nothing(tmp_path: Path) -> None:
     )
     assert process.stdout is not None
     assert process.stderr is not None
-    assert process.stdout.readline().endswith(" run: a new run\n")
+    assert process.stdout.readline().endswith(" New run: run\n")
     process.stdout.close()
     said = process.stderr.read()
     assert process.wait(DEADLINE) == 0

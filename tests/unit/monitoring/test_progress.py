@@ -36,7 +36,7 @@ def test_lines_of_the_run_and_of_its_log(
     printed = capsys.readouterr()
     assert printed.err == ""
     place, first, warning, update = printed.out.splitlines()
-    assert re.fullmatch(TIME + "runs/one: a new run", place)
+    assert re.fullmatch(TIME + "New run: runs/one", place)
     assert re.fullmatch(TIME + "Starting the workers", first)
     assert re.fullmatch(TIME + "a worker is lost", warning)
     assert re.match(TIME + "update 1 episodes 1 running mean ", update)
