@@ -6,12 +6,12 @@ submitted again, and a slow one is also given to an idle worker. The first resul
 
 import itertools
 import logging
-import statistics
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 
 from distributed_pg.errors import RunError
+from distributed_pg.training.hang_detection import HangDetection
 from distributed_pg.training.polled_clock import PolledClock
 from distributed_pg.training.schedule import EpisodeTask, Schedule
 from distributed_pg.training.worker_pool import EpisodeDone, EpisodeFailed, WorkerLost, WorkerPool
@@ -22,9 +22,6 @@ MOST_FAILURES = 3
 """Number of times a task may raise an exception before the run fails."""
 MOST_LOSSES = 20
 """Number of workers lost while playing the same task before it is considered the cause."""
-HUNG_TASKS = 20.0
-"""Minimum silence, in median task times, before a worker is considered hung."""
-_RECENT = 100
 
 
 class Dispatcher:
@@ -35,7 +32,8 @@ class Dispatcher:
         pool: the workers.
         backup_after: a task that takes this many times the median of the last 100 is also given to
             an idle worker.
-        hang_seconds: a worker that is silent for this long is replaced.
+        hang_seconds: a worker that is silent for this long is replaced; see
+            :class:`~distributed_pg.training.hang_detection.HangDetection`.
         clock: returns seconds, like :func:`time.monotonic`.
     """
 
@@ -51,12 +49,10 @@ class Dispatcher:
         self._schedule = schedule
         self._pool = pool
         self._backup_after = backup_after
-        self._hang_seconds = hang_seconds
+        self._hangs = HangDetection(hang_seconds, backup_after)
         self._clock = PolledClock(clock)
         # First episode of a task -> submission time, oldest first.
         self._submitted: dict[int, float] = {}
-        self._recent: deque[float] = deque(maxlen=_RECENT)
-        self._median_seconds = 0.0  # of _recent
         self._failures: Counter[int] = Counter()
         self._losses: Counter[int] = Counter()
 
@@ -68,7 +64,7 @@ class Dispatcher:
                 break
             self._submitted[task.episode] = self._clock()
             self._pool.submit(task)
-        if self._recent and self._submitted and self._pool.idle:
+        if self._hangs.late_after and self._submitted and self._pool.idle:
             self._back_up()
 
     def collect(self, timeout: float) -> list[EpisodeDone]:
@@ -78,24 +74,22 @@ class Dispatcher:
             RunError: a task failed or lost its worker too often.
         """
         finished = []
-        deadline = max(self._hang_seconds, HUNG_TASKS * self._median_seconds)
-        for event in self._pool.poll(timeout, deadline):
+        for event in self._pool.poll(timeout, self._hangs.hung_after):
             if isinstance(event, WorkerLost):
                 self._lost(event)
             elif isinstance(event, EpisodeFailed):
                 self._failed(event)
             elif self._schedule.finish(event.task.episode):
                 self._forget(event.task.episode)
-                self._recent.append(event.seconds)
-                self._median_seconds = statistics.median(self._recent)
+                self._hangs.finished(event.seconds)
                 finished.append(event)
         self._clock.poll()
-        if self._median_seconds:
-            self._clock.judge_by(self._backup_after * self._median_seconds)
+        if self._hangs.late_after:
+            self._clock.judge_by(self._hangs.late_after)
         return finished
 
     def _back_up(self) -> None:
-        now, limit = self._clock(), self._backup_after * self._median_seconds
+        now, limit = self._clock(), self._hangs.late_after
         late = itertools.takewhile(lambda item: now - item[1] > limit, self._submitted.items())
         for episode, _ in list(late):
             if not self._pool.idle:
@@ -105,7 +99,7 @@ class Dispatcher:
                 self._pool.submit(task)
                 _LOG.warning(
                     f"{task} takes over {self._backup_after:g} times the usual "
-                    f"{self._median_seconds:.1f} s: a second worker plays it too"
+                    f"{self._hangs.median_seconds:.1f} s: a second worker plays it too"
                 )
 
     def _lost(self, event: WorkerLost) -> None:
