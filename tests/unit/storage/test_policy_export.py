@@ -10,7 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 from dense_reference import forward
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -65,11 +65,13 @@ def assert_equal_to_forward(trained: TrainedPolicy, frames: NDArray[np.int8]) ->
         if current:
             before = (current[0] - difference).astype(np.float32)
             frame_sum = before @ policy.w1[:, policy.w1.shape[1] // 2 :]
-        _, outputs = policy.forward(pixels, difference[pixels].astype(np.float32), frame_sum)
-        np.testing.assert_allclose(row, action_probabilities(outputs), rtol=0, atol=1e-5)
+        hidden, outputs = policy.forward(pixels, difference[pixels].astype(np.float32), frame_sum)
+        # The rounding errors of a logit grow with what it is the sum of.
+        tolerance = 1e-5 + 1e-6 * float((hidden @ np.abs(policy.w2)).max())
+        np.testing.assert_allclose(row, action_probabilities(outputs), rtol=0, atol=tolerance)
         x = np.concatenate([difference, *current]).astype(np.float64)
         reference = forward(w1, policy.w2.astype(np.float64), x)[1]
-        np.testing.assert_allclose(row, reference, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(row, reference, rtol=0, atol=tolerance)
 
 
 def test_the_onnx_model_of_the_trained_policy_on_frames_of_a_game() -> None:
@@ -88,6 +90,7 @@ def test_the_onnx_model_of_the_trained_policy_on_frames_of_a_game() -> None:
     assert np.ptp(probabilities(trained, frames)[:, 0]) > 0.5
 
 
+@example(2120, 3, 21, (35, 195, 0, 160), 4, 0.6515826142031934, True, 8.0)  # logits of 100
 @given(
     seed=st.integers(0, 2**32 - 1),
     actions=st.integers(2, len(ACTIONS)),
