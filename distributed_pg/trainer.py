@@ -146,8 +146,8 @@ class _Training:
         """Train on one Ray session; whatever ends it, the last update is saved."""
         config = self.config
         if isinstance(self.reporter, DisplayThread):
-            place = config.location if is_uri(config.location) else self.run_dir.path
-            self.reporter.starting(str(place), self.state.progress.episodes)
+            place = str(kept_at(config, self.run_dir.path))
+            self.reporter.starting(place, self.state.progress.episodes)
         with (
             ray_session(config.address, config.num_workers, config.max_workers) as session,
             self._pool(session) as pool,
@@ -214,6 +214,11 @@ class _Training:
         if config.wandb:
             sinks["Weights & Biases"] = wandb
         return sinks
+
+
+def kept_at(config: TrainConfig, folder: Path) -> str | Path:
+    """Where the user finds the run: at its URI, if it has one, else in this folder."""
+    return config.location if is_uri(config.location) else folder
 
 
 def _useful_cpus(config: TrainConfig) -> int:

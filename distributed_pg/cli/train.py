@@ -81,7 +81,6 @@ def run(args: TrainArgs) -> int:
     """Train until a stop condition holds or the user stops the run; return the exit code."""
     from distributed_pg.monitoring.display_thread import DisplayThread
     from distributed_pg.monitoring.log import log_shown_by
-    from distributed_pg.storage.object_store import is_uri
 
     config, screen = settled(args), console(no_color=args.no_color or None)
     errors = console(stderr=True, no_color=args.no_color or None)
@@ -93,16 +92,16 @@ def run(args: TrainArgs) -> int:
     ):
         # Imports Ray, slowly: the display is up by now.
         from distributed_pg.runtime.sizing import shaped_config
-        from distributed_pg.trainer import train
+        from distributed_pg.trainer import kept_at, train
 
         config = shaped_config(config, args.pinned)
         result = train(config, display, stop.asked)
-        kept_at = config.location if is_uri(config.location) else result.run_dir
-        display.conclude(_last_lines(result, kept_at, config.address))
+        place = kept_at(config, result.run_dir)
+        display.conclude(_last_lines(result, place, config.address))
     if display.hangs:
         os._exit(0)  # everything is saved; a normal exit would wait for the terminal
     if args.quiet:
-        screen.print(kept_at, soft_wrap=True)
+        screen.print(place, soft_wrap=True)
     return 0
 
 
