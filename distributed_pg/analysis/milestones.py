@@ -59,8 +59,12 @@ def milestones_table(curves: list[Curve], groups: list[Group]) -> Table:
 
     Where there are several groups, a run's stands below its name, as the picture's legend has it.
     """
-    several = groups if len(groups) > 1 else []
-    labels = {id(curve): group.label for group in several for curve in group.curves}
+    labels = {
+        id(curve): group.label
+        for group in groups
+        for curve in group.curves
+        if len(groups) > 1 and group.label != curve.name
+    }
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("running mean", overflow="fold")
     table.add_column("")
@@ -70,7 +74,6 @@ def milestones_table(curves: list[Curve], groups: list[Group]) -> Table:
         reached = {milestone.level: milestone for milestone in milestones(curve)}
         row = [reached.get(level) for level in LEVELS]
         table.add_row(curve.name, "episodes", *(f"{m.episodes}" if m else "-" for m in row))
-        label = labels.get(id(curve), "")
-        below = "" if label == curve.name else label
-        table.add_row(below, "minutes", *(f"{m.minutes:.1f}" if m else "-" for m in row))
+        minutes = (f"{m.minutes:.1f}" if m else "-" for m in row)
+        table.add_row(labels.get(id(curve), ""), "minutes", *minutes)
     return table

@@ -48,7 +48,6 @@ class Dispatcher:
     ) -> None:
         self._schedule = schedule
         self._pool = pool
-        self._backup_after = backup_after
         self._hangs = HangDetection(hang_seconds, backup_after)
         self._clock = PolledClock(clock)
         # First episode of a task -> submission time, oldest first.
@@ -98,7 +97,7 @@ class Dispatcher:
             if task is not None:
                 self._pool.submit(task)
                 _LOG.warning(
-                    f"{task} takes over {self._backup_after:g} times the usual "
+                    f"{task} takes over {self._hangs.backup_after:g} times the usual "
                     f"{self._hangs.median_seconds:.1f} s: a second worker plays it too"
                 )
 

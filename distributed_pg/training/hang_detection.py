@@ -19,7 +19,7 @@ class HangDetection:
 
     def __init__(self, hang_seconds: float, backup_after: float) -> None:
         self._hang_seconds = hang_seconds
-        self._backup_after = backup_after
+        self.backup_after = backup_after
         self._recent: deque[float] = deque(maxlen=_RECENT)
         self.median_seconds = 0.0
         """Median time of the last tasks; 0 before the first has finished."""
@@ -37,4 +37,4 @@ class HangDetection:
     @property
     def late_after(self) -> float:
         """Seconds after which a task is late; 0 before the first has finished."""
-        return self._backup_after * self.median_seconds
+        return self.backup_after * self.median_seconds
