@@ -1,13 +1,19 @@
 """Shared by all tests. Importing this holds numpy to the kernels that the command uses."""
 
 import os
+import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 from distributed_pg.determinism import pin_kernels
 
 pin_kernels()
 os.environ["NUMBA_DISABLE_JIT"] = "1"  # loading compiled code takes longer than most tests
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+
+# Ignored in what a shell starts in the background, and so by what the tests would start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
@@ -19,6 +25,12 @@ from distributed_pg.monitoring.log import log_shown_by  # noqa: E402
 # A busy machine is not a failure. CI tries the same cases each time; runs by hand find new ones.
 settings.register_profile("ours", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("ours")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """For a folder, one process more than CPUs, since many tests wait; for files, just this one."""
+    paths = [Path(argument.split("::")[0]) for argument in config.args]
+    return 0 if all(path.is_file() for path in paths) else min(1 + (os.cpu_count() or 1), 8)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
