@@ -61,6 +61,7 @@ def code_digest(files: Mapping[str, bytes]) -> str:
     return digest.hexdigest()[:16]
 
 
+@cache  # every checkpoint has them, and the C library's is found by searching Python's executable
 def library_versions() -> dict[str, str]:
     """Versions of Python, the C library and the packages that affect a run's bits."""
     # Not from metadata: a job may ship its own copy of this package.

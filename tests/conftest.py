@@ -23,8 +23,9 @@ from distributed_pg.envs.pong import PongEnv  # noqa: E402
 from distributed_pg.monitoring.log import log_shown_by  # noqa: E402
 
 # A busy machine is not a failure. CI tries the same cases each time; runs by hand find new ones.
-settings.register_profile("ours", deadline=None, derandomize="CI" in os.environ)
-settings.load_profile("ours")
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.register_profile("by hand", deadline=None, max_examples=50)
+settings.load_profile("ci" if "CI" in os.environ else "by hand")
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

@@ -36,7 +36,7 @@ INSTEAD = {
 ALSO = {"evaluate": "--episodes", "record": "--max-seconds", "report": "--episodes"}
 """By command, the flag that is given even where the page leaves it out."""
 INSTALLED = re.compile(
-    r"python3 -m venv \.venv|\. \.venv/bin/activate|\.venv/bin/pytest -n 3"
+    r"python3 -m venv \.venv|\. \.venv/bin/activate|\.venv/bin/pytest"
     r"|(\.venv/bin/)?pip install .+"
 )
 """What has been done already where tests run, and would need a network."""
