@@ -64,8 +64,6 @@ class Head:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            # Of a shell's background job SIGINT is ignored, and its children inherit that.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
 
     def run(self, *arguments: str | Path, url: str | None = None) -> tuple[int, str, str]:
