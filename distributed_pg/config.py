@@ -244,7 +244,9 @@ class TrainConfig:
         reset = {f.name: f.default for f in dataclasses.fields(self) if f.name in of_the_place()}
         if not changes.keys().isdisjoint(STOP_CONDITIONS):
             reset.update(dict.fromkeys(STOP_CONDITIONS))
-        return dataclasses.replace(self, **{**reset, "resume": location, **changes})
+        # A path, unlike the word, is a folder of that name.
+        resume = Path(location) if location == AUTO else location
+        return dataclasses.replace(self, **{**reset, "resume": resume, **changes})
 
     def pinned_as(self, saved: "TrainConfig") -> "TrainConfig":
         """This config with what ``saved`` had set when its run began, where it is not given here.

@@ -3,7 +3,6 @@
 import logging
 import re
 import secrets
-import shlex
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +16,7 @@ from distributed_pg.cli.parsing import early_flags
 from distributed_pg.cli.train import TrainArgs
 from distributed_pg.config import PRETRAINED
 from distributed_pg.errors import RunError, UsageError, counted, plain
+from distributed_pg.shell import as_argument
 
 if TYPE_CHECKING:
     from distributed_pg.runtime.jobs import Dashboard
@@ -138,8 +138,8 @@ def _print(text: str) -> None:
 
 
 def _next_commands(url: str, job: str, out: Path) -> str:
-    command = f"{command_name()} submit --dashboard {shlex.quote(url)}"
-    attach = f"--attach {job} --out {shlex.quote(str(out))}"
+    command = f"{command_name()} submit --dashboard {as_argument(url)}"
+    attach = f"--attach {job} --out {as_argument(out)}"
     return f"Attach: {command} {attach}\nStop:   {command} --stop {job}"
 
 
@@ -211,4 +211,4 @@ def _show(run: Path) -> None:
     loaded = {path: load_checkpoint(path) for path in (run / CHECKPOINTS).glob("*.safetensors")}
     _print(f"Weights checksum: {weights_checksum(loaded[newest].state.policy)}")
     _print(f"Checkpoint: {newest}")
-    _print(f"Evaluate:   {command_name()} evaluate {shlex.quote(str(run))}")
+    _print(f"Evaluate:   {command_name()} evaluate {as_argument(run)}")

@@ -20,6 +20,7 @@ from distributed_pg.cli.usage_errors import refusal, with_flag
 from distributed_pg.config import AUTO, STOP_CONDITIONS, TrainConfig, preset
 from distributed_pg.errors import RunError, UsageError
 from distributed_pg.fields import Range, check_fields
+from distributed_pg.shell import as_argument
 
 if TYPE_CHECKING:
     from distributed_pg.analysis.learning_curves import Group
@@ -281,5 +282,5 @@ def _last_lines(folder: "SweepFolder", states: "list[TrialState]") -> list[str]:
     if failed or unfinished:
         address = folder.plan.base.address
         flag = "" if address is None else f" --address {address}"
-        lines.append(f"  {command_name()} sweep --resume {folder.path}{flag}")
-    return [*lines, f"  {command_name()} report {folder.path} --out sweep.html"]
+        lines.append(f"  {command_name()} sweep --resume {as_argument(folder.path)}{flag}")
+    return [*lines, f"  {command_name()} report {as_argument(folder.path)} --out sweep.html"]

@@ -16,6 +16,7 @@ from distributed_pg.cli.usage_errors import with_flag
 from distributed_pg.config import AUTO, PRESETS, STOP_CONDITIONS, TrainConfig, preset
 from distributed_pg.errors import UsageError, counted
 from distributed_pg.shapes import SHAPED
+from distributed_pg.shell import as_argument
 
 if TYPE_CHECKING:
     from distributed_pg.monitoring.display_thread import Display
@@ -138,11 +139,12 @@ def _last_lines(
     address_flag = "" if address is None else f" --address {address}"
     # The stop condition that held still does; another one has to take its place.
     stop_flag = "" if result.interrupted else f" --stop-episodes {2 * progress.episodes or 100}"
+    run = as_argument(kept_at)
     commands = (
-        f"evaluate {kept_at}",
-        f"record {kept_at} --out game.mp4",
-        f"report {kept_at} --out report.html",
-        f"train --resume {kept_at}{address_flag}{stop_flag}",
+        f"evaluate {run}",
+        f"record {run} --out game.mp4",
+        f"report {run} --out report.html",
+        f"train --resume {run}{address_flag}{stop_flag}",
     )
     return [
         f"{outcome} after {counted(progress.episodes, 'episode')}, "

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from distributed_pg.monitoring.live_display import LINE_SECONDS, LiveDisplay
 from distributed_pg.monitoring.panel import RunPanel, run_text
+from distributed_pg.shell import as_argument
 from distributed_pg.storage.metrics import UpdateRecord
 
 
@@ -84,5 +85,5 @@ class TrainDisplay(LiveDisplay):
     def _drawing(self) -> RenderableType:
         if self._panel.record is None:
             return self._panel
-        advice = f"Ctrl-C saves and stops; --resume {self._place} continues"
+        advice = f"Ctrl-C saves and stops; --resume {as_argument(self._place)} continues"
         return Group(self._panel, Text(advice, style="dim"))

@@ -141,7 +141,7 @@ def load_at(location: str | Path, read: Callable[[Path], T]) -> T:
         UsageError: there is nothing at the location.
         RunError: the policy cannot be read.
     """
-    if str(location) == PRETRAINED:
+    if location == PRETRAINED:  # a path of that name is a file or folder
         return read(_PRETRAINED_FILE)
     if not is_uri(location) and not _is_folder(Path(location)):
         return read(Path(location))

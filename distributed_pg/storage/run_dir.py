@@ -11,6 +11,7 @@ from pathlib import Path
 from distributed_pg.algo.state import TrainingState
 from distributed_pg.config import TrainConfig
 from distributed_pg.errors import CheckpointError, RunError, UsageError, one_line, writing
+from distributed_pg.shell import as_argument
 from distributed_pg.storage import checkpoint_files
 from distributed_pg.storage.checkpoint import (
     DECODE_ERRORS,
@@ -263,9 +264,8 @@ class RunDir:
             self._uploader.upload(self.path)
 
     def _holds_a_run(self) -> UsageError:
-        return UsageError(
-            f"run_dir: {self.path} holds a run already; --resume {self.path} continues it"
-        )
+        to_resume = f"--resume {as_argument(self.path)}"
+        return UsageError(f"run_dir: {self.path} holds a run already; {to_resume} continues it")
 
 
 def parse_config(text: bytes, path: str) -> TrainConfig:

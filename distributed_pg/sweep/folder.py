@@ -9,6 +9,7 @@ from typing import Any
 
 from distributed_pg.algo.state import Progress
 from distributed_pg.errors import CheckpointError, RunError, UsageError, one_line, writing
+from distributed_pg.shell import as_argument
 from distributed_pg.storage.checkpoint import DECODE_ERRORS, saved_progress
 from distributed_pg.storage.checkpoint_files import BEST, CHECKPOINTS, numbered
 from distributed_pg.storage.fresh_folder import RUNS, FreshFolder
@@ -67,9 +68,8 @@ class SweepFolder:
             fresh = FreshFolder.in_runs("sweep") if path is None else FreshFolder(path)
             path = fresh.path
             if (path / SWEEP).exists():
-                raise UsageError(
-                    f"run_dir: {path} holds a sweep already; --resume {path} continues it"
-                )
+                to_resume = f"--resume {as_argument(path)}"
+                raise UsageError(f"run_dir: {path} holds a sweep already; {to_resume} continues it")
             # The lock may be of a sweep that was refused.
             if found := sorted({file.name for file in path.iterdir()} - {LOCK}):
                 raise UsageError(f"run_dir: {path} is not empty: it has {found[0]}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from distributed_pg.system_info import PACKAGE
 
 LAYERS = (
-    {"errors", "determinism", "_gymnasium"},
+    {"errors", "determinism", "shell", "_gymnasium"},
     {"fields", "shapes"},
     {"config", "system_info", "_extras", "own_code"},
     {"envs"},

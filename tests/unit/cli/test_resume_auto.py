@@ -67,6 +67,13 @@ def test_the_same_command_or_a_part_of_it_goes_on_with_the_saved_settings(
     assert found(place, flags) == replace(saved, resume=place)
 
 
+def test_a_folder_may_be_called_auto(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    saved = run_in("auto")
+    with open_run(found("auto")) as run:
+        assert run.load_newest()[1].config == saved
+
+
 def test_what_may_change_changes(place: str) -> None:
     saved = run_in(place, keep=5)
     changed = replace(saved, resume=place, stop_episodes=None, stop_frames=9, num_workers=3)

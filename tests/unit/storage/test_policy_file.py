@@ -11,7 +11,7 @@ from distributed_pg.algo.state import Progress, TrainingState, policy_shape
 from distributed_pg.config import PRETRAINED, TrainConfig
 from distributed_pg.envs.pong import PongEnv
 from distributed_pg.episode import evaluate_episode
-from distributed_pg.errors import CheckpointError, RunError
+from distributed_pg.errors import CheckpointError, RunError, UsageError
 from distributed_pg.storage.checkpoint import run_metadata, save_checkpoint
 from distributed_pg.storage.policy_file import (
     FORMAT,
@@ -77,6 +77,11 @@ def test_an_export_for_other_programs_is_named_as_one(tmp_path: Path, suffix: st
     path.write_bytes(b"PK\x03\x04")
     with pytest.raises(CheckpointError, match=rf"p\{suffix}: exported for other programs; give a"):
         load_policy(path)
+
+
+def test_a_path_is_not_the_policy_in_the_package() -> None:
+    with pytest.raises(UsageError, match=r"^pretrained: "):
+        load_policy(Path(PRETRAINED))
 
 
 def test_the_policy_in_the_package_wins() -> None:
