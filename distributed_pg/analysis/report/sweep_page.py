@@ -21,6 +21,7 @@ from distributed_pg.analysis.report.shared import (
 from distributed_pg.analysis.sweep_results import results_table, sweep_groups
 from distributed_pg.config import as_flags
 from distributed_pg.errors import RunError, UsageError, writing
+from distributed_pg.shell import as_argument
 from distributed_pg.storage.tensor_file import write_atomically
 from distributed_pg.sweep.folder import SweepFolder
 from distributed_pg.sweep.plan import SweepPlan, value_text
@@ -130,8 +131,8 @@ def seeds_text(seeds: Sequence[int]) -> str:
 
 def _resume_command(folder: SweepFolder) -> str:
     address = folder.plan.base.address
-    flags = [] if address is None else ["--address", address]
-    return shlex.join(["distributed-pg", "sweep", "--resume", str(folder.path), *flags])
+    flag = "" if address is None else f" --address {address}"
+    return f"distributed-pg sweep --resume {as_argument(folder.path)}{flag}"
 
 
 def _results(groups: list[Group]) -> tuple[list[str], list[list[str]]]:
