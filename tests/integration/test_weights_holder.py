@@ -59,6 +59,7 @@ def survivor(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.exhaustive  # test_ray_gone.py kills the raylet of a local run, too
 def test_a_learner_outlives_its_raylet_while_it_broadcasts() -> None:
     done = survivor()
     assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr
