@@ -112,9 +112,9 @@ def test_same_bits_when_a_worker_is_killed(
     assert any(text in line for line in told for text in lost)
 
 
+@pytest.mark.exhaustive  # test_begin_or_go_on.py has a run with batches of one game
 @pytest.mark.parametrize(
-    ("batch_size", "episodes_per_task", "need_a_holder"),
-    [(1, 1, False), pytest.param(4, 2, True, marks=pytest.mark.exhaustive)],
+    ("batch_size", "episodes_per_task", "need_a_holder"), [(1, 1, False), (4, 2, True)]
 )
 def test_batches_of_one_game_and_tasks_of_two_have_the_same_bits_too(
     tmp_path: Path, batch_size: int, episodes_per_task: int, need_a_holder: bool

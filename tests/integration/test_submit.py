@@ -284,6 +284,7 @@ def test_a_job_outlives_its_follower_and_saves_when_it_is_stopped(
     assert list(half.parent.iterdir()) == []
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_what_a_failed_job_saved_is_fetched(head: Head, tmp_path: Path) -> None:
     process = head.start("--out", tmp_path / "out", *ENDLESS)

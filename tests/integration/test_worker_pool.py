@@ -64,9 +64,8 @@ def test_workers_that_cannot_start_stop_the_run(
 GOES, SOME = "a file that goes", "only some files"
 
 
-@pytest.mark.parametrize(
-    "found", [[GOES, SOME], pytest.param([SOME] * 4, marks=pytest.mark.exhaustive)]
-)
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("found", [[GOES, SOME], [SOME] * 4])
 def test_a_worker_that_starts_while_its_code_is_unpacked_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: list[str], found: list[str]
 ) -> None:
