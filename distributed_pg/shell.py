@@ -5,7 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-_WORDS = ("auto", "None", "pretrained")
+from distributed_pg.config import AUTO, PRETRAINED
+
+_WORDS = (AUTO, PRETRAINED, "None")
 """What a command does not take for the name of a file or folder."""
 
 

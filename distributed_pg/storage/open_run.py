@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from distributed_pg.config import AUTO, TrainConfig
 from distributed_pg.errors import CheckpointError, RunError, UsageError, writing
+from distributed_pg.shell import as_argument
 from distributed_pg.storage.checkpoint import load_checkpoint
 from distributed_pg.storage.checkpoint_files import CHECKPOINTS, newest_good, update_of
 from distributed_pg.storage.fresh_folder import RUNS, FreshFolder
@@ -204,9 +205,8 @@ def _prepare(config: TrainConfig, remote: RemoteRun, uploader: Uploader) -> RunD
 
 def _create(config: TrainConfig, remote: RemoteRun, uploader: Uploader) -> RunDir:
     if remote.pointer() is not None:
-        raise UsageError(
-            f"run_dir: {remote.uri} holds a run already; --resume {remote.uri} continues it"
-        )
+        to_resume = f"--resume {as_argument(remote.uri)}"
+        raise UsageError(f"run_dir: {remote.uri} holds a run already; {to_resume} continues it")
     return RunDir.create(replace(config, run_dir=None, resume=None), uploader)
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from distributed_pg.system_info import PACKAGE
 
 LAYERS = (
-    {"errors", "determinism", "shell", "_gymnasium"},
+    {"errors", "determinism", "_gymnasium"},
     {"fields", "shapes"},
     {"config", "system_info", "_extras", "own_code"},
-    {"envs"},
+    {"envs", "shell"},
     {"algo"},
     {"compiled", "episode"},
     {"storage"},
