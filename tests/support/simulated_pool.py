@@ -1,5 +1,6 @@
 """A worker pool simulated in this process, in virtual time, with injected faults."""
 
+import atexit
 import functools
 import heapq
 import itertools
@@ -29,6 +30,8 @@ def env_of(config: TrainConfig) -> PongEnv:
 def _env(settings: tuple[tuple[str, Any], ...]) -> PongEnv:
     return PongEnv(**dict(settings))
 
+
+atexit.register(_env.cache_clear)  # else the emulator's library reports them as leaks at the end
 
 Play = Callable[[EpisodeTask, Policy], tuple[EpisodeStats, Gradient]]
 

@@ -1,7 +1,8 @@
 """The flags of every command take what is in range, and the help says what that is."""
 
 import re
-from typing import get_type_hints
+from pathlib import Path
+from typing import Any, get_type_hints
 
 import pytest
 
@@ -10,15 +11,15 @@ from distributed_pg.config import TrainConfig
 from distributed_pg.errors import ConfigError, UsageError
 from distributed_pg.fields import Range, range_in
 
-REQUIRED = {
-    "evaluate": "x",
-    "play": "x",
-    "record": "x",
-    "import": "x",
-    "plot": "--weights x --out a.png",
-    "report": "x",
+REQUIRED: dict[str, dict[str, Any]] = {
+    "evaluate": {"checkpoint": "x"},
+    "play": {"checkpoint": "x"},
+    "record": {"checkpoint": "x"},
+    "import": {"pickle": Path("x")},
+    "plot": {"weights": "x", "out": Path("a.png")},
+    "report": {"run": "x"},
 }
-"""What the commands do not go without."""
+"""Fields that the commands do not go without."""
 SHOWN = {
     ("train", "--seed"): "at least 0; default: 0",
     ("train", "--batch-size"): "from 1 to 100000; default: 1",
@@ -38,9 +39,13 @@ SHOWN = {
 }
 
 
+def kind_of(command: str) -> type:
+    """The class whose fields are the command's flags."""
+    return TrainConfig if command == "train" else COMMANDS[command][0]
+
+
 def ranges(command: str) -> dict[str, Range]:
-    kind = TrainConfig if command == "train" else COMMANDS[command][0]
-    hints = get_type_hints(kind, include_extras=True)
+    hints = get_type_hints(kind_of(command), include_extras=True)
     found = {name: range_in(hint) for name, hint in hints.items()}
     return {name: limits for name, limits in found.items() if limits is not None}
 
@@ -70,12 +75,11 @@ def test_the_help_shows_every_range(
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_flag_beyond_its_range_is_refused(command: str) -> None:
+def test_a_value_beyond_its_range_is_refused(command: str) -> None:
     for name, limits in ranges(command).items():
-        flag = f"--{name.replace('_', '-')}"
         for value in (limits.low - 1, limits.high + 1):
             with pytest.raises(ConfigError) as raised:
-                parse_command([command, *REQUIRED.get(command, "").split(), f"{flag}={value}"])
+                kind_of(command)(**{**REQUIRED.get(command, {}), name: value})
             message = str(raised.value)
             assert message.startswith(f"{name}: {value} is not a ")
             assert str(limits) in message

@@ -19,6 +19,12 @@ from distributed_pg.errors import ConfigError, RomNotFoundError
 gymnasium.register_envs(ale_py)
 
 
+@pytest.fixture(scope="module")
+def pair(pong: PongEnv) -> tuple[PongEnv, PongEnv]:
+    """Two environments that other tests have played; to make one takes a tenth of a second."""
+    return pong, PongEnv()
+
+
 def rendered(env: PongEnv) -> NDArray[np.uint8]:
     screen = env.render()
     assert screen is not None
@@ -89,16 +95,17 @@ def test_actions_move_the_paddle_as_named() -> None:
     assert paddle_row(1) > 110  # DOWN
 
 
-def test_sticky_rate_is_a_quarter_of_the_emulated_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sticky_rate_is_a_quarter_of_the_emulated_frames(
+    monkeypatch: pytest.MonkeyPatch, pong: PongEnv
+) -> None:
     """Alternate two actions and count the frames in which the one before was applied.
 
     Of the four frames of a step, the first k repeat the old action with probability 0.25^k each
     after the other; so the share of frames that repeat is (0.25 + 0.25^2 + 0.25^3 + 0.25^4) / 4.
     """
-    env = PongEnv()
-    env.reset(seed=1)
+    pong.reset(seed=1)
     applied: list[Action] = []
-    real = env._ale
+    real = pong._ale
 
     class Recorder:
         def act(self, action: Action) -> int:
@@ -108,13 +115,13 @@ def test_sticky_rate_is_a_quarter_of_the_emulated_frames(monkeypatch: pytest.Mon
         def __getattr__(self, name: str) -> object:
             return getattr(real, name)
 
-    monkeypatch.setattr(env, "_ale", Recorder())
+    monkeypatch.setattr(pong, "_ale", Recorder())
     asked = []
     for step in range(2500):
         asked += [(PONG_ACTIONS["UP"], PONG_ACTIONS["DOWN"])[step % 2]] * 4
-        *_, terminated, _truncated, _ = env.step(step % 2)
+        *_, terminated, _truncated, _ = pong.step(step % 2)
         if terminated:
-            env.reset()
+            pong.reset()
     first_frames = np.array([a != b for a, b in zip(asked, applied, strict=True)]).reshape(-1, 4)
     rates = first_frames.mean(axis=0)
     for k, rate in enumerate(rates):
@@ -123,7 +130,7 @@ def test_sticky_rate_is_a_quarter_of_the_emulated_frames(monkeypatch: pytest.Mon
         assert abs(rate - expected) < four_sigma
 
 
-def test_an_episode_is_a_function_of_its_seed() -> None:
+def test_an_episode_is_a_function_of_its_seed(pair: tuple[PongEnv, PongEnv]) -> None:
     def play(env: PongEnv, seed: int) -> tuple[bytes, float]:
         env.reset(seed=seed)
         screens, total = b"", 0.0
@@ -133,7 +140,7 @@ def test_an_episode_is_a_function_of_its_seed() -> None:
             total += reward
         return screens, total
 
-    one, other = PongEnv(), PongEnv()
+    one, other = pair
     first = play(one, 42)
     play(one, 7)  # what was played before does not matter
     assert play(one, 42) == first
@@ -141,21 +148,20 @@ def test_an_episode_is_a_function_of_its_seed() -> None:
     assert play(other, 43) != first
 
 
-def test_first_observation_is_zero_and_observations_are_signed_differences() -> None:
-    env = PongEnv()
-    observation, _ = env.reset(seed=0)
+def test_first_observation_is_zero_and_observations_are_signed_differences(pong: PongEnv) -> None:
+    observation, _ = pong.reset(seed=0)
     assert observation.dtype == np.int8
     assert observation.shape == (80, 80)
     assert not observation.any()
     values = set()
     for _ in range(200):
-        observation, *_ = env.step(0)
+        observation, *_ = pong.step(0)
         values |= set(np.unique(observation).tolist())
     assert values == {-1, 0, 1}
 
 
-def test_sparse_step_lists_exactly_the_non_zero_pixels() -> None:
-    dense, sparse = PongEnv(), PongEnv()
+def test_sparse_step_lists_exactly_the_non_zero_pixels(pair: tuple[PongEnv, PongEnv]) -> None:
+    dense, sparse = pair
     dense.reset(seed=9)
     sparse.reset(seed=9)
     for step in range(300):
@@ -203,21 +209,22 @@ def test_frame_limit_truncates() -> None:
     assert env.step(0)[2:4] == (False, False)
 
 
-def test_a_later_reset_does_not_load_the_game_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_later_reset_does_not_load_the_game_again(
+    monkeypatch: pytest.MonkeyPatch, pong: PongEnv
+) -> None:
     """That nothing slow is called; what it costs is measured by scripts/profile_episode.py."""
-    env = PongEnv()
-    env.reset(seed=0)
-    env.step(0)
+    pong.reset(seed=0)
+    pong.step(0)
     calls = []
-    real = env._ale
+    real = pong._ale
 
     class Recorder:
         def __getattr__(self, name: str) -> object:
             calls.append(name)
             return getattr(real, name)
 
-    monkeypatch.setattr(env, "_ale", Recorder())
-    env.reset(seed=1)
+    monkeypatch.setattr(pong, "_ale", Recorder())
+    pong.reset(seed=1)
     assert set(calls) <= {"restoreState", "getEpisodeFrameNumber"}
 
 
@@ -232,11 +239,6 @@ REFUSED = [
     *(-1, -2, 2, 10**30, 1.0, 0.5, float("nan"), True, False, None, "UP", b"1", [1], Action.UP),
     *(np.int64(-1), np.uint8(255), np.float32(1), np.bool_(True), np.array(7), np.array([1])),
 ]
-
-
-@pytest.fixture(scope="module")
-def pair() -> tuple[PongEnv, PongEnv]:
-    return PongEnv(), PongEnv()
 
 
 @pytest.mark.parametrize("action", REFUSED, ids=repr)
@@ -254,10 +256,9 @@ def test_an_action_outside_the_space_is_refused_and_harms_nothing(
 
 
 @pytest.mark.parametrize("action", [-1, 2])
-def test_the_parts_of_a_step_refuse_it_as_well(action: int) -> None:
-    env = PongEnv()
-    env.reset(seed=0)
-    for step in (env.step_sparse, lambda action: env.emulate(action, 1)):
+def test_the_parts_of_a_step_refuse_it_as_well(pong: PongEnv, action: int) -> None:
+    pong.reset(seed=0)
+    for step in (pong.step_sparse, lambda action: pong.emulate(action, 1)):
         with pytest.raises(ValueError, match=rf"^action: {action} is not a whole number"):
             step(action)
 

@@ -25,7 +25,7 @@ from distributed_pg.storage.tensor_file import Tensors, write_tensor_file
 from distributed_pg.system_info import peak_memory
 
 CONFIG = TrainConfig(hidden_units=1, crop=(35, 39, 0, 160), batch_size=2)
-CASES = 1_000
+CASES = 10 * settings().max_examples
 PROGRESS = Progress(
     update=1, episodes=2, frames=80, running_mean=-20.5, last_rewards=(-21.0, -20.0)
 )
@@ -171,7 +171,6 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=200)
 @given(name=st.sampled_from(sorted(CONFIG.to_json())) | st.text(), value=values)
 @example(name="num_workers", value="\n")
 @example(name="a\nb", value=0)
@@ -188,7 +187,6 @@ def test_any_value_of_a_setting_is_taken_or_refused_in_one_line(name: str, value
         assert TrainConfig.from_json(config.to_json()) == config
 
 
-@settings(max_examples=100)
 @given(name=st.sampled_from(sorted(dataclasses.asdict(PROGRESS))), value=values)
 @example(name="best_mean_100", value=[10**400] * 5)
 @example(name="last_rewards", value=[0, 10**400])

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from python2_pickles import model, python2_pickle
 
 from distributed_pg.algo.policy import Policy
@@ -23,7 +24,7 @@ from distributed_pg.storage.pickle_tree import PickleError
 from distributed_pg.storage.policy_file import TrainedPolicy
 from distributed_pg.system_info import peak_memory
 
-CASES = 10_000
+CASES = 100 * settings().max_examples
 W1, W2 = model(1)
 GOOD = pickle.dumps({"W1": W1, "W2": W2}, 2)
 _audited = threading.local()
@@ -288,7 +289,7 @@ def place(chance: random.Random, content: bytearray) -> int:
     return chance.choice([near, near, len(content) - 1 - near, chance.randrange(len(content))])
 
 
-def test_ten_thousand_damaged_pickles() -> None:
+def test_thousands_of_damaged_pickles() -> None:
     chance, bases = random.Random(0), goods()
     before, begin = peak_memory(), time.process_time()
     read_anyway, messages = 0, set()
@@ -303,7 +304,8 @@ def test_ten_thousand_damaged_pickles() -> None:
             messages.add(result)
         else:
             read_anyway += 1
-    assert 50 < read_anyway < CASES / 3  # damage to a number, or in the memo's unused places
-    assert len(messages) > 1000
+    # Damage to a number, or in places of the memo that are not used.
+    assert CASES / 200 < read_anyway < CASES / 3
+    assert len(messages) > CASES / 10
     assert peak_memory() - before < 100 * 2**20
     assert time.process_time() - begin < 120.0
