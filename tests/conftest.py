@@ -30,9 +30,12 @@ settings.load_profile("ci" if "CI" in os.environ else "by hand")
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """For a folder, one process more than CPUs, since many tests wait; for files, just this one."""
+    """For folders, a process per CPU, and one more if tests wait for Ray; for files, just this."""
     paths = [Path(argument.split("::")[0]) for argument in config.args]
-    return 0 if all(path.is_file() for path in paths) else min(1 + (os.cpu_count() or 1), 8)
+    if all(path.is_file() for path in paths):
+        return 0
+    only_unit = all("unit" in path.parts for path in paths)
+    return min((os.cpu_count() or 1) + (not only_unit), 8)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
