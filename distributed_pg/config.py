@@ -81,6 +81,9 @@ class TrainConfig:
     """Discount factor of the rewards, per step."""
     decay: Annotated[float, Range(0.0, 1.0, open_high=True)] = 0.99
     """RMSProp's decay of the mean squared gradient."""
+    weight_decay: Annotated[float, Range(0.0, 100.0)] = _added_later(0.0)
+    """Share of the hidden layer's weights that an update takes off, in units of the learning rate,
+    as in AdamW. Without, noise makes them grow until updates hardly change the policy."""
     baseline: Baseline = "learned"
     """Baseline subtracted from the returns of an episode. mean: their mean; learned: the network's
     value of each step, then the mean of what remains."""
@@ -173,6 +176,11 @@ class TrainConfig:
             raise ConfigError(
                 f"episodes_per_task: {self.episodes_per_task} is not a divisor of the batch_size, "
                 f"{self.batch_size}"
+            )
+        if self.learning_rate * self.weight_decay > 1.0:
+            raise ConfigError(
+                f"weight_decay: {self.weight_decay:g} times the learning_rate, "
+                f"{self.learning_rate:g}, is more than 1: nothing of the weights would be left"
             )
         _check_crop(self.crop)
         check_address(self.address)

@@ -103,8 +103,7 @@ def activation_rows(
 ) -> Iterator[tuple[Floats, Floats]]:
     """Yield each step's arrays for hidden activations (H,) and outputs (A,), without end.
 
-    The arrays are rows of blocks, which are appended to the lists as needed, since the length of a
-    game is unknown.
+    They are rows of blocks that are appended to the lists, as the length of a game is unknown.
     """
     hidden_units, outputs = policy.w2.shape
     while True:

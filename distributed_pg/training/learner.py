@@ -151,7 +151,8 @@ class Learner:
         learning_rate = self._config.learning_rate_after(episodes)
         decay = self._config.decay_after(episodes)
         columns = frame_shape(self._config.crop)[1]
-        RMSProp(learning_rate, decay, columns).step(policy, cache, self._gradient)
+        optimizer = RMSProp(learning_rate, decay, columns, self._config.weight_decay)
+        optimizer.step(policy, cache, self._gradient)
         weights_norm = self._finite_norm("weights", policy)
         rewards = [stats.reward for stats in self._batch]
         frames = sum(stats.frames for stats in self._batch)

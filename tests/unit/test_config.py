@@ -27,6 +27,7 @@ OUT_OF_RANGE: list[tuple[str, Any, str]] = [
     ("baseline", "none", "'none' is not one of mean, learned"),
     ("gamma", 1.01, "1.01 is not a number from 0 to 1"),
     ("decay", 1.0, "1.0 is not a number from 0 and below 1"),
+    ("weight_decay", -0.1, "-0.1 is not a number from 0 to 100"),
     ("warm_up", 1, "1 is not of type bool"),
     ("episodes_per_task", 0, "0 is not a whole number from 1 to 100000"),
     ("policy_lag", -1, "-1 is not a whole number from 0 to 1000"),
@@ -99,6 +100,7 @@ ENDS: dict[str, tuple[Any, Any]] = {
     "anneal_episodes": (1, 2**53),
     "gamma": (0.0, 1.0),
     "decay": (0.0, BELOW_1),
+    "weight_decay": (0.0, 100.0),
     "policy_lag": (0, 1000),
     "hidden_units": (1, 100_000),
     "frame_skip": (1, 60),
@@ -162,6 +164,18 @@ def test_a_batch_is_made_of_whole_tasks() -> None:
     assert TrainConfig(batch_size=12, episodes_per_task=4).useful_workers == 4
     with pytest.raises(ConfigError, match=r"^episodes_per_task: 5 is not a divisor of the batch_"):
         TrainConfig(batch_size=12, episodes_per_task=5)
+
+
+def test_an_update_leaves_something_of_the_weights() -> None:
+    assert TrainConfig(learning_rate=0.5, weight_decay=2).weight_decay == 2
+    with pytest.raises(ConfigError, match=r"^weight_decay: 2.1 times the learning_rate, 0.5, is m"):
+        TrainConfig(learning_rate=0.5, weight_decay=2.1)
+
+
+def test_a_run_from_before_weights_decayed_has_none_of_it() -> None:
+    values = TrainConfig().to_json()
+    del values["weight_decay"]
+    assert TrainConfig.from_json(values).weight_decay == 0.0
 
 
 def test_a_run_from_before_there_were_groups_has_tasks_of_one_episode() -> None:
@@ -234,6 +248,7 @@ WHAT_IT_DECIDES: dict[str, tuple[Any, str]] = {
     "anneal_episodes": (None, COMPUTED),
     "gamma": (0.5, COMPUTED),
     "decay": (0.5, COMPUTED),
+    "weight_decay": (1.0, COMPUTED),
     "baseline": ("mean", COMPUTED),
     "episodes_per_task": (2, COMPUTED),
     "warm_up": (False, COMPUTED),

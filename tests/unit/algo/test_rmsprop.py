@@ -25,14 +25,16 @@ def test_by_hand() -> None:
     assert policy.w2.item() == 2.0
 
 
-def test_follows_the_classic_rule_over_many_steps() -> None:
+@pytest.mark.parametrize("weight_decay", [0.0, 5.0])
+def test_follows_the_classic_rule_over_many_steps(weight_decay: float) -> None:
     policy = Policy.init(seed=0, inputs=700, hidden_units=90, actions=2)  # not a whole of blocks
     weights = [array.astype(np.float64) for array in policy.arrays]
     caches = [np.zeros_like(array) for array in weights]
-    optimizer, squares = RMSProp(learning_rate=1e-3, decay=0.99, columns=7), policy.zeros_like()
+    optimizer, squares = RMSProp(1e-3, 0.99, 7, weight_decay), policy.zeros_like()
     for step in range(30):
         gradient = random_like(policy, step, scale=5.0)
         optimizer.step(policy, squares, gradient)
+        weights[0] *= 1.0 - 1e-3 * weight_decay
         for w, cache, g in zip(weights, caches, gradient.arrays, strict=True):
             g64 = g.astype(np.float64)
             cache *= 0.99
@@ -55,10 +57,7 @@ def test_the_weights_of_the_current_frame_move_by_its_edges() -> None:
     to_pixels = np.kron(np.eye(rows) - np.eye(rows, k=1), np.eye(columns))
     edges = np.linalg.solve(to_pixels, frame)
     caches = [np.zeros_like(difference), np.zeros_like(edges)]
-    optimizer, squares = (
-        RMSProp(learning_rate=1e-3, decay=0.99, columns=columns),
-        policy.zeros_like(),
-    )
+    optimizer, squares = RMSProp(1e-3, 0.99, columns, weight_decay=5.0), policy.zeros_like()
     for step in range(30):
         gradient = random_like(policy, step, scale=5.0)
         optimizer.step(policy, squares, gradient)
@@ -67,6 +66,7 @@ def test_the_weights_of_the_current_frame_move_by_its_edges() -> None:
         for v, cache, g in zip((difference, edges), caches, gradients, strict=True):
             cache *= 0.99
             cache += 0.01 * g**2
+            v *= 0.995
             v += 1e-3 * g / (np.sqrt(cache) + 1e-5)
     expected = np.hstack([difference, to_pixels @ edges])
     assert np.allclose(policy.w1, expected, rtol=1e-4, atol=1e-6)

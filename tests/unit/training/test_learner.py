@@ -59,6 +59,7 @@ def by_the_definition(config: TrainConfig, updates: int) -> Policy:
         policy = versions[-1].copy()
         rate = config.learning_rate / (1 + update * config.batch_size / annealed)
         decay = min(config.decay, update / (update + 1)) if config.warm_up else config.decay
+        policy.w1[...] *= 1 - rate * config.weight_decay
         RMSProp(rate, decay, 80).step(policy, cache, total)
         versions.append(policy)
     return versions[-1]
@@ -91,7 +92,7 @@ def test_workers_that_will_wait_are_told_once(
         {"policy_lag": 0},
         {"baseline": "mean", "anneal_episodes": None},
         {"policy_lag": 3, "anneal_episodes": 2},
-        {"current_frame": True},
+        {"current_frame": True, "weight_decay": 2.0},
     ],
 )
 def test_the_run_is_what_its_definition_says(tmp_path: Path, settings: dict[str, Any]) -> None:
