@@ -18,6 +18,7 @@ from distributed_pg.system_info import PACKAGE
 from distributed_pg.trainer import resume, train
 
 
+@pytest.mark.exhaustive  # tests/unit/training/test_warm_runs.py has it without Ray
 @pytest.mark.usefixtures("local_ray")
 def test_a_warm_run_has_the_same_bits_on_two_workers_and_without_its_source(
     tmp_path: Path,

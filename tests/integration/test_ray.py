@@ -78,6 +78,7 @@ def test_same_bits_with_three_workers_and_without_a_lag(tmp_path: Path) -> None:
     assert all(0.5 < busy < 1.0 for busy in observer.busy)
 
 
+@pytest.mark.exhaustive  # test_remote_run.py has a run that is stopped and resumed
 def test_same_bits_when_asked_to_stop_in_the_middle(tmp_path: Path, reference: Reference) -> None:
     asked = threading.Event()
     observer = Observer(lambda _: asked.set())
@@ -91,6 +92,7 @@ def test_same_bits_when_asked_to_stop_in_the_middle(tmp_path: Path, reference: R
     assert [line["update"] for line in lines] == [1, 2, 3, 4]
 
 
+@pytest.mark.exhaustive  # below, the only worker is killed
 def test_same_bits_when_a_worker_is_killed(
     tmp_path: Path, reference: Reference, told: list[str]
 ) -> None:

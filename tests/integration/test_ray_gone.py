@@ -106,6 +106,8 @@ class Children:
             for child in raylet.children():
                 with suppress(psutil.Error):
                     command = child.cmdline()
+                    if command == raylet.cmdline():
+                        continue  # forked, and about to become one or the other
                     (self.agents if health.is_agent(command) else self.workers).add(child.pid)
                     if any("default_worker.py" in word for word in command):
                         self.starting.add(child.pid)
