@@ -172,16 +172,11 @@ def test_an_update_leaves_something_of_the_weights() -> None:
         TrainConfig(learning_rate=0.5, weight_decay=2.1)
 
 
-def test_a_run_from_before_weights_decayed_has_none_of_it() -> None:
-    values = TrainConfig().to_json()
-    del values["weight_decay"]
-    assert TrainConfig.from_json(values).weight_decay == 0.0
-
-
-def test_a_run_from_before_there_were_groups_has_tasks_of_one_episode() -> None:
+@pytest.mark.parametrize(("setting", "value"), [("weight_decay", 0.0), ("episodes_per_task", 1)])
+def test_a_run_from_before_a_setting_was_added_is_as_it_was(setting: str, value: Any) -> None:
     values = TrainConfig(batch_size=12).to_json()
-    del values["episodes_per_task"]
-    assert TrainConfig.from_json(values).episodes_per_task == 1
+    del values[setting]
+    assert getattr(TrainConfig.from_json(values), setting) == value
 
 
 def test_presets() -> None:

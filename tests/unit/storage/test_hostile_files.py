@@ -171,6 +171,7 @@ values = st.recursive(
 )
 
 
+@settings(max_examples=2 * settings().max_examples)
 @given(name=st.sampled_from(sorted(CONFIG.to_json())) | st.text(), value=values)
 @example(name="num_workers", value="\n")
 @example(name="a\nb", value=0)

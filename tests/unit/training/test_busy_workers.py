@@ -41,7 +41,7 @@ def share_played(config: TrainConfig, workers: int) -> float:
     return sum(min(seconds, end - begin) for begin, seconds in played) / (workers * end)
 
 
-@pytest.mark.parametrize("workers", [2, 3, 4, 8, 12, 16, 24, 64])
+@pytest.mark.parametrize("workers", [2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64])
 def test_workers_of_a_shaped_run_are_busy(workers: int) -> None:
     config = preset("default", shape_for=workers)
     config = replace(config, stop_episodes=100 * config.batch_size)

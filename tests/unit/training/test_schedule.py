@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distributed_pg.training.schedule import EpisodeTask, Schedule
@@ -144,6 +144,7 @@ def test_misuse_is_refused() -> None:
         schedule.advance()
 
 
+@settings(max_examples=3 * settings().max_examples)
 @given(
     tasks=st.integers(1, 20),
     per_task=st.integers(1, 4),
