@@ -32,6 +32,8 @@ AUTO = "auto"
 """As ``resume``: begin a run in ``run_dir`` if there is none, else go on with it."""
 PRETRAINED = "pretrained"
 """The name of the policy shipped with the package; see docs/pretrained.md."""
+_BEST_REWARD = 21.0
+"""Reward of a game that is won without losing a point."""
 _CHECKSUM = re.compile("[0-9a-f]{16}")
 _WANDB_ID = re.compile(r"[\w-]{1,64}", re.ASCII)
 _MAY_CHANGE = {"may_change": True}
@@ -48,9 +50,9 @@ def _of_the_place(default: Any) -> Any:
     return field(default=default, metadata=_OF_THE_PLACE)
 
 
-def _added_later(default: Any) -> Any:
-    """A field that older runs lack; they were trained with its default."""
-    return field(default=default, metadata={"added_later": True})
+def _added_later(default: Any, *, before: Any) -> Any:
+    """A field that older runs lack; they were trained as with its value ``before``."""
+    return field(default=default, metadata={"before": before})
 
 
 @dataclass(frozen=True)
@@ -69,19 +71,22 @@ class TrainConfig:
     """Seed of the run's initial weights, games and action sampling."""
     batch_size: Annotated[int, Range(1, 100_000)] = 1
     """Episodes summed in one update."""
-    episodes_per_task: Annotated[int, Range(1, 100_000)] = _added_later(1)
+    episodes_per_task: Annotated[int, Range(1, 100_000)] = _added_later(1, before=1)
     """Consecutive episodes that a worker plays before it returns the sum of their gradients, a
     divisor of the batch size. More than 1 relieves a learner of hundreds of workers."""
     learning_rate: Annotated[float, Range(0.0, 1.0, open_low=True)] = 3e-3
     """RMSProp's initial step size."""
-    anneal_episodes: Count | None = 2000
+    anneal_by_reward: bool = _added_later(True, before=False)
+    """Whether the learning rate falls as the policy gets better: by the square of (21 - m) / 21,
+    where m is the highest mean reward of 100 episodes so far, once it is above 0."""
+    anneal_episodes: Count | None = None
     """The learning rate falls to half its initial value after this many episodes, to a third
-    after twice as many, and so on. None: it is constant."""
+    after twice as many, and so on. None: it does not fall with time."""
     gamma: Annotated[float, Range(0.0, 1.0)] = 0.99
     """Discount factor of the rewards, per step."""
     decay: Annotated[float, Range(0.0, 1.0, open_high=True)] = 0.99
     """RMSProp's decay of the mean squared gradient."""
-    weight_decay: Annotated[float, Range(0.0, 100.0)] = _added_later(0.0)
+    weight_decay: Annotated[float, Range(0.0, 100.0)] = _added_later(1.0, before=0.0)
     """Share of the hidden layer's weights that an update takes off, in units of the learning rate,
     as in AdamW. Without, noise makes them grow until updates hardly change the policy."""
     baseline: Baseline = "learned"
@@ -100,7 +105,7 @@ class TrainConfig:
     crop: tuple[int, int, int, int] = (35, 195, 0, 160)
     """Part of the screen, 210 rows by 160 columns, that the policy sees: first row, end row, first
     column, end column. The ends are exclusive."""
-    current_frame: bool = _added_later(False)
+    current_frame: bool = _added_later(False, before=False)
     """Show the policy the current frame as well as what changed since the last one. Without it, it
     does not see a paddle that stands still."""
     frame_skip: Annotated[int, Range(1, 60)] = 2
@@ -110,14 +115,14 @@ class TrainConfig:
     frame_limit: Annotated[int, Range(1, 10_000_000)] = 108_000
     """Emulated frames after which a game is cut off."""
 
-    init_from: str | Path | None = _added_later(None)
+    init_from: str | Path | None = _added_later(None, before=None)
     """Begin with the weights of this checkpoint, exported policy, run's folder or URI, or
     pretrained, instead of random ones. Actions, crop and hidden units must be the same."""
-    init_optimizer: bool = _added_later(False)
+    init_optimizer: bool = _added_later(False, before=False)
     """Also begin with RMSProp's state from there, without warm-up."""
-    init_checksum: str | None = _added_later(None)
+    init_checksum: str | None = _added_later(None, before=None)
     """Checksum that these weights must have. Default: set when the run begins."""
-    init_optimizer_checksum: str | None = _added_later(None)
+    init_optimizer_checksum: str | None = _added_later(None, before=None)
     """The same for RMSProp's state."""
 
     stop_episodes: Count | None = _free(None)
@@ -234,8 +239,9 @@ class TrainConfig:
             raise ConfigError(f"{one_line(unknown[0])}: no such setting")
         if missing:
             raise ConfigError(f"{missing[0]}: the setting is missing")
-        settings: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**settings)
+        before = {f.name: f.metadata["before"] for f in fields if "before" in f.metadata}
+        given = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**before | given)
 
     def to_go_on(self, location: str | Path, **changes: Any) -> "TrainConfig":
         """The settings that resume the run at ``location``, where these were saved.
@@ -298,11 +304,20 @@ class TrainConfig:
         """
         return max(self.tasks_per_batch, self.tasks_per_batch * self.policy_lag + 1)
 
-    def learning_rate_after(self, episodes: int) -> float:
-        """The step size of an update made after ``episodes`` episodes."""
-        if self.anneal_episodes is None:
-            return self.learning_rate
-        return self.learning_rate / (1.0 + episodes / self.anneal_episodes)
+    def learning_rate_after(self, episodes: int, peak: float | None) -> float:
+        """The step size of an update.
+
+        Args:
+            episodes: episodes learned from before it.
+            peak: the highest mean reward of 100 of them in succession; None: they were fewer.
+        """
+        rate = self.learning_rate
+        if self.anneal_episodes is not None:
+            rate /= 1.0 + episodes / self.anneal_episodes
+        if self.anneal_by_reward and peak is not None and peak > 0.0:
+            missing = (_BEST_REWARD - peak) / _BEST_REWARD
+            rate *= missing * missing
+        return rate
 
     def decay_after(self, episodes: int) -> float:
         """RMSProp's decay in an update made after ``episodes`` episodes."""
@@ -342,7 +357,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "karpathy": {
         "batch_size": 10,
         "learning_rate": 1e-4,
-        "anneal_episodes": None,
+        "anneal_by_reward": False,
+        "weight_decay": 0.0,
         "baseline": "mean",
         "warm_up": False,
         "policy_lag": 0,

@@ -147,9 +147,8 @@ class Learner:
         begin, state = self._clock(), self._state
         gradient_norm = self._finite_norm("gradient", self._gradient)
         policy, cache = state.policy.copy(), state.cache.copy()
-        episodes = state.progress.episodes
-        learning_rate = self._config.learning_rate_after(episodes)
-        decay = self._config.decay_after(episodes)
+        learning_rate = self._learning_rate()
+        decay = self._config.decay_after(state.progress.episodes)
         columns = frame_shape(self._config.crop)[1]
         optimizer = RMSProp(learning_rate, decay, columns, self._config.weight_decay)
         optimizer.step(policy, cache, self._gradient)
@@ -180,6 +179,11 @@ class Learner:
         self._warn_of_idle_workers()
         for callback in self._callbacks:
             self._ended_by_callback |= callback(record) is True
+
+    def _learning_rate(self) -> float:
+        """The step size of the update that follows the recorded ones."""
+        progress = self._state.progress
+        return self._config.learning_rate_after(progress.episodes, progress.peak_mean_100)
 
     def _finite_norm(self, name: str, parameters: Policy) -> float:
         length = math.sqrt(sum(float(np.vdot(array, array)) for array in parameters.arrays))
@@ -226,7 +230,7 @@ class Learner:
             self._rate_from[0],
             workers=self._pool.workers,
             learner_memory=peak_memory(),
-            learning_rate=self._config.learning_rate_after(progress.episodes - len(batch)),
+            learning_rate=self._learning_rate(),
             gradient_norm=gradient_norm,
             weights_norm=weights_norm,
             policy_lag=min(progress.update - 1, self._config.policy_lag),

@@ -55,11 +55,14 @@ def scenario(seed: int) -> Scenario:
     chance = random.Random(seed)
     episodes_per_task = chance.choice([1, 1, 2, 3])
     batch_size, updates = episodes_per_task * chance.randint(1, 6), chance.randint(2, 6)
+    if chance.random() < 0.1:  # long enough to lower the learning rate
+        updates += math.ceil(100 / batch_size)
     config = TrainConfig(
         seed=seed,
         batch_size=batch_size,
         episodes_per_task=episodes_per_task,
         policy_lag=chance.randint(0, 3),
+        anneal_episodes=chance.choice([None, 50]),
         stop_episodes=batch_size * updates,
         checkpoint_every=chance.randint(1, 3),
         backup_after=chance.choice([2.0, 4.0]),
@@ -87,8 +90,8 @@ def play(task: EpisodeTask, policy: Policy) -> tuple[EpisodeStats, Gradient]:
 
 
 def reward_of(episode: int) -> float:
-    """A reward that identifies the episode in the metrics."""
-    return float(episode % 43 - 21)
+    """A reward that identifies the episode in the metrics; the first 100 have a mean above 0."""
+    return float((episode + 30) % 43 - 21)
 
 
 def initial_state(config: TrainConfig) -> TrainingState:
@@ -114,11 +117,21 @@ def by_the_definition(config: TrainConfig, updates: int) -> Policy:
             for whole, part in zip(total.arrays, group.arrays, strict=True):
                 whole += part
         policy = versions[-1].copy()
-        annealed = 1 + update * config.batch_size / (config.anneal_episodes or math.inf)
         decay = min(config.decay, update / (update + 1)) if config.warm_up else config.decay
-        RMSProp(config.learning_rate / annealed, decay, 1).step(policy, cache, total)
+        rate = learning_rate(config, update)
+        policy.w1[...] *= 1 - rate * config.weight_decay
+        RMSProp(rate, decay, 1).step(policy, cache, total)
         versions.append(policy)
     return versions[-1]
+
+
+def learning_rate(config: TrainConfig, update: int) -> float:
+    """The step size of an update, from all rewards before it."""
+    ends = range(config.batch_size, update * config.batch_size + 1, config.batch_size)
+    means = [sum(map(reward_of, range(end - 100, end))) / 100 for end in ends if end >= 100]
+    annealed = 1 + update * config.batch_size / (config.anneal_episodes or math.inf)
+    missing = (21 - max([0.0, *means])) / 21
+    return config.learning_rate / annealed * (missing * missing)
 
 
 class Killed(BaseException):

@@ -23,6 +23,7 @@ OUT_OF_RANGE: list[tuple[str, Any, str]] = [
     ("batch_size", "ten", "'ten' is not of type int"),
     ("learning_rate", 0.0, "0.0 is not a number above 0 and up to 1"),
     ("learning_rate", float("nan"), "nan is not a number above 0 and up to 1"),
+    ("anneal_by_reward", 1, "1 is not of type bool"),
     ("anneal_episodes", 0, "0 is not a whole number from 1 to"),
     ("baseline", "none", "'none' is not one of mean, learned"),
     ("gamma", 1.01, "1.01 is not a number from 0 to 1"),
@@ -172,7 +173,10 @@ def test_an_update_leaves_something_of_the_weights() -> None:
         TrainConfig(learning_rate=0.5, weight_decay=2.1)
 
 
-@pytest.mark.parametrize(("setting", "value"), [("weight_decay", 0.0), ("episodes_per_task", 1)])
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("weight_decay", 0.0), ("anneal_by_reward", False), ("episodes_per_task", 1)],
+)
 def test_a_run_from_before_a_setting_was_added_is_as_it_was(setting: str, value: Any) -> None:
     values = TrainConfig(batch_size=12).to_json()
     del values[setting]
@@ -188,7 +192,8 @@ def test_presets() -> None:
     assert (karpathy.learning_rate, karpathy.batch_size, karpathy.baseline) == (1e-4, 10, "mean")
     for config in (default, karpathy):
         assert (config.hidden_units, config.gamma, config.decay) == (200, 0.99, 0.99)
-    assert karpathy.learning_rate_after(10**6) == 1e-4
+    assert karpathy.learning_rate_after(10**6, peak=20.0) == 1e-4
+    assert karpathy.weight_decay == 0
     assert karpathy.decay_after(0) == 0.99
     assert preset("karpathy", batch_size=5).batch_size == 5
     with pytest.raises(ConfigError, match="preset: 'x' is not one of default, karpathy"):
@@ -240,10 +245,11 @@ WHAT_IT_DECIDES: dict[str, tuple[Any, str]] = {
     "seed": (1, COMPUTED),
     "batch_size": (5, COMPUTED),
     "learning_rate": (0.5, COMPUTED),
-    "anneal_episodes": (None, COMPUTED),
+    "anneal_by_reward": (False, COMPUTED),
+    "anneal_episodes": (9, COMPUTED),
     "gamma": (0.5, COMPUTED),
     "decay": (0.5, COMPUTED),
-    "weight_decay": (1.0, COMPUTED),
+    "weight_decay": (0.0, COMPUTED),
     "baseline": ("mean", COMPUTED),
     "episodes_per_task": (2, COMPUTED),
     "warm_up": (False, COMPUTED),
@@ -294,9 +300,14 @@ def test_what_makes_another_run() -> None:
 
 
 def test_the_learning_rate_falls_as_it_says() -> None:
-    assert TrainConfig(learning_rate=0.5, anneal_episodes=None).learning_rate_after(10**6) == 0.5
+    config = TrainConfig(learning_rate=0.5)
+    rates = [config.learning_rate_after(10**6, peak) for peak in (None, -9.0, 0.0, 10.5, 21.0)]
+    assert rates == [0.5, 0.5, 0.5, 0.125, 0.0]
+    config = TrainConfig(learning_rate=0.5, anneal_by_reward=False)
+    assert config.learning_rate_after(10**6, peak=20.0) == 0.5
     config = TrainConfig(learning_rate=0.5, anneal_episodes=100)
-    assert [config.learning_rate_after(n) for n in (0, 100, 300)] == [0.5, 0.25, 0.125]
+    assert [config.learning_rate_after(n, None) for n in (0, 100, 300)] == [0.5, 0.25, 0.125]
+    assert config.learning_rate_after(100, peak=10.5) == 0.0625
 
 
 def test_a_warm_up_takes_the_plain_mean_first() -> None:

@@ -21,7 +21,8 @@ from distributed_pg.training.schedule import EpisodeTask
 
 
 def test_metrics_and_checkpoints_on_disk(tmp_path: Path) -> None:
-    state, _, _ = run(replace(CONFIG, stop_episodes=21, keep=2), tmp_path / "run")
+    config = replace(CONFIG, anneal_episodes=10, stop_episodes=21, keep=2)
+    state, _, _ = run(config, tmp_path / "run")
     lines = [json.loads(x) for x in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert [line["update"] for line in lines] == [1, 2, 3, 4, 5, 6, 7]
     assert [line["episodes"] for line in lines] == [3, 6, 9, 12, 15, 18, 21]
@@ -29,7 +30,7 @@ def test_metrics_and_checkpoints_on_disk(tmp_path: Path) -> None:
     assert last["frames"] == state.progress.frames
     assert last["weights_checksum"] == weights_checksum(state.policy)
     assert len(last["rewards"]) == 3
-    rates = [3e-3 / (1 + 3 * update / 2000) for update in range(7)]
+    rates = [3e-3 / (1 + 3 * update / 10) for update in range(7)]
     assert [line["learning_rate"] for line in lines] == pytest.approx(rates, rel=1e-12)
     assert lines[0]["lengths"] == [160, 160, 160]  # 320 frames, 2 a step
     assert last["workers"] == 2
@@ -43,8 +44,8 @@ def test_metrics_and_checkpoints_on_disk(tmp_path: Path) -> None:
     assert last["worker_busy"] == 1.0  # simulated workers never wait
     names = sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir())
     assert names == ["update-00000006.safetensors", "update-00000007.safetensors"]
-    config = TrainConfig.from_json(json.loads((tmp_path / "run/config.json").read_text()))
-    assert config.batch_size == 3
+    saved = json.loads((tmp_path / "run/config.json").read_text())
+    assert TrainConfig.from_json(saved) == config
 
 
 def test_a_record_by_hand(tmp_path: Path) -> None:

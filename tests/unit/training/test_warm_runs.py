@@ -53,7 +53,7 @@ def test_the_bits_depend_on_no_worker_no_fault_and_no_source(
 def test_the_first_step_uses_the_optimizer_state_that_was_taken(
     tmp_path: Path, source: Path
 ) -> None:
-    config = replace(WARM, stop_episodes=2, init_from=source, init_optimizer=True)
+    config = replace(WARM, weight_decay=0.0, stop_episodes=2, init_from=source, init_optimizer=True)
     _, before = begin(config)
     play = play_for_real(config)
     gradient = before.policy.zeros_like()
