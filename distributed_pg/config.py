@@ -32,8 +32,6 @@ AUTO = "auto"
 """As ``resume``: begin a run in ``run_dir`` if there is none, else go on with it."""
 PRETRAINED = "pretrained"
 """The name of the policy shipped with the package; see docs/pretrained.md."""
-_BEST_REWARD = 21.0
-"""Reward of a game that is won without losing a point."""
 _CHECKSUM = re.compile("[0-9a-f]{16}")
 _WANDB_ID = re.compile(r"[\w-]{1,64}", re.ASCII)
 _MAY_CHANGE = {"may_change": True}
@@ -77,8 +75,9 @@ class TrainConfig:
     learning_rate: Annotated[float, Range(0.0, 1.0, open_low=True)] = 3e-3
     """RMSProp's initial step size."""
     anneal_by_reward: bool = _added_later(True, before=False)
-    """Whether the learning rate falls as the policy gets better: by the square of (21 - m) / 21,
-    where m is the highest mean reward of 100 episodes so far, once it is above 0."""
+    """Whether the run settles as the policy gets better. With m the highest mean reward of 100
+    episodes so far, once it is above 0, the learning rate falls with the square of (21 - m) / 21,
+    and the logits grow with its power -3/4."""
     anneal_episodes: Count | None = None
     """The learning rate falls to half its initial value after this many episodes, to a third
     after twice as many, and so on. None: it does not fall with time."""
@@ -303,28 +302,6 @@ class TrainConfig:
         While the last task of a batch is played, so can be those of the next ``policy_lag``.
         """
         return max(self.tasks_per_batch, self.tasks_per_batch * self.policy_lag + 1)
-
-    def learning_rate_after(self, episodes: int, peak: float | None) -> float:
-        """The step size of an update.
-
-        Args:
-            episodes: episodes learned from before it.
-            peak: the highest mean reward of 100 of them in succession; None: they were fewer.
-        """
-        rate = self.learning_rate
-        if self.anneal_episodes is not None:
-            rate /= 1.0 + episodes / self.anneal_episodes
-        if self.anneal_by_reward and peak is not None and peak > 0.0:
-            missing = (_BEST_REWARD - peak) / _BEST_REWARD
-            rate *= missing * missing
-        return rate
-
-    def decay_after(self, episodes: int) -> float:
-        """RMSProp's decay in an update made after ``episodes`` episodes."""
-        if not self.warm_up or self.init_optimizer:
-            return self.decay
-        updates = episodes // self.batch_size
-        return min(self.decay, updates / (updates + 1))
 
     def env_settings(self) -> dict[str, Any]:
         """The arguments of :class:`distributed_pg.envs.pong.PongEnv`."""

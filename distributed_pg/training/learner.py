@@ -10,10 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from distributed_pg.algo.policy import Policy
-from distributed_pg.algo.rmsprop import RMSProp
 from distributed_pg.algo.state import WINDOW, Progress, TrainingState
 from distributed_pg.config import TrainConfig
-from distributed_pg.envs.pong import frame_shape
 from distributed_pg.episode import EpisodeStats
 from distributed_pg.errors import RunError
 from distributed_pg.monitoring.reporter import Callback, Reporter
@@ -22,6 +20,7 @@ from distributed_pg.storage.checkpoint_writer import CheckpointWriter
 from distributed_pg.storage.metrics import UpdateRecord
 from distributed_pg.storage.run_dir import RunDir
 from distributed_pg.system_info import peak_memory
+from distributed_pg.training.annealing import optimizer_after, sharpening
 from distributed_pg.training.dispatcher import Dispatcher
 from distributed_pg.training.schedule import Schedule
 from distributed_pg.training.worker_pool import EpisodeDone, WorkerPool
@@ -147,15 +146,14 @@ class Learner:
         begin, state = self._clock(), self._state
         gradient_norm = self._finite_norm("gradient", self._gradient)
         policy, cache = state.policy.copy(), state.cache.copy()
-        learning_rate = self._learning_rate()
-        decay = self._config.decay_after(state.progress.episodes)
-        columns = frame_shape(self._config.crop)[1]
-        optimizer = RMSProp(learning_rate, decay, columns, self._config.weight_decay)
-        optimizer.step(policy, cache, self._gradient)
-        weights_norm = self._finite_norm("weights", policy)
         rewards = [stats.reward for stats in self._batch]
         frames = sum(stats.frames for stats in self._batch)
         progress = state.progress.after_update(rewards, frames, self._wall_seconds())
+        optimizer = optimizer_after(self._config, state.progress)
+        optimizer.step(policy, cache, self._gradient)
+        logit_weights = policy.w2[:, :-1]
+        logit_weights *= sharpening(self._config, state.progress, progress)
+        weights_norm = self._finite_norm("weights", policy)
         batch = self._batch.copy()
         self._schedule.advance()
         oldest = self._schedule.oldest_version
@@ -171,7 +169,9 @@ class Learner:
         self._pool.drop_weights(before=oldest)
         # Workers waiting for this update continue before anything is hashed or written.
         self._dispatcher.hand_out()
-        record = self._record(after, batch, gradient_norm, weights_norm, update_seconds)
+        record = self._record(
+            after, batch, optimizer.learning_rate, gradient_norm, weights_norm, update_seconds
+        )
         # This single assignment commits the update. Whatever ends the run, even an interrupt at
         # any line, leaves a complete state to save, with its line in the metrics.
         self._state = after
@@ -179,11 +179,6 @@ class Learner:
         self._warn_of_idle_workers()
         for callback in self._callbacks:
             self._ended_by_callback |= callback(record) is True
-
-    def _learning_rate(self) -> float:
-        """The step size of the update that follows the recorded ones."""
-        progress = self._state.progress
-        return self._config.learning_rate_after(progress.episodes, progress.peak_mean_100)
 
     def _finite_norm(self, name: str, parameters: Policy) -> float:
         length = math.sqrt(sum(float(np.vdot(array, array)) for array in parameters.arrays))
@@ -219,6 +214,7 @@ class Learner:
         self,
         state: TrainingState,
         batch: list[EpisodeStats],
+        learning_rate: float,
         gradient_norm: float,
         weights_norm: float,
         update_seconds: float,
@@ -230,7 +226,7 @@ class Learner:
             self._rate_from[0],
             workers=self._pool.workers,
             learner_memory=peak_memory(),
-            learning_rate=self._learning_rate(),
+            learning_rate=learning_rate,
             gradient_norm=gradient_norm,
             weights_norm=weights_norm,
             policy_lag=min(progress.update - 1, self._config.policy_lag),

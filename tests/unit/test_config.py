@@ -192,9 +192,6 @@ def test_presets() -> None:
     assert (karpathy.learning_rate, karpathy.batch_size, karpathy.baseline) == (1e-4, 10, "mean")
     for config in (default, karpathy):
         assert (config.hidden_units, config.gamma, config.decay) == (200, 0.99, 0.99)
-    assert karpathy.learning_rate_after(10**6, peak=20.0) == 1e-4
-    assert karpathy.weight_decay == 0
-    assert karpathy.decay_after(0) == 0.99
     assert preset("karpathy", batch_size=5).batch_size == 5
     with pytest.raises(ConfigError, match="preset: 'x' is not one of default, karpathy"):
         preset("x")
@@ -297,23 +294,6 @@ def test_what_makes_another_run() -> None:
         assert changed.changed_settings(saved) == ([name] if decides == COMPUTED else []), name
         assert (name in may_change()) == (decides != COMPUTED), name
         assert (name in of_the_place()) == (decides == PLACE), name
-
-
-def test_the_learning_rate_falls_as_it_says() -> None:
-    config = TrainConfig(learning_rate=0.5)
-    rates = [config.learning_rate_after(10**6, peak) for peak in (None, -9.0, 0.0, 10.5, 21.0)]
-    assert rates == [0.5, 0.5, 0.5, 0.125, 0.0]
-    config = TrainConfig(learning_rate=0.5, anneal_by_reward=False)
-    assert config.learning_rate_after(10**6, peak=20.0) == 0.5
-    config = TrainConfig(learning_rate=0.5, anneal_episodes=100)
-    assert [config.learning_rate_after(n, None) for n in (0, 100, 300)] == [0.5, 0.25, 0.125]
-    assert config.learning_rate_after(100, peak=10.5) == 0.0625
-
-
-def test_a_warm_up_takes_the_plain_mean_first() -> None:
-    assert TrainConfig(decay=0.75, warm_up=False).decay_after(0) == 0.75
-    config = TrainConfig(decay=0.75, batch_size=10)
-    assert [config.decay_after(10 * n) for n in (0, 1, 3, 4, 1000)] == [0.0, 0.5, 0.75, 0.75, 0.75]
 
 
 def test_run_dir_and_resume_exclude_each_other() -> None:

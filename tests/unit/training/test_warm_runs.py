@@ -67,9 +67,3 @@ def test_the_first_step_uses_the_optimizer_state_that_was_taken(
         cache = 0.99 * squares.astype(np.float64) + 0.01 * grad.astype(np.float64) ** 2
         expected = weights + 3e-4 * grad / (np.sqrt(cache) + 1e-5)
         np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-7)
-
-
-def test_an_optimizer_state_that_is_new_warms_up_again() -> None:
-    assert [replace(WARM, init_from="x").decay_after(e) for e in (0, 2)] == [0.0, 0.5]
-    taken = replace(WARM, init_from="x", init_optimizer=True)
-    assert [taken.decay_after(e) for e in (0, 2)] == [0.99, 0.99]
