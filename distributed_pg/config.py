@@ -77,7 +77,7 @@ class TrainConfig:
     anneal_by_reward: bool = _added_later(True, before=False)
     """Whether the run settles as the policy gets better. With m the highest mean reward of 100
     episodes so far, once it is above 0, the learning rate falls with the square of (21 - m) / 21,
-    and the logits grow with its power -3/4."""
+    and the logits grow with the inverse of its root."""
     anneal_episodes: Count | None = None
     """The learning rate falls to half its initial value after this many episodes, to a third
     after twice as many, and so on. None: it does not fall with time."""

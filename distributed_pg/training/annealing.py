@@ -3,9 +3,9 @@
 By default a run settles as its policy gets better. What counts is how much the best 100 episodes
 lack to a perfect game, as a share of its 21 points. While they lose, nothing changes, so a seed
 that takes long to find its first winning shot is as free to move then as one that was quick. From
-0 on, the learning rate falls with the square of this share. The logits grow with its power -3/4:
-a policy learns to be sure of its actions far more slowly than it learns which are better, and
-chance costs it three points a game.
+0 on, the learning rate falls with the square of this share, and the logits grow with the inverse of
+its root: a policy learns to be sure of its actions far more slowly than it learns which are better,
+and chance costs it two or three points a game.
 """
 
 import math
@@ -41,8 +41,7 @@ def sharpening(config: TrainConfig, before: Progress, after: Progress) -> float:
     """
     if before.peak_mean_100 is None:
         return 1.0  # A warm start may begin with a policy that is sharp.
-    root = math.sqrt(_lacking(config, before) / _lacking(config, after))
-    return root * math.sqrt(root)  # to the power 3/4; roots have the same bits everywhere
+    return math.sqrt(_lacking(config, before) / _lacking(config, after))
 
 
 def _lacking(config: TrainConfig, progress: Progress) -> float:

@@ -127,8 +127,7 @@ def by_the_definition(config: TrainConfig, updates: int) -> Policy:
         policy.w1[...] *= 1 - rate * config.weight_decay
         RMSProp(rate, decay, 1).step(policy, cache, total)
         if update * config.batch_size >= 100:
-            root = math.sqrt(missing / missing_share(config, update + 1))
-            policy.w2[:, 0] *= root * math.sqrt(root)
+            policy.w2[:, 0] *= math.sqrt(missing / missing_share(config, update + 1))
         versions.append(policy)
     return versions[-1]
 
