@@ -76,9 +76,9 @@ class TrainConfig:
     """RMSProp's initial step size."""
     anneal_by_reward: bool = _added_later(True, before=False)
     """Whether the run settles as the policy gets better. With m the highest mean reward of 100
-    episodes so far, once it is above 0, the learning rate falls with the square of (21 - m) / 21,
-    and the logits grow with the inverse of its root."""
-    anneal_episodes: Count | None = None
+    episodes so far, once it is above 0, the learning rate also falls with the square of (21 - m) /
+    21, and the logits grow with the inverse of its root."""
+    anneal_episodes: Count | None = 2000
     """The learning rate falls to half its initial value after this many episodes, to a third
     after twice as many, and so on. None: it does not fall with time."""
     gamma: Annotated[float, Range(0.0, 1.0)] = 0.99
@@ -335,6 +335,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "batch_size": 10,
         "learning_rate": 1e-4,
         "anneal_by_reward": False,
+        "anneal_episodes": None,
         "weight_decay": 0.0,
         "baseline": "mean",
         "warm_up": False,

@@ -1,11 +1,10 @@
 """What changes in the course of a run: RMSProp's settings, and how sure the policy is.
 
-By default a run settles as its policy gets better. What counts is how much the best 100 episodes
-lack to a perfect game, as a share of its 21 points. While they lose, nothing changes, so a seed
-that takes long to find its first winning shot is as free to move then as one that was quick. From
-0 on, the learning rate falls with the square of this share, and the logits grow with the inverse of
-its root: a policy learns to be sure of its actions far more slowly than it learns which are better,
-and chance costs it two or three points a game.
+The learning rate falls slowly with the number of episodes. Besides, a run settles as its policy
+gets better. What counts is how much the best 100 episodes lack to a perfect game, as a share of its
+21 points. Once they win, the learning rate falls with the square of this share, and the logits grow
+with the inverse of its root: a policy learns to be sure of its actions far more slowly than it
+learns which are better, and chance costs it two or three points a game.
 """
 
 import math
