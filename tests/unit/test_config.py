@@ -243,7 +243,7 @@ WHAT_IT_DECIDES: dict[str, tuple[Any, str]] = {
     "batch_size": (5, COMPUTED),
     "learning_rate": (0.5, COMPUTED),
     "anneal_by_reward": (False, COMPUTED),
-    "anneal_episodes": (9, COMPUTED),
+    "anneal_episodes": (None, COMPUTED),
     "gamma": (0.5, COMPUTED),
     "decay": (0.5, COMPUTED),
     "weight_decay": (0.0, COMPUTED),

@@ -57,7 +57,6 @@ def test_a_checkpoint_of_format_2_has_the_values_that_were_saved() -> None:
         seed=7,
         batch_size=2,
         anneal_by_reward=False,
-        anneal_episodes=2000,
         weight_decay=0.0,
         hidden_units=2,
         crop=(100, 104, 140, 144),

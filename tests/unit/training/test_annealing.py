@@ -1,5 +1,6 @@
 """The learning rate, RMSProp's decay and the policy's sharpness in the course of a run."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -9,7 +10,7 @@ from distributed_pg.algo.state import Progress
 from distributed_pg.config import TrainConfig, preset
 from distributed_pg.training.annealing import optimizer_after, sharpening
 
-CONFIG = TrainConfig(learning_rate=0.5, decay=0.75, weight_decay=0.25)
+CONFIG = TrainConfig(learning_rate=0.5, anneal_episodes=None, decay=0.75, weight_decay=0.25)
 
 
 def at(peak: float | None) -> Progress:
@@ -39,7 +40,7 @@ def test_a_perfect_policy_still_learns() -> None:
 
 
 def test_the_learning_rate_falls_with_time_if_asked() -> None:
-    config = TrainConfig(learning_rate=0.5, anneal_episodes=100, weight_decay=0.25)
+    config = replace(CONFIG, anneal_episodes=100)
     rates = [learning_rate(config, Progress(episodes=n)) for n in (0, 100, 300)]
     assert rates == [0.5, 0.25, 0.125]
     both = Progress(episodes=100, peak_mean_100=10.5)
