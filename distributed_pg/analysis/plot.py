@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,8 @@ _GRID, _FAINT, _INK = "#dddddd", "#9db9d8", "#222222"
 _LABELS = {"episodes": "episodes", "minutes": "minutes", "frames": "emulated frames"}
 _FEW_RUNS = 12
 """Number of runs up to which each can be told from the others."""
+_LEGEND_CHARACTERS = 70
+"""Length of a line that fits the narrowest picture."""
 _CRISP: dict[str, Any] = {"interpolation": "nearest", "aspect": "equal"}
 _WEIGHTS_CAPTION = "weight of a pixel{}; above each unit the action it favours, and how much"
 _PLANES = {False: "'s change", True: "'s change, and to the right of the pixel itself"}
@@ -113,8 +116,7 @@ def curves_figure(groups: list[Group], by: tuple[By, ...], title: str = "") -> F
         for axis, quantity in zip(axes, by, strict=True):
             _curves_panel(axis, groups, quantity)
         axes[0].set_ylabel("running mean of the reward\n(points won minus points lost)")
-        handles = _legend(groups)
-        figure.legend(handles=handles, loc="outside lower center", ncols=_legend_columns(handles))
+        _add_legend(figure, _legend(groups))
         figure.suptitle(title)
     return figure
 
@@ -249,8 +251,16 @@ def _legend(groups: list[Group]) -> "list[Artist]":
     return handles
 
 
-def _legend_columns(handles: "list[Artist]") -> int:
-    return 1 if max(len(str(handle.get_label())) for handle in handles) > 70 else 2
+def _add_legend(figure: Figure, handles: "list[Artist]") -> None:
+    """In two columns below the panels, or, where these are too wide, in one, with lines broken."""
+    for columns in (2, 1):
+        legend = figure.legend(handles=handles, loc="outside lower center", ncols=columns)
+        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            break
+        legend.remove()
+    for text in legend.get_texts():
+        if columns == 1:
+            text.set_text(textwrap.fill(text.get_text(), _LEGEND_CHARACTERS))
 
 
 def _looks() -> "itertools.cycle[tuple[str, Any]]":

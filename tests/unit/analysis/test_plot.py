@@ -13,6 +13,7 @@ from records import record_of
 from sweeps import make_run, make_sweep
 
 from distributed_pg.analysis.learning_curves import (
+    By,
     Curve,
     Group,
     group_curves,
@@ -156,6 +157,20 @@ def test_groups_are_drawn_with_each_run_their_mean_and_its_spread() -> None:
     assert np.array_equal(band.get_datalim(axis.transData).extents, [4, -20, 8, -19])
     assert _legend(figure)[:2] == ["policy_lag 1 (2 runs)", "policy_lag 0"]
     assert "strong line: interquartile mean; band: 95% interval" in _legend(figure)
+
+
+@pytest.mark.parametrize("length", [5, 31, 60, 300])
+@pytest.mark.parametrize("by", [("frames",), ("episodes", "minutes", "frames")])
+def test_the_legend_fits_the_picture(length: int, by: tuple[By, ...]) -> None:
+    label = ("seeds " * 60)[:length]
+    curves = [curve([4, 8], [-20, -20], TrainConfig(seed=seed)) for seed in (0, 1)]
+    figure = curves_figure([Group(label, curves)], by)
+    figure.draw_without_rendering()
+    legend = figure.legends[0].get_window_extent()
+    assert figure.bbox.x0 <= legend.x0 < legend.x1 <= figure.bbox.x1
+    assert figure.bbox.y0 <= legend.y0 < legend.y1 <= figure.axes[0].bbox.y0
+    shown = " ".join(_legend(figure)[0].split())
+    assert shown == f"{' '.join(label.split())} (2 runs)"
 
 
 def test_the_same_runs_give_the_same_file(tmp_path: Path) -> None:
