@@ -63,7 +63,8 @@ class TrainConfig:
 
     preset: Preset = "default"
     """Source of all settings not given. karpathy: the classic script's learning rate, batch size,
-    baseline and frame skip, without warm-up and policy lag; all else as in default."""
+    baseline and frame skip, without annealing, weight decay, warm-up and policy lag; all else as in
+    default."""
 
     seed: Seed = 0
     """Seed of the run's initial weights, games and action sampling."""
