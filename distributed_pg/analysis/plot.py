@@ -4,6 +4,7 @@ import io
 import itertools
 import textwrap
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -253,13 +254,11 @@ def _legend(groups: list[Group]) -> "list[Artist]":
 
 def _add_legend(figure: Figure, handles: "list[Artist]") -> None:
     """In two columns below the panels, or, where these are too wide, in one, with lines broken."""
-    for columns in (2, 1):
-        legend = figure.legend(handles=handles, loc="outside lower center", ncols=columns)
-        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
-            break
+    add = partial(figure.legend, handles=handles, loc="outside lower center")
+    legend = add(ncols=2)
+    if legend.get_window_extent().width > figure.bbox.width:
         legend.remove()
-    for text in legend.get_texts():
-        if columns == 1:
+        for text in add(ncols=1).get_texts():
             text.set_text(textwrap.fill(text.get_text(), _LEGEND_CHARACTERS))
 
 
