@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from distributed_pg.algo.policy import Policy
     from distributed_pg.analysis.plot import plot
-    from distributed_pg.config import TrainConfig, preset
+    from distributed_pg.config import TrainConfig
     from distributed_pg.determinism import pin_kernels
     from distributed_pg.envs.pong import PongEnv
     from distributed_pg.errors import (
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     )
     from distributed_pg.evaluation import Evaluation, evaluate
     from distributed_pg.monitoring.reporter import Callback, Reporter
+    from distributed_pg.presets import preset
     from distributed_pg.storage.metrics import UpdateRecord
     from distributed_pg.storage.policy_file import TrainedPolicy, load_policy
     from distributed_pg.trainer import TrainResult, resume, train
@@ -61,12 +62,13 @@ __all__ = [
 _HOMES = {
     "algo.policy": ("Policy",),
     "analysis.plot": ("plot",),
-    "config": ("TrainConfig", "preset"),
+    "config": ("TrainConfig",),
     "determinism": ("pin_kernels",),
     "envs.pong": ("PongEnv",),
     "errors": ("CheckpointError", "ConfigError", "RomNotFoundError", "RunError", "UsageError"),
     "evaluation": ("Evaluation", "evaluate"),
     "monitoring.reporter": ("Callback", "Reporter"),
+    "presets": ("preset",),
     "storage.metrics": ("UpdateRecord",),
     "storage.policy_file": ("TrainedPolicy", "load_policy"),
     "trainer": ("TrainResult", "resume", "train"),

@@ -21,8 +21,9 @@ import tyro
 
 from distributed_pg.cli.main import COMMANDS, EXIT_CODES
 from distributed_pg.cli.train import TrainArgs
-from distributed_pg.config import PRESETS, TrainConfig, may_change, of_the_place, preset
+from distributed_pg.config import TrainConfig, may_change, of_the_place
 from distributed_pg.fields import Range, types_in
+from distributed_pg.presets import PRESETS, preset
 from distributed_pg.shapes import MOST_USEFUL, SHAPES
 from distributed_pg.storage.metrics import UpdateRecord
 

@@ -25,11 +25,12 @@ from distributed_pg.benchmark.comparisons import (
 )
 from distributed_pg.benchmark.saturation import Answer, answers, start_waiting, wait_for
 from distributed_pg.compiled.loading import is_installed
-from distributed_pg.config import STOP_CONDITIONS, TrainConfig, preset
+from distributed_pg.config import STOP_CONDITIONS, TrainConfig
 from distributed_pg.determinism import ONE_THREAD, native_kernels
 from distributed_pg.envs.pong import PongEnv
 from distributed_pg.episode import EpisodeStats, rollout
 from distributed_pg.errors import UsageError, counted
+from distributed_pg.presets import preset
 from distributed_pg.runtime.actor import Worker, start_worker
 from distributed_pg.runtime.ray_worker_pool import RayWorkerPool
 from distributed_pg.runtime.session import ray_session

@@ -7,9 +7,9 @@ from typing import Annotated
 import tyro
 
 from distributed_pg.cli.console import console
-from distributed_pg.config import preset
 from distributed_pg.errors import UsageError, counted
 from distributed_pg.fields import Range, check_fields
+from distributed_pg.presets import preset
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,10 @@ from distributed_pg.cli.console import command_name, console
 from distributed_pg.cli.parsing import PARSER_OPTIONS, early_flags, rules, whole_number
 from distributed_pg.cli.stop_signals import StopSignals
 from distributed_pg.cli.usage_errors import refusal, with_flag
-from distributed_pg.config import AUTO, STOP_CONDITIONS, TrainConfig, preset
+from distributed_pg.config import AUTO, STOP_CONDITIONS, TrainConfig
 from distributed_pg.errors import RunError, UsageError
 from distributed_pg.fields import Range, check_fields
+from distributed_pg.presets import preset
 from distributed_pg.shell import as_argument
 
 if TYPE_CHECKING:

@@ -13,8 +13,9 @@ from distributed_pg.cli.console import command_name, console
 from distributed_pg.cli.parsing import early_flags, given_fields
 from distributed_pg.cli.stop_signals import StopSignals
 from distributed_pg.cli.usage_errors import with_flag
-from distributed_pg.config import AUTO, PRESETS, STOP_CONDITIONS, TrainConfig, preset
+from distributed_pg.config import AUTO, STOP_CONDITIONS, TrainConfig
 from distributed_pg.errors import UsageError, counted
+from distributed_pg.presets import PRESETS, preset
 from distributed_pg.shapes import SHAPED
 from distributed_pg.shell import as_argument
 

@@ -4,7 +4,8 @@ import logging
 from collections.abc import Collection
 from dataclasses import replace
 
-from distributed_pg.config import TrainConfig, as_flags
+from distributed_pg.config import TrainConfig
+from distributed_pg.presets import as_flags
 from distributed_pg.runtime.cluster_probe import check_cluster_answers
 from distributed_pg.runtime.session import usable_cpus
 from distributed_pg.shapes import MOST_USEFUL, SHAPED_PRESET, UNSHAPED, shape

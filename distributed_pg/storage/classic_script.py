@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from distributed_pg.algo.policy import Floats, Policy
 from distributed_pg.algo.state import Progress, policy_shape
-from distributed_pg.config import TrainConfig, preset
+from distributed_pg.config import TrainConfig
 from distributed_pg.errors import UsageError
+from distributed_pg.presets import preset
 from distributed_pg.storage.pickle_tree import (
     Call,
     Name,

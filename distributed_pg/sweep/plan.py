@@ -7,15 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from distributed_pg.config import (
-    STOP_CONDITIONS,
-    TrainConfig,
-    as_flags,
-    may_change,
-    of_the_place,
-    preset,
-)
+from distributed_pg.config import STOP_CONDITIONS, TrainConfig, may_change, of_the_place
 from distributed_pg.errors import ConfigError, UsageError, did_you_mean
+from distributed_pg.presets import as_flags, preset
 from distributed_pg.shapes import SHAPED
 
 _UNSAFE = re.compile(r"[^\w.+-]+")

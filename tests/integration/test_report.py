@@ -20,7 +20,8 @@ from distributed_pg.analysis.report.html_chart import MOST_POINTS, chart
 from distributed_pg.analysis.report.run_page import _learning_charts, train_command
 from distributed_pg.analysis.report.shared import duration
 from distributed_pg.cli.main import main, parse_command
-from distributed_pg.config import TrainConfig, preset
+from distributed_pg.config import TrainConfig
+from distributed_pg.presets import preset
 from distributed_pg.runtime.sizing import shaped_config
 from distributed_pg.storage.run_dir import RunDir
 

@@ -10,7 +10,8 @@ from command import assert_refused
 
 from distributed_pg.cli.main import main
 from distributed_pg.cli.train import defaults as train_defaults
-from distributed_pg.config import TrainConfig, preset
+from distributed_pg.config import TrainConfig
+from distributed_pg.presets import preset
 from distributed_pg.runtime import sizing
 from distributed_pg.shapes import SHAPES
 

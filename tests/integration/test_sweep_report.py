@@ -16,7 +16,8 @@ from distributed_pg.analysis.report.html_chart import MOST_POINTS, group_chart, 
 from distributed_pg.analysis.report.sweep_page import seeds_text, sweep_command
 from distributed_pg.cli.main import main, parse_command
 from distributed_pg.cli.sweep import _plan
-from distributed_pg.config import TrainConfig, preset
+from distributed_pg.config import TrainConfig
+from distributed_pg.presets import preset
 from distributed_pg.sweep.folder import Stopped
 from distributed_pg.sweep.plan import SweepPlan
 

@@ -20,7 +20,8 @@ from command import until
 from learner_runs import checksums
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 
-from distributed_pg.config import TrainConfig, as_flags
+from distributed_pg.config import TrainConfig
+from distributed_pg.presets import as_flags
 
 CPUS = {"CPU": 1, "object_store_memory": 100 * 2**20}
 CLUSTER = {

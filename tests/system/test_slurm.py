@@ -7,7 +7,8 @@ from command import ROOT, metrics, until
 from learner_runs import run as run_without_ray
 from slurm_cluster import Slurm, slurm_cluster, unavailable
 
-from distributed_pg.config import TrainConfig, as_flags
+from distributed_pg.config import TrainConfig
+from distributed_pg.presets import as_flags
 
 pytestmark = pytest.mark.skipif(unavailable() is not None, reason=str(unavailable()))
 

@@ -8,8 +8,9 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from distributed_pg.config import PRESETS, TrainConfig, may_change, of_the_place, preset
+from distributed_pg.config import TrainConfig, may_change, of_the_place
 from distributed_pg.errors import ConfigError
+from distributed_pg.presets import PRESETS, preset
 
 NO_CROP = (
     "is not two screen rows TOP < BOTTOM from 0 to 210 and two columns LEFT < RIGHT from 0 to 160"

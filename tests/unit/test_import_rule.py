@@ -10,7 +10,7 @@ LAYERS = (
     {"errors", "determinism", "_gymnasium"},
     {"fields", "shapes"},
     {"config", "system_info", "_extras", "own_code"},
-    {"envs", "shell"},
+    {"presets", "envs", "shell"},
     {"algo"},
     {"compiled", "episode"},
     {"storage"},

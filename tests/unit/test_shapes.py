@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distributed_pg.config import TrainConfig, preset
+from distributed_pg.config import TrainConfig
 from distributed_pg.errors import ConfigError
+from distributed_pg.presets import preset
 from distributed_pg.shapes import MOST_USEFUL, SHAPED, SHAPES, shape
 
 

@@ -28,10 +28,11 @@ from distributed_pg.analysis.report.shared import (
     settings,
     settings_to_give,
 )
-from distributed_pg.config import TrainConfig, as_flags
+from distributed_pg.config import TrainConfig
 from distributed_pg.envs.pong import FRAMES_PER_SECOND
 from distributed_pg.errors import UsageError, counted, writing
 from distributed_pg.evaluation import Evaluation, evaluate
+from distributed_pg.presets import as_flags
 from distributed_pg.shapes import SHAPED_PRESET, UNSHAPED
 from distributed_pg.storage.checkpoint import Checkpoint
 from distributed_pg.storage.policy_file import TrainedPolicy

@@ -9,7 +9,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from distributed_pg import __version__
 from distributed_pg.analysis.learning_curves import setting_text
-from distributed_pg.config import TrainConfig, preset
+from distributed_pg.config import TrainConfig
+from distributed_pg.presets import preset
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,8 @@ from distributed_pg.analysis.report.shared import (
     settings_to_give,
 )
 from distributed_pg.analysis.sweep_results import results_table, sweep_groups
-from distributed_pg.config import as_flags
 from distributed_pg.errors import RunError, UsageError, writing
+from distributed_pg.presets import as_flags
 from distributed_pg.shell import as_argument
 from distributed_pg.storage.tensor_file import write_atomically
 from distributed_pg.sweep.folder import SweepFolder

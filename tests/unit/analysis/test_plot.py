@@ -24,8 +24,9 @@ from distributed_pg.analysis.learning_curves import (
 from distributed_pg.analysis.milestones import milestones
 from distributed_pg.analysis.plot import curves_figure, plot
 from distributed_pg.cli.main import main
-from distributed_pg.config import TrainConfig, preset
+from distributed_pg.config import TrainConfig
 from distributed_pg.errors import RunError, UsageError
+from distributed_pg.presets import preset
 from distributed_pg.storage.metrics import UpdateRecord
 from distributed_pg.storage.object_store import RemoteRun
 from distributed_pg.storage.run_dir import RunDir

@@ -9,8 +9,9 @@ from small_runs import listing, state_after
 
 from distributed_pg.cli.main import main, parse_command
 from distributed_pg.cli.train import settled
-from distributed_pg.config import TrainConfig, preset
+from distributed_pg.config import TrainConfig
 from distributed_pg.errors import RunError, UsageError
+from distributed_pg.presets import preset
 from distributed_pg.storage.open_run import open_run
 from distributed_pg.storage.warm_start import begin
 from distributed_pg.trainer import train

@@ -5,7 +5,7 @@ from pathlib import Path
 from distributed_pg.cli.main import parse_command
 from distributed_pg.cli.submit import SubmitArgs
 from distributed_pg.cli.train import TrainArgs
-from distributed_pg.config import preset
+from distributed_pg.presets import preset
 
 
 def test_flags_of_train_are_checked_and_given_to_the_job_as_they_are() -> None:

@@ -8,7 +8,7 @@ from sweep_folders import new_sweep, play
 
 from distributed_pg.cli.main import main, parse_command
 from distributed_pg.cli.sweep import _folder
-from distributed_pg.config import preset
+from distributed_pg.presets import preset
 from distributed_pg.runtime import session
 from distributed_pg.sweep import sweeper
 from distributed_pg.sweep.folder import SweepFolder

@@ -15,10 +15,11 @@ from python2_pickles import Weights, model, python2_pickle
 
 from distributed_pg.algo.policy import Policy, action_probabilities
 from distributed_pg.algo.state import Progress, policy_shape
-from distributed_pg.config import Action, TrainConfig, preset
+from distributed_pg.config import Action, TrainConfig
 from distributed_pg.envs.pong import PongEnv
 from distributed_pg.episode import evaluate_episode
 from distributed_pg.errors import CheckpointError, UsageError
+from distributed_pg.presets import preset
 from distributed_pg.storage.checkpoint import weights_checksum
 from distributed_pg.storage.classic_script import classic_pickle, load_classic, parse_classic
 from distributed_pg.storage.policy_export import export_policy

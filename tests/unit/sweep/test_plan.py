@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distributed_pg.cli.main import parse_command
-from distributed_pg.config import STOP_CONDITIONS, TrainConfig, preset
+from distributed_pg.config import STOP_CONDITIONS, TrainConfig
 from distributed_pg.errors import UsageError
+from distributed_pg.presets import preset
 from distributed_pg.sweep.plan import SweepPlan, Trial, parse_seeds, resume_flags, trial_flags
 
 BASE = TrainConfig(stop_frames=1000)

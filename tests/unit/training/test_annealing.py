@@ -7,7 +7,8 @@ import pytest
 
 from distributed_pg.algo.rmsprop import RMSProp
 from distributed_pg.algo.state import Progress
-from distributed_pg.config import TrainConfig, preset
+from distributed_pg.config import TrainConfig
+from distributed_pg.presets import preset
 from distributed_pg.training.annealing import optimizer_after, sharpening
 
 CONFIG = TrainConfig(learning_rate=0.5, anneal_episodes=None, decay=0.75, weight_decay=0.25)

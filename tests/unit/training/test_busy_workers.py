@@ -12,9 +12,10 @@ from simulated_pool import Clock, SimulatedWorkerPool
 
 from distributed_pg.algo.gradient import Gradient
 from distributed_pg.algo.policy import Policy
-from distributed_pg.config import TrainConfig, preset
+from distributed_pg.config import TrainConfig
 from distributed_pg.episode import EpisodeStats
 from distributed_pg.monitoring.reporter import NullReporter
+from distributed_pg.presets import preset
 from distributed_pg.training.learner import Learner
 from distributed_pg.training.schedule import EpisodeTask
 
