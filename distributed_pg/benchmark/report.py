@@ -15,6 +15,7 @@ from rich.table import Table
 
 from distributed_pg.benchmark.memory import Memory
 from distributed_pg.benchmark.throughput import Row, Simulation
+from distributed_pg.benchmark.time_to_score import TimeToScore
 from distributed_pg.errors import counted, writing
 from distributed_pg.storage.tensor_file import write_atomically
 from distributed_pg.system_info import cpu_model, library_versions
@@ -30,6 +31,7 @@ _COLOURS = ("#1f5fa8", "#b0532a", "#3f8f4f", "#7a5195")
 def write_report(
     rows: list[Row],
     simulations: list[Simulation],
+    times: list[TimeToScore],
     memory: Memory,
     rounds: int,
     seconds: float,
@@ -40,6 +42,7 @@ def write_report(
     Args:
         rows: the measured speeds.
         simulations: the measured saturation of a learner; may be empty.
+        times: the measured times to a score; may be empty.
         memory: the measured memory.
         rounds: how often each speed was measured.
         seconds: how long each measurement took, at least.
@@ -61,6 +64,7 @@ def write_report(
         "rows": [asdict(row) for row in rows],
         "memory": asdict(memory),
         "simulations": [asdict(simulation) for simulation in simulations],
+        "times_to_score": [asdict(run) | {"reached": run.reached} for run in times],
     }
     files = [out / "benchmark.json"]
     with writing(f"out: {out}"):
@@ -135,6 +139,26 @@ def simulation_table(simulations: list[Simulation]) -> Table:
             f"{simulation.episodes_per_second:.0f}",
             f"{simulation.worker_busy:.1%}",
             f"{simulation.gradient_bytes}",
+        )
+    return grid
+
+
+def score_table(times: list[TimeToScore]) -> Table:
+    """The times to a score as a terminal table."""
+    grid = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    grid.add_column("", no_wrap=True)
+    for title in ("workers", "minutes", "to", "episodes", "frames", "frames/s", "mean of 100"):
+        grid.add_column(title, justify="right", no_wrap=True)
+    for run in times:
+        grid.add_row(
+            run.name,
+            f"{run.workers}",
+            f"{run.minutes:.1f}",
+            f"{run.score:+g}" if run.reached else f"not {run.score:+g}",
+            f"{run.episodes}",
+            f"{run.frames}",
+            f"{run.frames_per_second:.0f}",
+            "" if run.mean_100 is None else f"{run.mean_100:+.1f}",
         )
     return grid
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from distributed_pg.cli.console import console
-from distributed_pg.config import WORKERS, check_address
+from distributed_pg.config import WORKERS, Seed, check_address
 from distributed_pg.errors import UsageError, writing
 from distributed_pg.fields import Range, check_fields
 
@@ -39,6 +39,16 @@ class BenchmarkArgs:
     episodes_per_task: str = "1"
     """Numbers of episodes that a simulated worker plays before it returns the sum of their
     gradients."""
+    to_score: Annotated[float, Range(-21.0, 21.0)] | None = None
+    """Also measure how long a new run trains, with the most of these workers, until the mean of its
+    last 100 games is this."""
+    score_minutes: Annotated[float, Range(0.0, 1e9, open_low=True)] = 60.0
+    """Minutes of training after which such a run is given up."""
+    score_seed: Seed = 0
+    """Its seed."""
+    with_sb3: bool = False
+    """With to_score, also train PPO of Stable-Baselines3 with its default settings, if it is
+    installed: pip install 'stable-baselines3[extra]'."""
     native_kernels: bool = False
     """Also measure training with workers that use all vector instructions of their CPU, shown as
     native, to show the gain from restricting workers to SSE."""
@@ -54,6 +64,8 @@ class BenchmarkArgs:
         """Check every field."""
         check_fields(self)
         check_address(self.address)
+        if self.with_sb3 and self.to_score is None:
+            raise UsageError("with_sb3: goes with to_score, which is not given")
         counts("num_workers", self.num_workers)
         counts("simulate_workers", self.simulate_workers or "1")
         counts("episodes_per_task", self.episodes_per_task)
@@ -87,11 +99,13 @@ def run(args: BenchmarkArgs) -> int:
     from distributed_pg.benchmark.report import (
         gradient_line,
         memory_line,
+        score_table,
         simulation_table,
         speed_table,
         write_report,
     )
     from distributed_pg.benchmark.throughput import benchmark, simulate
+    from distributed_pg.benchmark.time_to_score import times_to_score
 
     with writing(f"out: {args.out}"):  # now, rather than after minutes of measuring
         args.out.mkdir(parents=True, exist_ok=True)
@@ -108,13 +122,19 @@ def run(args: BenchmarkArgs) -> int:
         simulated = counts("simulate_workers", args.simulate_workers)
         per_task = counts("episodes_per_task", args.episodes_per_task)
         simulations = simulate(simulated, per_task, args.seconds, **common)
+    times = []
+    if args.to_score is not None:
+        limits = args.to_score, max(workers), args.score_minutes, args.score_seed
+        times = times_to_score(*limits, with_ppo=args.with_sb3, progress=errors.print)
     screen = console()
     screen.print(speed_table(rows))
     screen.print(gradient_line(rows))
     if simulations:
         screen.print(simulation_table(simulations))
+    if times:
+        screen.print(score_table(times))
     memory = measure_memory(errors.print)
     screen.print(memory_line(memory))
-    for file in write_report(rows, simulations, memory, args.rounds, args.seconds, args.out):
+    for file in write_report(rows, simulations, times, memory, args.rounds, args.seconds, args.out):
         screen.print(f"Wrote {file}", soft_wrap=True)
     return 0
