@@ -18,7 +18,7 @@ from distributed_pg.algo.state import Progress, TrainingState
 from distributed_pg.analysis.learning_curves import Curve
 from distributed_pg.analysis.report.html_chart import MOST_POINTS, chart
 from distributed_pg.analysis.report.run_page import _learning_charts, train_command
-from distributed_pg.analysis.report.shared import duration
+from distributed_pg.analysis.report.shared import duration, settings
 from distributed_pg.cli.main import main, parse_command
 from distributed_pg.config import TrainConfig
 from distributed_pg.presets import preset
@@ -217,6 +217,13 @@ def test_the_command_makes_the_same_run(config: TrainConfig, command: str) -> No
     assert train_command(config) == command
     args = parse_command(shlex.split(command)[1:])
     assert shaped_config(args.config, args.pinned).changed_settings(config) == []
+
+
+def test_only_what_was_given_is_marked_as_changed() -> None:
+    config = preset("default", shape_for=64, hidden_units=9, keep=5)
+    assert config.batch_size != TrainConfig().batch_size  # the shape's
+    every = [setting for free in (False, True) for setting in settings(config, may_change=free)]
+    assert [setting.name for setting in every if setting.changed] == ["hidden_units", "keep"]
 
 
 def test_a_chart_is_a_path_and_its_labels_in_per_cent() -> None:

@@ -29,7 +29,7 @@ class Setting:
     name: str
     value: str
     changed: bool
-    """Whether it differs from the preset."""
+    """Whether it differs from the preset's, in the shape for the run's number of workers."""
 
 
 def rendered(template: str, **values: Any) -> str:
@@ -57,7 +57,7 @@ def settings(config: TrainConfig, *, may_change: bool) -> list[Setting]:
         config: the settings.
         may_change: those that may change when a run is resumed, or those that may not.
     """
-    base, names = preset(config.preset), config.to_json()
+    base, names = _shaped_preset(config), config.to_json()
     return [
         Setting(
             field.name,
@@ -73,12 +73,19 @@ def settings(config: TrainConfig, *, may_change: bool) -> list[Setting]:
 
 def settings_to_give(config: TrainConfig) -> dict[str, Any]:
     """The settings, but for the location, that a command line has to give for this config."""
-    shape = {} if config.shape_for is None else {"shape_for": config.shape_for}
-    given: dict[str, Any] = dict(shape)
+    given: dict[str, Any] = {}
+    if config.shape_for is not None:
+        given["shape_for"] = config.shape_for
     if config.preset != TrainConfig().preset:
         given["preset"] = config.preset
-    different = config.differences(preset(config.preset, **shape))
+    different = config.differences(_shaped_preset(config))
     return given | {name: different[name] for name in config.to_json() if name in different}
+
+
+def _shaped_preset(config: TrainConfig) -> TrainConfig:
+    """The preset of this config, in the shape for its number of workers."""
+    shape = {} if config.shape_for is None else {"shape_for": config.shape_for}
+    return preset(config.preset, **shape)
 
 
 def duration(minutes: float) -> str:
