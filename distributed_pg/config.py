@@ -97,6 +97,11 @@ class TrainConfig:
     policy_lag: Annotated[int, Range(0, 1000)] = 1
     """Age, in updates, of the weights that play an episode. 0: all workers wait for each update; 1:
     they keep playing meanwhile."""
+    repeat_noise_probability: Annotated[float, Range(0.0, 1.0, open_high=True)] = _added_later(
+        0.95, before=0.0
+    )
+    """Probability that a step chooses its action with the random numbers of the step before. The
+    paddle then strays for a while rather than trembles, and finds winning shots sooner."""
     hidden_units: Annotated[int, Range(1, 100_000)] = 200
     """Units of the hidden layer."""
     actions: tuple[Action, ...] = ("UP", "DOWN")

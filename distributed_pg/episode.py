@@ -65,7 +65,8 @@ def rollout(
     """Play the training episode with this index in the run, and compute its gradient."""
     clock = _Clock(env)
     seed = episode_seed(config.seed, episode, TRAINING)
-    trajectory = play_episode(env, policy, seed, play=play)
+    repeat_noise = config.repeat_noise_probability
+    trajectory = play_episode(env, policy, seed, repeat_noise=repeat_noise, play=play)
     gradient = episode_gradient(policy, trajectory, config)
     return EpisodeResult(clock.stats(trajectory), gradient)
 

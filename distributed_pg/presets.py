@@ -20,6 +20,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "baseline": "mean",
         "warm_up": False,
         "policy_lag": 0,
+        "repeat_noise_probability": 0.0,
         "frame_skip": 4,
     },
 }

@@ -15,10 +15,26 @@ _BLOCK = 1024
 """Steps drawn at a time."""
 
 
-def gumbel_noise(random: np.random.Generator, actions: int) -> Noise:
-    """Yield standard Gumbel noise, drawn in blocks."""
+def gumbel_noise(
+    random: np.random.Generator, actions: int, repeat_probability: float = 0.0
+) -> Noise:
+    """Yield standard Gumbel noise, drawn in blocks.
+
+    With ``repeat_probability``, each step but the first repeats the noise of the step before it
+    with this probability. The noise of a step is still standard Gumbel, but it lasts: an agent
+    strays for a while rather than trembles.
+    """
+    before = np.empty((0, actions))
     while True:
-        numbers = iter(random.gumbel(size=_BLOCK * actions).tolist())
+        noise = random.gumbel(size=(_BLOCK, actions))
+        if repeat_probability > 0.0:
+            repeats = random.random(_BLOCK) < repeat_probability
+            repeats[0] &= len(before) > 0
+            # The row that a step's noise was drawn in; -1 is the last one of the block before.
+            drawn_in = np.maximum.accumulate(np.where(repeats, -1, np.arange(_BLOCK)))
+            noise = np.concatenate([noise, before])[drawn_in]
+            before = noise[-1:]
+        numbers = iter(noise.ravel().tolist())
         # Tuples made on demand: a thousand lists at once would trigger the garbage collector.
         yield from zip(*[numbers] * actions, strict=True)
 

@@ -92,10 +92,11 @@ def play_episode(
     seed: np.random.SeedSequence,
     *,
     greedy: bool = False,
+    repeat_noise: float = 0.0,
     play: Play = play,
 ) -> Trajectory:
     """Play one full game; ``seed`` is the only source of random numbers."""
-    return play(env, policy, begin_episode(env, seed, greedy=greedy))
+    return play(env, policy, begin_episode(env, seed, greedy=greedy, repeat_noise=repeat_noise))
 
 
 def activation_rows(
@@ -123,18 +124,25 @@ def first_step(env: PongEnv, policy: Policy) -> tuple[NDArray[np.intp], Floats, 
     return np.empty(0, np.intp), np.empty(0, np.float32), None
 
 
-def begin_episode(env: PongEnv, seed: np.random.SeedSequence, *, greedy: bool = False) -> Noise:
+def begin_episode(
+    env: PongEnv,
+    seed: np.random.SeedSequence,
+    *,
+    greedy: bool = False,
+    repeat_noise: float = 0.0,
+) -> Noise:
     """Reset the environment for an episode.
 
     Returns:
-        The noise to choose the episode's actions with; all zeros if ``greedy``.
+        The noise to choose the episode's actions with, repeated with probability ``repeat_noise``;
+        all zeros if ``greedy``.
     """
     env_seed, action_seed = seed.spawn(2)
     env.reset(seed=int(env_seed.generate_state(1, np.uint64)[0]))
     actions = int(env.action_space.n)
     if greedy:
         return itertools.repeat([0.0] * actions)
-    return gumbel_noise(np.random.default_rng(action_seed), actions)
+    return gumbel_noise(np.random.default_rng(action_seed), actions, repeat_noise)
 
 
 def episode_gradient(policy: Policy, trajectory: Trajectory, config: TrainConfig) -> Gradient:

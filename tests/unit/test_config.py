@@ -33,6 +33,7 @@ OUT_OF_RANGE: list[tuple[str, Any, str]] = [
     ("warm_up", 1, "1 is not of type bool"),
     ("episodes_per_task", 0, "0 is not a whole number from 1 to 100000"),
     ("policy_lag", -1, "-1 is not a whole number from 0 to 1000"),
+    ("repeat_noise_probability", 1.0, "1.0 is not a number from 0 and below 1"),
     ("hidden_units", 0, "0 is not a whole number from 1 to 100000"),
     ("actions", ("UP",), "'UP' is not two or more different actions"),
     ("actions", ("UP", "UP"), "'UP, UP' is not two or more different actions"),
@@ -104,6 +105,7 @@ ENDS: dict[str, tuple[Any, Any]] = {
     "decay": (0.0, BELOW_1),
     "weight_decay": (0.0, 100.0),
     "policy_lag": (0, 1000),
+    "repeat_noise_probability": (0.0, BELOW_1),
     "hidden_units": (1, 100_000),
     "frame_skip": (1, 60),
     "repeat_action_probability": (0.0, BELOW_1),
@@ -176,7 +178,12 @@ def test_an_update_leaves_something_of_the_weights() -> None:
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("weight_decay", 0.0), ("anneal_by_reward", False), ("episodes_per_task", 1)],
+    [
+        ("weight_decay", 0.0),
+        ("anneal_by_reward", False),
+        ("episodes_per_task", 1),
+        ("repeat_noise_probability", 0.0),
+    ],
 )
 def test_a_run_from_before_a_setting_was_added_is_as_it_was(setting: str, value: Any) -> None:
     values = TrainConfig(batch_size=12).to_json()
@@ -252,6 +259,7 @@ WHAT_IT_DECIDES: dict[str, tuple[Any, str]] = {
     "episodes_per_task": (2, COMPUTED),
     "warm_up": (False, COMPUTED),
     "policy_lag": (2, COMPUTED),
+    "repeat_noise_probability": (0.0, COMPUTED),
     "hidden_units": (5, COMPUTED),
     "actions": (("DOWN", "UP"), COMPUTED),
     "crop": ((36, 195, 0, 160), COMPUTED),

@@ -57,7 +57,9 @@ def test_a_result_is_a_function_of_weights_seed_and_episode(short: PongEnv, poli
         assert bits(played(short, policy, seed, episode)) != bits(first)
 
 
-def test_stats_of_a_whole_game(pong: PongEnv, policy: Policy, game: Trajectory) -> None:
+def test_stats_of_a_whole_game(pong: PongEnv, policy: Policy) -> None:
+    persistence = CONFIG.repeat_noise_probability
+    game = play_episode(pong, policy, episode_seed(0, 0, TRAINING), repeat_noise=persistence)
     stats = played(pong, policy, seed=0, episode=0).stats
     assert stats.reward == sum(game.rewards)
     assert -21 <= stats.reward <= 21

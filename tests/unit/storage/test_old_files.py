@@ -58,6 +58,7 @@ def test_a_checkpoint_of_format_2_has_the_values_that_were_saved() -> None:
         batch_size=2,
         anneal_by_reward=False,
         weight_decay=0.0,
+        repeat_noise_probability=0.0,
         hidden_units=2,
         crop=(100, 104, 140, 144),
         frame_limit=600,
