@@ -94,10 +94,7 @@ def _write_csv(rows: Sequence[Row | Simulation], path: Path) -> Path:
 
 def speed_table(rows: list[Row]) -> Table:
     """The speeds as a terminal table."""
-    grid = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    grid.add_column("", no_wrap=True)
-    for title in ("workers", "frames/s", "range", "episodes/h", "of limit", "speedup", "busy"):
-        grid.add_column(title, justify="right", no_wrap=True)
+    grid = _table("", "workers", "frames/s", "range", "episodes/h", "of limit", "speedup", "busy")
     for row in rows:
         grid.add_row(
             row.name,
@@ -129,9 +126,7 @@ def memory_line(memory: Memory) -> str:
 
 def simulation_table(simulations: list[Simulation]) -> Table:
     """The simulations as a terminal table."""
-    grid = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for title in ("simulated workers", "per task", "episodes/s", "busy", "bytes a gradient"):
-        grid.add_column(title, justify="right")
+    grid = _table("simulated workers", "per task", "episodes/s", "busy", "bytes a gradient")
     for simulation in simulations:
         grid.add_row(
             f"{simulation.workers}",
@@ -145,10 +140,7 @@ def simulation_table(simulations: list[Simulation]) -> Table:
 
 def score_table(times: list[TimeToScore]) -> Table:
     """The times to a score as a terminal table."""
-    grid = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    grid.add_column("", no_wrap=True)
-    for title in ("workers", "minutes", "to", "episodes", "frames", "frames/s", "mean of 100"):
-        grid.add_column(title, justify="right", no_wrap=True)
+    grid = _table("", "workers", "minutes", "to", "episodes", "frames", "frames/s", "mean of 100")
     for run in times:
         grid.add_row(
             run.name,
@@ -161,6 +153,14 @@ def score_table(times: list[TimeToScore]) -> Table:
             "" if run.mean_100 is None else f"{run.mean_100:+.1f}",
         )
     return grid
+
+
+def _table(*titles: str) -> Table:
+    """A table of numbers, with names under a title that is empty."""
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for title in titles:
+        table.add_column(title, justify="right" if title else "left", no_wrap=True)
+    return table
 
 
 def _plot_scaling(rows: list[Row], path: Path) -> Path:
