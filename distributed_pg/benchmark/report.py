@@ -146,7 +146,7 @@ def score_table(times: list[TimeToScore]) -> Table:
             run.name,
             f"{run.workers}",
             f"{run.minutes:.1f}",
-            f"{run.score:+g}" if run.reached else f"not {run.score:+g}",
+            f"{run.score:g}" if run.reached else f"not {run.score:g}",
             f"{run.episodes}",
             f"{run.frames}",
             f"{run.frames_per_second:.0f}",

@@ -72,7 +72,7 @@ def times_to_score(
     Raises:
         RunError: a run failed.
     """
-    goal = f"{counted(workers, 'worker')}, seed {seed}, until {score:+g} or {minutes:g} minutes"
+    goal = f"{counted(workers, 'worker')}, seed {seed}, until {score:g} or {minutes:g} minutes"
     progress(f"time to a score: training with {goal}")
     times = [_train(score, workers, minutes, seed)]
     if with_ppo and find_spec("stable_baselines3"):

@@ -35,7 +35,7 @@ def test_a_run_that_takes_too_long_is_given_up_and_a_missing_library_is_a_line(
     assert run.episodes >= 1
     assert run.frames > 1000
     assert lines == [
-        "time to a score: training with 1 worker, seed 3, until +21 or 0.1 minutes",
+        "time to a score: training with 1 worker, seed 3, until 21 or 0.1 minutes",
         "time to a score: stable_baselines3 is not installed, so its PPO is left out",
     ]
 
