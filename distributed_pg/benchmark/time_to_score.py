@@ -96,12 +96,16 @@ def _train(score: float, workers: int, minutes: float, seed: int) -> TimeToScore
         }
         _output(own_command("train", "--quiet", *(f"--{k}={v}" for k, v in flags.items())))
         updates = read_metrics(run / METRICS)
-    before_the_first = {"episodes": 0, "frames": 0, "mean_100": None, "wall_seconds": 60 * minutes}
-    last: dict[str, Any] = updates[-1] if updates else before_the_first
-    reached = {name: last[name] for name in ("episodes", "frames", "mean_100")}
-    return TimeToScore(
-        "training", workers, seed, score, minutes=last["wall_seconds"] / 60, **reached
-    )
+    return TimeToScore("training", workers, seed, score, **_last(updates, minutes))
+
+
+def _last(updates: list[dict[str, Any]], minutes: float) -> dict[str, Any]:
+    """What the last line of a run's metrics says; the run took ``minutes`` if it has none."""
+    if not updates:
+        return {"minutes": minutes, "episodes": 0, "frames": 0, "mean_100": None}
+    last = updates[-1]
+    figures = {name: last[name] for name in ("episodes", "frames", "mean_100")}
+    return {"minutes": last["wall_seconds"] / 60, **figures}
 
 
 def _train_ppo(score: float, workers: int, minutes: float, seed: int) -> TimeToScore:
