@@ -11,7 +11,7 @@ from typing import Any
 
 from distributed_pg.algo.state import WINDOW
 from distributed_pg.benchmark.ppo import ppo_command
-from distributed_pg.determinism import native_kernels
+from distributed_pg.determinism import environment, kernel_environment
 from distributed_pg.errors import RunError, counted, one_line
 from distributed_pg.own_code import own_command
 from distributed_pg.storage.metrics import METRICS, read_metrics
@@ -114,8 +114,8 @@ def _train_ppo(score: float, workers: int, minutes: float, seed: int) -> TimeToS
 
 
 def _output(command: list[str]) -> str:
-    """The last line of a command's standard output."""
-    with native_kernels():
+    """The last line of the output of a command that may use all instructions and threads."""
+    with environment(dict.fromkeys(kernel_environment())):
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode != 0:
         raise RunError(f"a run that was to be timed failed: {one_line(done.stderr)}")
