@@ -101,7 +101,7 @@ class TrainConfig:
         0.95, before=0.0
     )
     """Probability that a step chooses its action with the random numbers of the step before. The
-    paddle then strays for a while rather than trembles, and finds winning shots sooner."""
+    paddle then strays for a while rather than trembles, and learns to return the ball sooner."""
     hidden_units: Annotated[int, Range(1, 100_000)] = 200
     """Units of the hidden layer."""
     actions: tuple[Action, ...] = ("UP", "DOWN")

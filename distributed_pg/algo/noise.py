@@ -22,7 +22,8 @@ def gumbel_noise(
 
     With ``repeat_probability``, each step but the first repeats the noise of the step before it
     with this probability. The noise of a step is still standard Gumbel, but it lasts: an agent
-    strays for a while rather than trembles.
+    strays for a while rather than trembles, which explores more (Eberhard, Hollenstein, Pinneri and
+    Martius, "Pink noise is all you need", 2023).
     """
     before = np.empty((0, actions))
     while True:
