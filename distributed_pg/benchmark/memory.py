@@ -1,11 +1,7 @@
 """Measures the memory that a worker and a learner need."""
 
-import json
-import subprocess
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,10 +17,10 @@ from distributed_pg.algo.rollout import (
     play_episode,
 )
 from distributed_pg.algo.state import TrainingState
+from distributed_pg.benchmark.train_command import train
 from distributed_pg.config import TrainConfig
 from distributed_pg.envs.pong import PongEnv
-from distributed_pg.errors import RunError, one_line
-from distributed_pg.own_code import own_command
+from distributed_pg.errors import RunError
 from distributed_pg.runtime.actor import worker_environment
 from distributed_pg.runtime.session import ray_session
 from distributed_pg.system_info import peak_memory
@@ -95,16 +91,8 @@ def measure_memory(progress: Callable[[str], None] = lambda _: None) -> Memory:
 
 
 def _learner_memory() -> int:
-    with tempfile.TemporaryDirectory() as folder:
-        run = Path(folder) / "run"
-        arguments = ("--num-workers", "2", "--batch-size", "100", "--stop-episodes", "200")
-        training = subprocess.run(  # noqa: S603
-            own_command("train", *arguments, "--run-dir", str(run)),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if training.returncode != 0:
-            raise RunError(f"the measured training run failed: {one_line(training.stderr)}")
-        last = (run / "metrics.jsonl").read_text().splitlines()[-1]
-        return int(json.loads(last)["learner_memory"])
+    flags = ("--num-workers", "2", "--batch-size", "100", "--stop-episodes", "200")
+    last = train(*flags, what="the measured training run")
+    if last is None:
+        raise RunError("the measured training run left no metrics")
+    return int(last["learner_memory"])

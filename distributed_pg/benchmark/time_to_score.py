@@ -1,20 +1,19 @@
 """Measures the time to a score: training from scratch, until the last 100 games are that good."""
 
 import json
-import subprocess
-import tempfile
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from distributed_pg.algo.state import WINDOW
 from distributed_pg.benchmark.ppo import ppo_command
+from distributed_pg.benchmark.train_command import output_of, train
 from distributed_pg.determinism import environment, kernel_environment
-from distributed_pg.errors import RunError, counted, one_line
-from distributed_pg.own_code import own_command
-from distributed_pg.storage.metrics import METRICS, read_metrics
+from distributed_pg.errors import counted
+
+_WHAT = "a run that was to be timed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,38 +84,32 @@ def times_to_score(
 
 def _train(score: float, workers: int, minutes: float, seed: int) -> TimeToScore:
     """Train with the default preset, with the command that users run."""
-    with tempfile.TemporaryDirectory() as folder:
-        run = Path(folder) / "run"
-        flags = {
-            "run-dir": run,
-            "num-workers": workers,
-            "seed": seed,
-            "stop-reward": score,
-            "stop-minutes": minutes,
-        }
-        _output(own_command("train", "--quiet", *(f"--{k}={v}" for k, v in flags.items())))
-        updates = read_metrics(run / METRICS)
-    return TimeToScore("training", workers, seed, score, **_last(updates, minutes))
+    flags = {
+        "num-workers": workers,
+        "seed": seed,
+        "stop-reward": score,
+        "stop-minutes": minutes,
+    }
+    with _all_kernels():
+        last = train("--quiet", *(f"--{k}={v}" for k, v in flags.items()), what=_WHAT)
+    return TimeToScore("training", workers, seed, score, **_figures(last, minutes))
 
 
-def _last(updates: list[dict[str, Any]], minutes: float) -> dict[str, Any]:
-    """What the last line of a run's metrics says; the run took ``minutes`` if it has none."""
-    if not updates:
+def _figures(last: dict[str, Any] | None, minutes: float) -> dict[str, Any]:
+    """What the last line of a run's metrics says; the run took ``minutes`` if there is none."""
+    if last is None:
         return {"minutes": minutes, "episodes": 0, "frames": 0, "mean_100": None}
-    last = updates[-1]
     figures = {name: last[name] for name in ("episodes", "frames", "mean_100")}
     return {"minutes": last["wall_seconds"] / 60, **figures}
 
 
 def _train_ppo(score: float, workers: int, minutes: float, seed: int) -> TimeToScore:
-    result = json.loads(_output(ppo_command(score, workers, minutes, seed)))
+    with _all_kernels():
+        output = output_of(ppo_command(score, workers, minutes, seed), _WHAT)
+    result = json.loads(output.splitlines()[-1])
     return TimeToScore("sb3-ppo", workers, seed, score, **result)
 
 
-def _output(command: list[str]) -> str:
-    """The last line of the output of a command that may use all instructions and threads."""
-    with environment(dict.fromkeys(kernel_environment())):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-    if done.returncode != 0:
-        raise RunError(f"a run that was to be timed failed: {one_line(done.stderr)}")
-    return done.stdout.strip().rpartition("\n")[2]
+def _all_kernels() -> AbstractContextManager[None]:
+    """Let processes started in the ``with`` block use all CPU instructions and threads."""
+    return environment(dict.fromkeys(kernel_environment()))

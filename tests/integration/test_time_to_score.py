@@ -5,7 +5,7 @@ from importlib.util import find_spec
 import pytest
 
 from distributed_pg.benchmark import time_to_score
-from distributed_pg.benchmark.time_to_score import TimeToScore, _last, times_to_score
+from distributed_pg.benchmark.time_to_score import TimeToScore, _figures, times_to_score
 from distributed_pg.errors import RunError
 
 
@@ -39,21 +39,17 @@ def test_a_run_that_takes_too_long_is_given_up_and_a_missing_library_is_a_line(
 
 
 def test_the_figures_are_those_of_the_last_update() -> None:
-    lines = [
-        {
-            "update": u,
-            "episodes": 2 * u,
-            "frames": 900 * u,
-            "mean_100": -u,
-            "wall_seconds": 90.0 * u,
-        }
-        for u in (1, 2)
-    ]
-    assert _last(lines, 9.0) == {"minutes": 3.0, "episodes": 4, "frames": 1800, "mean_100": -2}
+    line = {"update": 2, "episodes": 4, "frames": 1800, "mean_100": -2, "wall_seconds": 180.0}
+    assert _figures(line, 9.0) == {
+        "minutes": 3.0,
+        "episodes": 4,
+        "frames": 1800,
+        "mean_100": -2,
+    }
 
 
 def test_a_run_may_be_given_up_before_its_first_game_ends() -> None:
-    run = a_run(**_last([], 0.5))
+    run = a_run(**_figures(None, 0.5))
     assert (run.minutes, run.episodes, run.frames, run.mean_100) == (0.5, 0, 0, None)
     assert run.frames_per_second == 0.0
     assert not run.reached
