@@ -84,8 +84,7 @@ def settings_to_give(config: TrainConfig) -> dict[str, Any]:
 
 def _shaped_preset(config: TrainConfig) -> TrainConfig:
     """The preset of this config, in the shape for its number of workers."""
-    shape = {} if config.shape_for is None else {"shape_for": config.shape_for}
-    return preset(config.preset, **shape)
+    return preset(config.preset, shape_for=config.shape_for)
 
 
 def duration(minutes: float) -> str:

@@ -32,7 +32,7 @@ class ManyWorkers:
         self.playing: list[tuple[float, int, EpisodeTask]] = []
         self.queued: deque[EpisodeTask] = deque()
         self.events: list[PoolEvent] = []
-        self.most_played: Counter[int] = Counter()
+        self.times_played: Counter[int] = Counter()
 
     @property
     def idle(self) -> int:
@@ -60,7 +60,7 @@ class ManyWorkers:
         if self.playing and not self.events:
             self.clock.now, worker, task = heapq.heappop(self.playing)
             self.unoccupied.append(worker)
-            self.most_played[task.episode] += 1
+            self.times_played[task.episode] += 1
             self.events.append(EpisodeDone(task, [STATS] * task.episodes, None, 1.0))
             self._begin()
         events, self.events = self.events, []
@@ -102,8 +102,8 @@ def test_each_task_is_collected_once_and_none_waits_for_the_crowd(
 ) -> None:
     pool = train(10_000, episodes_per_task, losses)
     tasks = range(0, UPDATES * 10_000 * episodes_per_task, episodes_per_task)
-    assert set(pool.most_played) >= set(tasks)
-    again = sum(pool.most_played.values()) - len(tasks)
+    assert set(pool.times_played) >= set(tasks)
+    again = sum(pool.times_played.values()) - len(tasks)
     assert again <= len(told)  # a task that a second worker plays is told
     assert len([line for line in told if "the nodes are gone" in line]) == 5_000 * losses
     # Three batches of a task each take three tasks' time, and a little for the slowest.
